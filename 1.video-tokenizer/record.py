@@ -1,0 +1,133 @@
+"""Record a game into a clip store.
+
+    python 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output data/breakout
+
+Works with every Gymnasium environment that has discrete actions and draws RGB pictures. Atari games come with ale-py, without any
+download. `--video folder` also writes each episode as an .mp4 file.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.data.clip_store import ClipStoreWriter
+from video_tokenizer.data.environment import Game, record_episode
+from video_tokenizer.data.games import game_facts
+from video_tokenizer.data.picture_delay import calibrate_picture_delay
+from video_tokenizer.data.policies import MixedPolicy, make_players
+from video_tokenizer.data.video_files import write_video
+
+SHORTEST_EPISODE = 64  # frames; small recordings are cut into about ten episodes, but never shorter than this
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    env: str = "ALE/Breakout-v5"
+    """Gymnasium id of the game, for example ALE/Pong-v5, ALE/Boxing-v5, ALE/Freeway-v5, ALE/MsPacman-v5 or CartPole-v1"""
+    num_frames: int = 40_000
+    """frames to record, all episodes together"""
+    output: str | None = None
+    """folder of the clip store; default data/<game>"""
+    policy: str = "mixed"
+    """who plays: random (a fresh action every step), scripted (follows the ball; Breakout and Pong) or mixed (half the frames each)"""
+    frame_size: int = 64
+    """side of the recorded picture, in pixels"""
+    frame_skip: int = 4
+    """emulator frames per recorded frame; the action is held meanwhile"""
+    picture_delay: str = "auto"
+    """emulator frames into the next step at which the picture is taken, 0 to frame-skip - 1; auto: the known game's, else measured"""
+    episode_frames: int = 1000
+    """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that there are episodes to split"""
+    seed: int = 0
+    """the same seed records the same frames"""
+    video: str | None = None
+    """folder that also receives every episode as an .mp4 file"""
+    overwrite: bool = False
+    """replace the output if it is a clip store already"""
+
+
+def check(config: RecordConfig) -> None:
+    for name, smallest in {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0}.items():
+        if getattr(config, name) < smallest:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)} is too small; give at least {smallest}")
+    if config.picture_delay != "auto" and not config.picture_delay.isdigit():
+        raise InputError(f"--picture-delay {config.picture_delay!r} is neither auto nor a number from 0 to frame-skip - 1")
+
+
+def choose_picture_delay(config: RecordConfig) -> int:
+    """The number given, or the known game's, or the measured one; says which."""
+    if config.picture_delay != "auto":
+        return int(config.picture_delay)
+    facts = game_facts(config.env)
+    if facts is not None and config.frame_skip == 4:
+        return facts.picture_delay
+    print(f"measuring after how many emulator frames {config.env} shows an action ...")
+    measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)
+    print(measured.describe())
+    return measured.best
+
+
+def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> None:
+    """Play and write episodes until num_frames are recorded."""
+    players = MixedPolicy(make_players(config.policy, game))
+    if config.policy == "mixed" and len(players.players) == 1:
+        print(f"there is no scripted player for {config.env}: all episodes are played at random")
+    episode_frames = min(config.episode_frames, max(config.num_frames // 10, SHORTEST_EPISODE))
+    names: list[str] = []
+    with tqdm(total=config.num_frames, unit="frame", desc="recording", disable=None) as progress:
+        while writer.num_frames < config.num_frames:
+            name, policy = players.next_player()
+            wanted = min(episode_frames, config.num_frames - writer.num_frames)
+            episode = record_episode(game, policy, wanted, seed=config.seed * 100_000 + len(names))
+            writer.add_episode(episode.frames, episode.actions)
+            if config.video is not None:
+                write_video(Path(config.video) / f"episode_{len(names):04d}.mp4", episode.frames, game.frames_per_second)
+            players.num_frames[name] += len(episode.frames)
+            names.append(name)
+            progress.update(len(episode.frames))
+    writer.info["episode_players"] = names
+
+
+def describe(path: Path, action_names: list[str], seconds: float) -> str:
+    """The end line: frames, episodes, share of each action, size on disk, seconds."""
+    actions, episodes = np.load(path / "actions.npy"), np.load(path / "episodes.npy")
+    counts = np.bincount(actions[actions >= 0], minlength=len(action_names))
+    shares = ", ".join(f"{name} {count / max(1, counts.sum()):.0%}" for name, count in zip(action_names, counts, strict=True))
+    size = sum(file.stat().st_size for file in path.iterdir()) / 2**20
+    return (
+        f"recorded {len(actions):,} frames in {len(episodes)} episodes | {shares} | {size:.0f} MiB in {path} | "
+        f"{seconds:.0f} s, {len(actions) / seconds:,.0f} frames/s"
+    )
+
+
+def main() -> None:
+    config = parse_config(RecordConfig)
+    check(config)
+    output = Path(config.output or f"data/{config.env.split('/')[-1].split('-')[0].lower()}")
+    frame_size = (config.frame_size, config.frame_size)
+    game = Game(config.env, frame_size, config.frame_skip, picture_delay=0)
+    info = {
+        "source": "game",
+        "env_id": config.env,
+        "action_names": game.action_names,
+        "frame_skip": config.frame_skip,
+        "frames_per_second": game.frames_per_second,
+        "seed": config.seed,
+        "policy": config.policy,
+    }
+    writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses a taken output before any work
+    game.picture_delay = choose_picture_delay(config)
+    writer.info["picture_delay"] = game.picture_delay
+    print(f"{config.env} | {config.policy} policy | picture {game.picture_delay} emulator frames after each step | writing {output}")
+    begin = time.perf_counter()
+    with writer:
+        record(config, game, writer)
+    print(describe(output, game.action_names, time.perf_counter() - begin))
+
+
+if __name__ == "__main__":
+    run_script(main)

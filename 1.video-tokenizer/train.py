@@ -1,0 +1,144 @@
+"""Train the video tokenizer: frames in, the same frames out, through a bottleneck of a few tokens per frame.
+
+python 1.video-tokenizer/train.py --data-path data/breakout
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from video_tokenizer.command_line import parse_config, run_script
+from video_tokenizer.config import PRESETS, TokenizerConfig
+from video_tokenizer.data.augment import Augmentation
+from video_tokenizer.data.clips import Clips, make_loader, to_video
+from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
+from video_tokenizer.figures import save_curves, save_reconstruction_strips
+from video_tokenizer.loading import build_tokenizer
+from video_tokenizer.losses import background_of, weighted_mse
+from video_tokenizer.metrics import TokenizerMetrics
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
+from video_tokenizer.training.device import autocast, average_gradients, choose_device, start_processes
+from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+from video_tokenizer.training.run import Run, stop_signals
+from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
+
+SHOWN_METRICS = ("psnr_db", "moving_psnr_db", "copy_last_moving_psnr_db", "foreground_recall", "codes_used")
+
+
+@torch.no_grad()
+def validate(tokenizer: VideoTokenizer, clips: Clips, background: Tensor, config: TokenizerConfig, device: torch.device) -> dict:
+    """Scores on the same validation clips every time, evenly spaced over all of them; weighted_error chooses the best weights."""
+    tokenizer.eval()
+    metrics = TokenizerMetrics(tokenizer.codebook_size)
+    chosen = spread(len(clips), config.validation_batches * config.batch_size)
+    error = 0.0
+    for first in range(0, len(chosen), config.batch_size):
+        video = to_video(clips.__getitems__(chosen[first : first + config.batch_size])["frames"], device)
+        with autocast(device, config.precision):
+            output = tokenizer(video)
+        metrics.update(output.reconstruction, video, output.indices, background)
+        error += float(weighted_mse(output.reconstruction, video, background, config.foreground_weight)) * len(video)
+    return metrics.result() | {"weighted_error": error / len(chosen)}
+
+
+def main() -> None:
+    # --- config ---
+    config = parse_config(TokenizerConfig, PRESETS)
+    device = choose_device(config.device)
+    rank, world_size = start_processes(device)
+    torch.manual_seed(config.seed)
+
+    # --- data ---
+    store = open_store(config)
+    config = with_frame_size_of(store, config)
+    config.check()
+    augmented = config.flip_augmentation or config.crop_augmentation > 0
+    augmentation = Augmentation(0.5 * config.flip_augmentation, 1 - config.crop_augmentation, config.seed) if augmented else None
+    data = open_training_data(config, store, augmentation)
+    background = background_of(store.frames).to(device)
+    num_steps = number_of_steps(config, len(data.training))
+
+    # --- model ---
+    tokenizer = build_tokenizer(config).to(device).train()
+    averaged = build_tokenizer(config).to(device)  # holds the averaged weights while they are validated
+    averaged.load_state_dict(tokenizer.state_dict())
+    num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
+
+    # --- optimizer ---
+    optimizer = build_optimizer(tokenizer, config.learning_rate, config.weight_decay)
+    ema = ExponentialMovingAverage(tokenizer, config.ema_decay)
+
+    # --- run folder ---
+    folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder("tokenizer") / "checkpoints"
+    run = Run(folder, config, num_steps, is_main=rank == 0)
+    best_error = float("inf")
+    metrics: dict = {}
+    run.print(f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size} | run folder {folder}")
+    run.print(f"data {store.path} | {len(data.training):,} training clips, {len(data.validation):,} validation clips of {config.num_frames} frames")
+    if run.resume_state:
+        tokenizer.load_state_dict(run.resume_state["model"])
+        optimizer.load_state_dict(run.resume_state["optimizer"])
+        ema.load_state_dict(run.resume_state["ema"])
+        best_error, metrics = run.resume_state["best_error"], run.resume_state["metrics"]
+        torch.set_rng_state(run.resume_state["rng"])
+        run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
+
+    # --- loop ---
+    loader = make_loader(data.training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size)
+    with stop_signals() as stop:
+        for step, batch in enumerate(run.steps(loader, "tokenizer"), start=run.first_step + 1):
+            rate = config.learning_rate * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
+            set_learning_rate(optimizer, rate)
+            video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
+            optimizer.zero_grad(set_to_none=True)
+            loss_value = 0.0
+            for part in video.chunk(config.accumulate):
+                with autocast(device, config.precision):
+                    output = tokenizer(part)
+                reconstruction_loss = weighted_mse(output.reconstruction, part, background, config.foreground_weight)
+                loss = torch.stack([reconstruction_loss, *output.losses.values()]).sum() / config.accumulate
+                loss.backward()
+                loss_value += loss.detach()
+            average_gradients(tokenizer.parameters())
+            torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), config.gradient_clip)
+            optimizer.step()
+            ema.update(tokenizer)
+
+            last = step == num_steps
+            if step == 1 or step % config.log_every == 0 or last:
+                loss_value = float(loss_value)
+                run.check_finite(step, loss_value)
+                run.log(step, {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")})
+            if step % config.validate_every == 0 or last:
+                averaged.load_state_dict(ema.weights)
+                metrics = validate(averaged, data.validation, background, config, device)
+                run.log_validation(step, metrics, SHOWN_METRICS)
+                # --- save ---
+                names = ["best_model.pt"] * (metrics["weighted_error"] <= best_error) + ["final_model.pt"] * last
+                best_error = min(metrics["weighted_error"], best_error)
+                for name in names if rank == 0 else []:
+                    parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
+                    save_checkpoint(folder / name, "tokenizer", config.model, *parts)
+            if step % config.save_every == 0 or last or stop["requested"]:
+                state = {"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+                run.save_resume(step, state | {"best_error": best_error, "metrics": metrics})
+            if stop["requested"] and not last:
+                run.stop(step)
+
+    # --- samples ---
+    if rank == 0:
+        batch = data.validation.__getitems__(spread(len(data.validation), 8))
+        video = to_video(batch["frames"], device)
+        with torch.no_grad():
+            reconstruction = averaged.eval()(video).reconstruction
+        caption = f"step {num_steps:,}, moving PSNR {metrics['moving_psnr_db']:.1f} dB, copy-last {metrics['copy_last_moving_psnr_db']:.1f} dB"
+        save_reconstruction_strips(folder / "samples.png", video, reconstruction, caption)
+        save_curves(folder / "curves.png", run.history)
+        run.write_metrics(metrics | {"parameters": num_parameters, "steps": num_steps})
+        run.print(f"done: {folder / 'best_model.pt'}, pictures samples.png and curves.png beside it")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,207 @@
+"""Score a trained tokenizer on the episodes it never saw, next to the controls that show what the scores mean.
+
+    python 1.video-tokenizer/validate.py --checkpoint checkpoints/best_model.pt --data-path data/breakout --save-images
+
+Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from video_tokenizer.command_line import InputError, config_from_dict, parse_config, run_script
+from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.data.clips import Clips, to_frames
+from video_tokenizer.data.training_data import TrainingData
+from video_tokenizer.figures import difference, image_grid, save_code_usage, save_gif, save_picture, save_reconstruction_strips
+from video_tokenizer.loading import load_tokenizer
+from video_tokenizer.losses import background_of
+from video_tokenizer.metrics import TokenizerMetrics, VideoScores
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.report import format_number, format_table, save_json
+from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
+from video_tokenizer.training.device import autocast, choose_device
+from video_tokenizer.validation import (
+    ball_positions,
+    clip_videos,
+    even_batches,
+    open_validation_data,
+    output_folder,
+    surroundings,
+    telling_clips,
+)
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """Score a tokenizer on its validation episodes."""
+
+    checkpoint: str | None = None
+    """checkpoint of chapter 1; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
+    data_path: str | None = None
+    """clip store, folder of videos, folder of images or .h5 file; default: what the checkpoint was trained on"""
+    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
+    """what data_path is; auto looks at it"""
+    use_dummy_data: bool = False
+    """score on the synthetic moving square"""
+    num_batches: int | None = None
+    """batches to score, spread evenly over the validation clips; default: all clips"""
+    batch_size: int = 16
+    """clips per batch"""
+    save_images: bool = False
+    """also write the pictures"""
+    num_samples: int = 5
+    """clips shown in the pictures, the same ones every time"""
+    output: str | None = None
+    """folder for pictures and numbers; default: validation/ beside the checkpoint"""
+    json: str | None = None
+    """file for the numbers; default: validation.json in the output folder"""
+    seed: int = 0
+    """seeds the random tokens of the noise control"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+    def check(self) -> None:
+        """Raise InputError for counts below 1."""
+        for name in ("num_batches", "batch_size", "num_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
+
+
+@torch.no_grad()
+def score(
+    tokenizer: VideoTokenizer, clips: Clips, background: Tensor, flags: ValidateConfig, device: torch.device
+) -> tuple[TokenizerMetrics, VideoScores]:
+    """The tokenizer's metrics on the chosen clips, and the scores of pictures decoded from random tokens."""
+    metrics, noise = TokenizerMetrics(tokenizer.codebook_size), VideoScores()
+    generator = torch.Generator().manual_seed(flags.seed)
+    batches = list(even_batches(len(clips), flags.batch_size, flags.num_batches))
+    for indices in tqdm(batches, desc="scoring", unit="batch", disable=None):
+        video = clip_videos(clips, indices, device)  # (B, T, 3, H, W)
+        positions = ball_positions(clips, indices)
+        scene = None if positions is None else surroundings(clips.store, clips, indices).to(device)
+        with autocast(device, tokenizer.config.precision):
+            output = tokenizer(video)
+            random_video = tokenizer.decode_indices(random_tokens(tokenizer, output.indices, generator))
+        metrics.update(output.reconstruction, video, output.indices, background, positions, scene)
+        seen = None if positions is None else positions[:, 1:]
+        noise.update(random_video[:, 1:], video[:, 1:], video[:, :-1], background, seen, scene)
+    return metrics, noise
+
+
+def random_tokens(tokenizer: VideoTokenizer, indices: Tensor, generator: torch.Generator) -> Tensor:
+    """Tokens drawn evenly from the whole codebook, in the shape of `indices` (B, T, N)."""
+    return torch.randint(tokenizer.codebook_size, indices.shape, generator=generator).to(indices.device)
+
+
+def readings(rows: dict[str, dict[str, float]], usage: dict[str, float], codebook_size: int) -> list[str]:
+    """One line per question a reader has about the table."""
+    model, copied = rows["tokenizer"], rows["copy last frame"]
+    gain = model["moving_psnr_db"] - copied["moving_psnr_db"]
+    recall, found = model["foreground_recall"], model["object_recall"]
+    lines = [
+        f"moving pixels: {gain:+.1f} dB against repeating the last frame: "
+        + (
+            "what moves is drawn"
+            if gain > 6
+            else "what moves is drawn roughly"
+            if gain > 2
+            else "hardly better than a copy; train longer"
+        ),
+        f"foreground: {recall:.0%} of the pixels that differ from the background are there"
+        + ("" if recall >= 0.9 else "; below 90 % means lost objects: try a smaller patch or a higher --foreground-weight"),
+    ]
+    if found == found:  # NaN where the game has no known ball
+        lines.append(f"ball: there in {found:.1%} of the frames that show one; plain PSNR hardly notices when it is lost")
+    share_used = usage["codes_used"] / codebook_size
+    lines.append(
+        f"codes: {usage['codes_used']:,} of {codebook_size:,} used, as varied as {usage['perplexity']:.0f} evenly used ones"
+        + ("; under a tenth are used: the codebook is larger than the data need" if share_used < 0.1 else "")
+    )
+    return lines
+
+
+@torch.no_grad()
+def save_pictures(
+    tokenizer: VideoTokenizer, data: TrainingData, metrics: TokenizerMetrics, caption: str, folder: Path, flags, device
+):
+    """reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png and reconstruction.gif."""
+    clips = data.validation
+    chosen = telling_clips(clips, flags.num_samples)
+    video = clip_videos(clips, chosen, device)
+    encoded = tokenizer.encode(video)
+    reconstruction = tokenizer.decode(encoded.codes)
+    generator = torch.Generator().manual_seed(flags.seed)
+    places = torch.randperm(tokenizer.tokens_per_frame, generator=generator).to(device)
+    shuffled = tokenizer.decode_indices(encoded.indices[:, :, places])
+    random = tokenizer.decode_indices(random_tokens(tokenizer, encoded.indices, generator))
+    labels = [f"clip {index}" for index in chosen]
+    save_reconstruction_strips(folder / "reconstructions.png", video, reconstruction, caption, column_labels=labels)
+    for number, (index, original, drawn) in enumerate(
+        zip(chosen, to_frames(video), to_frames(reconstruction), strict=True), start=1
+    ):
+        rows = [("original", original), ("reconstruction", drawn), ("difference x2", difference(original, drawn))]
+        times = [f"t = {t}" for t in range(len(original))]
+        save_picture(folder / f"strip_{number}.png", image_grid(rows, f"Validation clip {index}. {caption}", times))
+    controls = {"own tokens": reconstruction, "own tokens,\nplaces shuffled": shuffled, "random tokens": random}
+    rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in controls.items())]
+    save_picture(
+        folder / "noise_control.png", image_grid(rows, f"Only a frame's own tokens give the frame back. {caption}", labels)
+    )
+    usage = metrics.usage.result()
+    title = f"{usage['codes_used']:,} of {tokenizer.codebook_size:,} codes used, perplexity {usage['perplexity']:.0f}"
+    save_code_usage(folder / "code_usage.png", metrics.usage.counts.numpy(), title)
+    neighbours = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # the first 64 frames or so
+    original = clip_videos(clips, neighbours, device)
+    drawn = tokenizer(original).reconstruction
+    film, copy = (to_frames(video[:, 1:]).reshape(-1, *data.store.frame_size, 3) for video in (original, drawn))
+    save_gif(folder / "reconstruction.gif", {"original": film, "reconstruction": copy}, data.store.frames_per_second)
+
+
+def main() -> None:
+    flags = parse_config(ValidateConfig)
+    flags.check()
+    device = choose_device(flags.device)
+    path = find_checkpoint(flags.checkpoint, "tokenizer")
+    content = load_checkpoint(path, "tokenizer")
+    tokenizer = load_tokenizer(path, device)
+    data = open_validation_data(flags, config_from_dict(TokenizerConfig, content["config"]), content["data_fingerprint"])
+    background = background_of(data.store.frames).to(device)
+    folder = output_folder(flags.output, path)
+
+    metrics, noise = score(tokenizer, data.validation, background, flags, device)
+    rows = {
+        "tokenizer": metrics.model.result(),
+        "copy last frame": metrics.copy_last.result(),
+        "background only": metrics.background.result(),
+        "random tokens": noise.result(),
+    }
+    usage = metrics.usage.result()
+    step = content["step"]
+    print(f"{path} | step {step:,} | {metrics.model.num_frames:,} frames of {data.store.path.name} never trained on")
+    print(format_table(rows))
+    for line in readings(rows, usage, tokenizer.codebook_size):
+        print(line)
+
+    report = {"checkpoint": str(path), "step": step, "data": str(data.store.path), "num_frames": metrics.model.num_frames}
+    report |= {**metrics.result(), "codebook_size": tokenizer.codebook_size, "rows": rows}
+    json_path = Path(flags.json) if flags.json else folder / "validation.json"
+    save_json(json_path, report)
+    print(f"numbers in {json_path}")
+    if flags.save_images:
+        model = rows["tokenizer"]
+        caption = (
+            f"Step {step:,}: {format_number(model['psnr_db'])} dB, moving pixels {format_number(model['moving_psnr_db'])} dB "
+            f"(copying the last frame: {format_number(rows['copy last frame']['moving_psnr_db'])} dB)."
+        )
+        save_pictures(tokenizer, data, metrics, caption, folder, flags, device)
+        print(f"pictures in {folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,234 @@
+"""The clip store: a folder with every frame, every action and every episode of a data set.
+
+    frames.npy        uint8 (F, H, W, 3)  RGB, memory-mapped when read: a batch reads only the pages it needs
+    actions.npy       int16 (F,)          the action that led from frame f-1 to frame f; -1 where unknown and on first frames
+    episodes.npy      int64 (E, 2)        start and stop of each episode; no clip crosses a stop
+    clip_store.json   format version, source, env id, action names, frame skip, frames per second, seed, policy, ...
+
+Games, videos, images and HDF5 files are all written into this one format once; training only ever reads it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from video_tokenizer.command_line import InputError
+
+FORMAT_VERSION = 1
+FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")
+UNKNOWN_ACTION = -1
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """An opened clip store. `frames` stays on disk until indexed; everything else is in memory."""
+
+    path: Path
+    frames: np.ndarray  # uint8 (F, H, W, 3)
+    actions: np.ndarray  # int16 (F,)
+    episodes: np.ndarray  # int64 (E, 2)
+    info: dict  # clip_store.json
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+    @property
+    def action_names(self) -> list[str]:
+        """What each action number means; empty when the actions are unknown, as in videos."""
+        return list(self.info.get("action_names") or [])
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.action_names)
+
+    @property
+    def frames_per_second(self) -> float:
+        return float(self.info.get("frames_per_second") or 15.0)
+
+    @property
+    def env_id(self) -> str | None:
+        """The Gymnasium id of the game, None for videos and images."""
+        return self.info.get("env_id")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 in hex over 64 evenly spaced frames, all actions, all episodes and the json: two equal stores share it."""
+        digest = hashlib.sha256()
+        for frame in np.linspace(0, len(self.frames) - 1, num=min(64, len(self.frames)), dtype=np.int64):
+            digest.update(np.ascontiguousarray(self.frames[frame]).tobytes())
+        for part in (self.actions, self.episodes):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        digest.update(json.dumps(self.info, sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def __reduce__(self):
+        """Loader workers reopen the store by its path: a pickled memory map would carry all its frames."""
+        return open_clip_store, (self.path,)
+
+
+def open_clip_store(path: str | Path) -> ClipStore:
+    """Open and check a clip store. A store with one single episode (one video) is shown as two: see `cut_in_two`.
+
+    Raises InputError, one sentence, for a folder that is missing, incomplete, cut short or inconsistent.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"clip store {path} does not exist; make one with 1.video-tokenizer/record.py --output {path}")
+    missing = [name for name in FILE_NAMES if not (path / name).is_file()]
+    if missing:
+        raise InputError(f"{path} is not a complete clip store, it lacks {', '.join(missing)}; record or convert it again")
+    info = _read_info(path)
+    frames = _read_array(path, "frames.npy", "uint8", 4)
+    actions = _read_array(path, "actions.npy", "int16", 1)
+    episodes = _read_array(path, "episodes.npy", "int64", 2)
+    _check_contents(path, frames, actions, episodes, info)
+    return ClipStore(path.resolve(), frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
+
+
+def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
+    """Cut a single episode so that validation shares no frame with training: the last tenth becomes an episode of its own.
+
+    The tail has at least `smallest_part` frames, but never more than half: (0, 1000) -> (0, 900), (900, 1000);
+    (0, 100) -> (0, 68), (68, 100); (0, 20) -> (0, 10), (10, 20).
+    """
+    start, stop = (int(edge) for edge in episodes[0])
+    tail = min(max((stop - start) // 10, smallest_part), (stop - start) // 2)
+    return np.array([(start, stop - tail), (stop - tail, stop)], dtype=np.int64) if tail else episodes
+
+
+def _read_info(path: Path) -> dict:
+    try:
+        info = json.loads((path / "clip_store.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path / 'clip_store.json'} cannot be read as JSON ({error}); record or convert it again") from error
+    version = info.get("format_version") if isinstance(info, dict) else None
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path} has clip store format {version}, this code reads format {FORMAT_VERSION}; record it again")
+    return info
+
+
+def _read_array(path: Path, name: str, dtype: str, num_axes: int) -> np.ndarray:
+    try:
+        array = np.load(path / name, mmap_mode="r" if name == "frames.npy" else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path / name} is damaged or cut short ({error}); record or convert it again") from error
+    if array.dtype != dtype or array.ndim != num_axes:
+        raise InputError(
+            f"{path / name} holds {array.dtype} with {array.ndim} axes instead of {dtype} with {num_axes}; record it again"
+        )
+    return array
+
+
+def _check_contents(path: Path, frames: np.ndarray, actions: np.ndarray, episodes: np.ndarray, info: dict) -> None:
+    if frames.shape[3] != 3:
+        raise InputError(f"{path / 'frames.npy'} has {frames.shape[3]} colour channels instead of 3 (RGB); record it again")
+    if len(actions) != len(frames):
+        raise InputError(f"{path} has {len(frames)} frames but {len(actions)} actions; record it again")
+    if episodes.shape[1] != 2 or len(episodes) == 0:
+        raise InputError(f"{path / 'episodes.npy'} has shape {episodes.shape} instead of (episodes, 2); record it again")
+    starts, stops = episodes[:, 0], episodes[:, 1]
+    if starts.min() < 0 or stops.max() > len(frames) or (starts >= stops).any() or (starts[1:] < stops[:-1]).any():
+        raise InputError(f"{path / 'episodes.npy'} has episodes that overlap or leave the {len(frames)} frames; record it again")
+    num_actions = len(info.get("action_names") or [])
+    if actions.min() < UNKNOWN_ACTION or (num_actions and actions.max() >= num_actions):
+        raise InputError(
+            f"{path / 'actions.npy'} holds actions from {actions.min()} to {actions.max()}, "
+            f"but clip_store.json names {num_actions}; record it again"
+        )
+
+
+class ClipStoreWriter:
+    """Writes a store episode by episode; use it as a context manager.
+
+    Everything goes to a temporary sibling folder, which takes its final name only when the `with` block ends well: a
+    reader sees the whole store or none. After an exception the temporary folder is gone.
+    """
+
+    def __init__(self, path: str | Path, frame_size: tuple[int, int], info: dict, overwrite: bool = False):
+        """frame_size: (height, width). info: goes to clip_store.json. Raises InputError when `path` is already taken."""
+        self.path = Path(path)
+        self.frame_size = tuple(frame_size)
+        self.info = dict(info)
+        self.num_frames = 0
+        self._actions: list[np.ndarray] = []
+        self._episodes: list[tuple[int, int]] = []
+        if self.path.exists() and not overwrite:
+            raise InputError(f"{self.path} already exists; choose another output or pass --overwrite")
+        if self.path.exists() and not ((self.path / "clip_store.json").is_file() or is_empty_folder(self.path)):
+            raise InputError(f"{self.path} exists and is no clip store, so it is not overwritten; choose another output")
+        self._temporary = self.path.with_name(f".{self.path.name}.writing-{os.getpid()}")
+
+    def __enter__(self) -> "ClipStoreWriter":
+        try:
+            self._temporary.mkdir(parents=True, exist_ok=False)
+            self._file = (self._temporary / "frames.npy").open("wb")
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error}); choose another output") from error
+        self._write_header()
+        return self
+
+    def add_episode(self, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """frames: uint8 (F, H, W, 3). actions: (F,), actions[f] led to frame f; None when unknown. The first becomes -1."""
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.frame_size, 3):
+            raise ValueError(f"frames are {frames.dtype} {frames.shape}, not uint8 (F, {self.frame_size[0]}, {self.frame_size[1]}, 3)")
+        if actions is not None and len(actions) != len(frames):
+            raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
+        if len(frames) == 0:
+            return
+        stored = np.full(len(frames), UNKNOWN_ACTION, dtype=np.int16) if actions is None else np.array(actions, dtype=np.int16)
+        stored[0] = UNKNOWN_ACTION
+        self._file.write(np.ascontiguousarray(frames).tobytes())
+        self._actions.append(stored)
+        self._episodes.append((self.num_frames, self.num_frames + len(frames)))
+        self.num_frames += len(frames)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._file.close()
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _write_header(self) -> None:
+        """numpy pads this header so that a larger first axis fits in later: we write it again when F is known."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.num_frames, *self.frame_size, 3)}
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def _finish(self) -> None:
+        if not self._episodes:
+            raise InputError(f"there are no frames to write to {self.path}")
+        self._write_header()
+        _flush_to_disk(self._file)
+        info = {"format_version": FORMAT_VERSION, **self.info, "num_frames": self.num_frames, "num_episodes": len(self._episodes)}
+        with (self._temporary / "actions.npy").open("wb") as file:
+            np.save(file, np.concatenate(self._actions))
+            _flush_to_disk(file)
+        with (self._temporary / "episodes.npy").open("wb") as file:
+            np.save(file, np.array(self._episodes, dtype=np.int64))
+            _flush_to_disk(file)
+        with (self._temporary / "clip_store.json").open("w", encoding="utf-8") as file:
+            json.dump(info, file, indent=2)
+            _flush_to_disk(file)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self._temporary.rename(self.path)
+
+
+def is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _flush_to_disk(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,159 @@
+"""From a clip store to batches: clips that never cross an episode, a split by episode, and a shuffle that can resume."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.augment import Augmentation
+from video_tokenizer.data.clip_store import ClipStore
+
+
+class Clips(Dataset):
+    """All clips of `num_frames` consecutive frames inside the chosen episodes; no clip crosses the end of an episode.
+
+    starts: int64 (clips,), the absolute first frame of every clip in the store.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        episodes: Sequence[int],
+        num_frames: int,
+        stride: int = 1,
+        augment: Augmentation | None = None,
+    ):
+        """episodes: rows of `store.episodes`. stride: frames between the starts of neighbouring clips.
+
+        Raises InputError when no chosen episode is long enough.
+        """
+        if num_frames < 1 or stride < 1:
+            raise ValueError(f"num_frames {num_frames} and stride {stride} must be at least 1")
+        ranges = [store.episodes[episode] for episode in episodes]
+        starts = [np.arange(start, stop - num_frames + 1, stride) for start, stop in ranges]
+        self.starts = np.concatenate(starts).astype(np.int64) if starts else np.empty(0, np.int64)
+        if len(self.starts) == 0:
+            longest = max((int(stop - start) for start, stop in ranges), default=0)
+            raise InputError(
+                f"no clip of {num_frames} frames fits: the longest of {len(ranges)} episodes of {store.path} "
+                f"has {longest} frames; ask for shorter clips or record more"
+            )
+        self.store = store
+        self.num_frames = num_frames
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> dict:
+        """{"frames": uint8 (T, H, W, 3), "actions": int64 (T,), "index": int}; actions[t] led from frame t-1 to frame t."""
+        batch = self.__getitems__([index])
+        return {"frames": batch["frames"][0], "actions": batch["actions"][0], "index": index}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict:
+        """The same for many clips, read in one gather: frames (B, T, H, W, 3), actions (B, T), index (B,)."""
+        positions = self.starts[np.asarray(indices)][:, None] + np.arange(self.num_frames)  # (B, T)
+        frames = self.store.frames[positions]  # (B, T, H, W, 3)
+        if self.augment is not None:
+            frames = self.augment(frames, indices)
+        actions = self.store.actions[positions].astype(np.int64)  # (B, T)
+        return {"frames": torch.from_numpy(frames), "actions": torch.from_numpy(actions), "index": torch.as_tensor(indices)}
+
+
+def split_episodes(store: ClipStore, validation_share: float = 0.1, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Split the rows of `store.episodes` into (training, validation), at least one on each side.
+
+    Whole episodes are dealt out, never clips: neighbouring clips share frames, and a clip that was seen in training proves
+    nothing in validation. Episodes go to validation in shuffled order while they bring its frames closer to the wished share.
+    """
+    if not 0.0 < validation_share < 1.0:
+        raise ValueError(f"validation_share {validation_share} is not between 0 and 1")
+    if len(store.episodes) < 2:
+        raise InputError(f"{store.path} has one episode of one frame, which cannot be split; record more")
+    lengths = store.episodes[:, 1] - store.episodes[:, 0]  # (E,)
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    wanted = validation_share * lengths.sum()
+    validation = [int(order[0])]
+    for episode in order[1:-1]:  # the last one stays with training
+        held = lengths[validation].sum()
+        if abs(held + lengths[episode] - wanted) < abs(held - wanted):
+            validation.append(int(episode))
+    training = sorted(set(range(len(lengths))) - set(validation))
+    return training, sorted(validation)
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches of clip numbers, step after step, as a pure function of the seed and the step.
+
+    Epoch e is the permutation drawn from (seed, e); the epochs follow each other as one endless stream, and step s reads the
+    places [s * batch_size, (s + 1) * batch_size) of it. So starting at step k gives exactly the tail of a run from step 0, and
+    rank r of `world_size` processes takes its own consecutive share of each batch.
+    """
+
+    def __init__(
+        self, num_clips: int, batch_size: int, num_steps: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ):
+        """batch_size counts the clips of all processes together, so that runs on 1 and on 2 processes see the same batches."""
+        if num_clips < 1 or batch_size < 1:
+            raise ValueError(f"num_clips {num_clips} and batch_size {batch_size} must be at least 1")
+        if batch_size % world_size or not 0 <= rank < world_size:
+            raise ValueError(f"batch_size {batch_size} cannot be shared by rank {rank} of {world_size} processes")
+        self.num_clips, self.batch_size, self.num_steps = num_clips, batch_size, num_steps
+        self.seed, self.start_step = seed, start_step
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return max(0, self.num_steps - self.start_step)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.world_size
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(self.start_step, self.num_steps):
+            first = step * self.batch_size + self.rank * share
+            batch = []
+            for place in range(first, first + share):
+                if place // self.num_clips != epoch:
+                    epoch = place // self.num_clips
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
+                batch.append(int(order[place % self.num_clips]))
+            yield batch
+
+
+def make_loader(
+    clips: Clips,
+    batch_size: int,
+    num_steps: int,
+    seed: int,
+    start_step: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader:
+    """A loader of `num_steps - start_step` shuffled batches, each a dict as in `Clips.__getitems__`; pinned when CUDA is there."""
+    return DataLoader(
+        clips,
+        batch_sampler=ShuffledBatches(len(clips), batch_size, num_steps, seed, start_step, rank, world_size),
+        collate_fn=_already_a_batch,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),  # its own, so that the loader takes nothing from the model's random numbers
+    )
+
+
+def _already_a_batch(batch: dict) -> dict:
+    return batch
+
+
+def to_video(frames: torch.Tensor | np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """uint8 (B, T, H, W, 3) -> float32 (B, T, 3, H, W) in [0, 1] on `device`; a quarter of the bytes travel to the GPU."""
+    moved = torch.as_tensor(frames).to(device, non_blocking=True)
+    return rearrange(moved, "b t h w c -> b t c h w").contiguous().float() / 255.0
+
+
+def to_frames(video: torch.Tensor) -> np.ndarray:
+    """float (B, T, 3, H, W) in [0, 1] -> uint8 (B, T, H, W, 3), rounded; values outside the range are clipped."""
+    frames = (video.detach().float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu()
+    return rearrange(frames, "b t c h w -> b t h w c").contiguous().numpy()

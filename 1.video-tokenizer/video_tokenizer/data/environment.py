@@ -1,0 +1,174 @@
+"""Playing a game and filming it: frame skip, flicker, area resize, and the picture taken when the action has become visible.
+
+Games answer the stick late. Breakout moves its paddle one emulator frame after the stick, Pong two. With an action held for four
+emulator frames and the picture taken at the fourth, every movement between two pictures would be a blend of two actions. So the
+picture of a step is taken `picture_delay` emulator frames into the next step:
+
+    emulator frame   1   2   3   4 | 1   2   3   4 | 1   2   3   4
+    action           RIGHT          | LEFT          | NOOP
+    delay 0                       P               P               P
+    delay 1                           P               P              a movement between two P is one action
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import ale_py
+import gymnasium
+import numpy as np
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.games import game_facts
+from video_tokenizer.data.resize import resize_by_area
+
+ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
+gymnasium.register_envs(ale_py)
+
+MAX_NOOP_STEPS = 8  # an episode starts after up to so many unrecorded NOOP steps, so that no two games are alike
+
+
+class Episode(NamedTuple):
+    frames: np.ndarray  # uint8 (F, H, W, 3)
+    actions: np.ndarray  # int16 (F,), actions[f] led from frame f-1 to frame f; actions[0] is -1
+    ram: np.ndarray | None  # uint8 (F, 128), the Atari's memory at the moment of each picture; None for other environments
+
+
+Policy = Callable[["Game", np.random.Generator], int]
+
+
+class Game:
+    """A Gymnasium environment with discrete actions and RGB pictures, played in steps of `frame_skip` emulator frames."""
+
+    def __init__(
+        self, env_id: str, frame_size: tuple[int, int] = (64, 64), frame_skip: int = 4, picture_delay: int | None = None
+    ):
+        """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None takes the known game's, else 0.
+
+        Raises InputError for an unknown game, missing packages, actions that are not discrete, or a delay out of range.
+        """
+        facts = game_facts(env_id)
+        self.env_id, self.frame_size, self.frame_skip = env_id, frame_size, frame_skip
+        self.picture_delay = picture_delay if picture_delay is not None else (facts.picture_delay if facts else 0)
+        if frame_skip < 1 or not 0 <= self.picture_delay < frame_skip:
+            raise InputError(
+                f"picture delay {self.picture_delay} with frame skip {frame_skip} is impossible; it lies between 0 and frame skip - 1"
+            )
+        self._env = _make_environment(env_id)
+        self._ale = getattr(self._env.unwrapped, "ale", None)
+        if self._ale is not None:
+            self._emulator_actions = list(self._ale.getMinimalActionSet())
+            self.action_names = list(self._env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+            emulator_rate = 60.0
+        else:
+            space = self._env.action_space
+            self._emulator_actions = [int(space.start) + action for action in range(int(space.n))]  # type: ignore[attr-defined]
+            self.action_names = [f"ACTION{action}" for action in range(len(self._emulator_actions))]
+            emulator_rate = float(self._env.metadata.get("render_fps") or 30.0)
+        self.frames_per_second = emulator_rate / frame_skip
+        self.fire_action = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.action_names)
+
+    @property
+    def ram(self) -> np.ndarray | None:
+        """The Atari's 128 bytes right now, uint8 (128,); None for other environments."""
+        return None if self._ale is None else self._ale.getRAM()
+
+    def reset(self, seed: int) -> None:
+        """Start a new game; the same seed and the same actions give the same game."""
+        self._env.reset(seed=seed)
+        self.over = False
+        self._lives = self._count_lives()
+        self.needs_fire = self.fire_action is not None
+        self._older = self._screen()
+        if self._ale is not None:
+            noop = self.action_names.index("NOOP")
+            for _ in range(int(np.random.default_rng(seed).integers(MAX_NOOP_STEPS + 1))):
+                self.step(noop)
+
+    def step(self, action: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Hold `action` for one step; return the picture that closes the step *before* it, with the memory at that moment.
+
+        Returns (uint8 (H, W, 3), uint8 (128,) or None). The picture is the brighter of two successive emulator frames at every
+        pixel, since some games draw their sprites only in every other frame.
+        """
+        if action == self.fire_action:
+            self.needs_fire = False
+        picture, ram = None, None
+        for elapsed in range(self.frame_skip):
+            if elapsed == self.picture_delay:
+                picture, ram = np.maximum(self._older, self._screen()), self.ram
+            if elapsed == (self.picture_delay - 1) % self.frame_skip:
+                self._older = self._screen()
+            self._advance(action)
+        assert picture is not None
+        lives = self._count_lives()
+        if lives < self._lives and self.fire_action is not None:
+            self.needs_fire = True
+        self._lives = lives
+        return resize_by_area(picture, self.frame_size), ram
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _advance(self, action: int) -> None:
+        """One emulator frame. The emulator is driven directly: Gymnasium's own step would draw every frame."""
+        if self.over:
+            return
+        if self._ale is not None:
+            self._ale.act(self._emulator_actions[action])
+            self.over = self._ale.game_over()
+        else:
+            _, _, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
+            self.over = terminated or truncated
+
+    def _screen(self) -> np.ndarray:
+        if self._ale is not None:
+            return self._ale.getScreenRGB()
+        try:
+            screen = self._env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise InputError(f"{self.env_id} cannot draw itself: {error}") from error
+        if not (isinstance(screen, np.ndarray) and screen.dtype == np.uint8 and screen.ndim == 3 and screen.shape[2] == 3):
+            raise InputError(f"{self.env_id} does not draw RGB pictures of type uint8 (H, W, 3); choose another environment")
+        return screen
+
+    def _count_lives(self) -> int:
+        return 0 if self._ale is None else self._ale.lives()
+
+
+def record_episode(game: Game, policy: Policy, num_frames: int, seed: int) -> Episode:
+    """Play one episode of at most `num_frames` frames; it ends earlier when the game is over.
+
+    policy(game, rng) -> action is asked once per step and sees the game as it is then, not its delayed picture.
+    """
+    rng = np.random.default_rng((seed, 1))
+    game.reset(seed)
+    frames, actions, memories = [], [-1], []
+    while True:
+        closing = len(frames) + 1 >= num_frames
+        action = 0 if closing else policy(game, rng)
+        picture, ram = game.step(action)  # the picture shows the actions so far; `action` becomes visible in the next one
+        frames.append(picture)
+        memories.append(ram)
+        if game.over or closing:
+            break
+        actions.append(action)
+    ram = None if memories[0] is None else np.stack(memories)
+    return Episode(np.stack(frames), np.array(actions, dtype=np.int16), ram)
+
+
+def _make_environment(env_id: str) -> gymnasium.Env:
+    atari = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if env_id.startswith("ALE/") else {}
+    try:
+        env = gymnasium.make(env_id, render_mode="rgb_array", **atari)
+        env.reset(seed=0)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise InputError(f"{env_id} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        raise InputError(f"{env_id!r} cannot be started: {error}; give a Gymnasium id such as ALE/Breakout-v5") from error
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise InputError(f"{env_id} has actions of type {env.action_space}; only environments with discrete actions can be recorded")
+    return env

@@ -1,0 +1,61 @@
+"""From a script's data flags to the clips it trains and validates on; the same four lines in every chapter."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.augment import Augmentation
+from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clips import Clips, split_episodes
+from video_tokenizer.data.sources import dummy_clip_store, open_clips_source
+
+Config = TypeVar("Config", bound=Any)
+DEFAULT_VIDEO_SIZE = 128
+
+
+class TrainingData(NamedTuple):
+    """The store, and disjoint clips of it: no episode is in both."""
+
+    store: ClipStore
+    training: Clips
+    validation: Clips
+
+
+def open_store(config: Any) -> ClipStore:
+    """The clip store that `--use-dummy-data` or `--data-path` stands for; videos and images are decoded into one first."""
+    if config.use_dummy_data:
+        return dummy_clip_store(frame_size=config.frame_size or 64, seed=config.seed)
+    if config.data_path is None:
+        raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
+    return open_clips_source(config.data_path, config.data_type, config.frame_size)
+
+
+def with_frame_size_of(store: ClipStore, config: Config) -> Config:
+    """The config with frame_size filled in from the store. Raises InputError where the two differ."""
+    height, width = store.frame_size
+    if height != width:
+        raise InputError(f"{store.path} holds frames of {height}x{width}; the models need square frames, so record or decode it again")
+    if config.frame_size not in (None, height):
+        raise InputError(f"frame_size {config.frame_size} differs from the {height} of {store.path}; leave --frame-size out or record again")
+    return replace(config, frame_size=height)
+
+
+def open_training_data(config: Any, store: ClipStore, augmentation: Augmentation | None = None) -> TrainingData:
+    """Clips of config.num_frames frames: training clips overlap freely, validation clips by one frame only."""
+    training_episodes, validation_episodes = split_episodes(store, config.validation_share, config.seed)
+    training = Clips(store, training_episodes, config.num_frames, augment=augmentation)
+    validation = Clips(store, validation_episodes, config.num_frames, stride=max(1, config.num_frames - 1))
+    return TrainingData(store, training, validation)
+
+
+def number_of_steps(config: Any, num_clips: int) -> int:
+    """Optimizer steps: num_steps, or as many as num_epochs passes over the clips take."""
+    if config.num_epochs is None:
+        return config.num_steps
+    return max(1, round(config.num_epochs * num_clips / config.batch_size))
+
+
+def spread(length: int, number: int) -> list[int]:
+    """At most `number` evenly spaced positions out of `length`, the same every time: spread(10, 3) is [0, 3, 6]."""
+    number = min(number, length)
+    return [index * length // number for index in range(number)]

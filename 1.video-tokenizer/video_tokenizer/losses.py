@@ -1,0 +1,40 @@
+"""The reconstruction loss, and why plain mean squared error loses the ball."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOVING = 0.05
+"""a pixel moves when a channel changes by more than this from one frame to the next"""
+FOREGROUND = 0.1
+"""a pixel is foreground when a channel differs from the background by more than this"""
+
+
+def background_of(frames: np.ndarray, num_samples: int = 256) -> Tensor:
+    """The picture behind everything that moves: the median over evenly spaced frames.
+
+    frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. Films have no fixed background; there nearly every pixel
+    counts as foreground, which weighs all pixels alike.
+    """
+    chosen = np.linspace(0, len(frames) - 1, min(num_samples, len(frames))).astype(int)
+    median = np.median(np.stack([frames[index] for index in chosen]), axis=0)
+    return torch.from_numpy(median).float().permute(2, 0, 1) / 255
+
+
+def important_pixels(video: Tensor, background: Tensor) -> Tensor:
+    """(B, T, 1, H, W) bool: pixels that differ from the background, or from the frame before."""
+    foreground = (video - background).abs().amax(dim=2, keepdim=True) > FOREGROUND
+    change = (video[:, 1:] - video[:, :-1]).abs().amax(dim=2, keepdim=True) > MOVING
+    moving = torch.cat([torch.zeros_like(foreground[:, :1]), change], dim=1)
+    return foreground | moving
+
+
+def weighted_mse(reconstruction: Tensor, video: Tensor, background: Tensor, foreground_weight: float) -> Tensor:
+    """Mean squared error in which an important pixel counts 1 + foreground_weight times. Weight 0 is the plain mean.
+
+    The ball of Breakout is 3 of 4,096 pixels: erasing it costs a plain mean 0.0001, less than a slight blur of the bricks.
+    reconstruction, video: (B, T, 3, H, W) in [0, 1].
+    """
+    weight = 1 + foreground_weight * important_pixels(video, background).float()
+    error = (reconstruction - video).square().mean(dim=2, keepdim=True)
+    return (weight * error).sum() / weight.sum()

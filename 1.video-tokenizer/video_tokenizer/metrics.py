@@ -1,0 +1,274 @@
+"""How good is a reconstruction, when repeating the previous frame already scores 37 dB?
+
+On Atari less than 1 % of the pixels change from one frame to the next, so plain PSNR measures the background. Every score here is
+therefore meant to stand next to a control: the previous frame, the temporal median (a model that draws no moving object at all)
+and the picture decoded from random tokens. `VideoScores` scores any of them, batch after batch, with the same code:
+
+    psnr_db             over all pixels: 10 * log10(1 / mean squared error)
+    ssim                structural similarity, mean over frames
+    moving_psnr_db      over the pixels that moved in the real video: max-channel |x_t - x_(t-1)| > 0.05
+    foreground_recall   of the pixels that differ from the temporal median by more than 0.1: share drawn with under half that
+    error object_recall       of the frames that show the ball: share whose reconstruction shows it with at least half its
+    contrast
+
+Videos are float (B, T, C, H, W) in [0, 1]. PSNRs pool the squared error of the whole validation set before the logarithm is
+taken.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from video_tokenizer.losses import FOREGROUND, MOVING
+
+OBJECT_THRESHOLD = 0.08
+"""a ball of less contrast than this is invisible in the real frame too and is not counted; area resizing leaves at least 0.13"""
+
+
+def psnr_from_mean_error(mean_squared_error: float) -> float:
+    """PSNR in dB of values in [0, 1]: an error of 0.1 everywhere is 10 * log10(1 / 0.01) = 20 dB. No error at all is inf, no data
+    NaN."""
+    if math.isnan(mean_squared_error):
+        return math.nan
+    return math.inf if mean_squared_error == 0 else -10.0 * math.log10(mean_squared_error)
+
+
+def psnr_db(prediction: Tensor, target: Tensor) -> float:
+    """One PSNR in dB over all elements of two tensors of the same shape, values in [0, 1]."""
+    return psnr_from_mean_error((prediction.float() - target.float()).square().mean().item())
+
+
+def ssim(prediction: Tensor, target: Tensor) -> float:
+    """Mean structural similarity of the frames of two videos (B, T, C, H, W) in [0, 1]; 1 is identical.
+
+    Wang et al. 2004: means, variances and covariance under a Gaussian window (sigma 1.5, 11x11) around every pixel. Equal to
+    torchmetrics' (a test compares them), but the window is applied as two banded matrices, many times faster on a CPU.
+    """
+    rows, columns = (gaussian_windows(length).to(target.device) for length in target.shape[-2:])  # (H, H), (W, W)
+
+    def blur(video: Tensor) -> Tensor:
+        return rows @ video @ columns.T  # (B, T, C, H, W)
+
+    x, y = prediction.float(), target.float()
+    with torch.autocast(target.device.type, enabled=False):  # the variances are small differences of large numbers
+        mean_x, mean_y = blur(x), blur(y)
+        variance_x, variance_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+        covariance = blur(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+    structure = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
+    return (luminance * structure).mean().item()
+
+
+def gaussian_windows(length: int, size: int = 11, sigma: float = 1.5) -> Tensor:
+    """(length, length): row i is a Gaussian around place i that sums to 1; what sticks out over an edge is reflected back."""
+    window = torch.exp(-0.5 * ((torch.arange(size) - size // 2) / sigma) ** 2)
+    places = (torch.arange(length)[:, None] + torch.arange(size) - size // 2).abs()  # (length, size)
+    places = (length - 1 - (length - 1 - places).abs()).clamp(0, length - 1)
+    return torch.zeros(length, length).scatter_add_(1, places, (window / window.sum()).expand(length, size))
+
+
+def largest_channel_change(video: Tensor, reference: Tensor) -> Tensor:
+    """Largest absolute difference among the channels of each pixel. video: (B, T, C, H, W); reference broadcasts to it. (B, T, H,
+    W)."""
+    return (video - reference).abs().amax(dim=-3)
+
+
+def moving_pixels(video: Tensor, previous: Tensor) -> Tensor:
+    """True where the real video changes. video, previous: (B, T, C, H, W), previous[:, t] being the real frame before video[:,
+    t]. Returns bool (B, T, H, W)."""
+    return largest_channel_change(video, previous) > MOVING
+
+
+def moving_psnr_db(prediction: Tensor, video: Tensor, previous: Tensor) -> float:
+    """PSNR in dB over the pixels that moved in the real video; NaN when nothing moved. All (B, T, C, H, W)."""
+    errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
+    return psnr_from_mean_error(errors[moving_pixels(video, previous)].mean().item())
+
+
+def copy_last_psnr_db(video: Tensor) -> float:
+    """The score of repeating the previous frame, over frames 1 to T-1. video: (B, T, C, H, W)."""
+    return psnr_db(video[:, :-1], video[:, 1:])
+
+
+def copy_last_moving_psnr_db(video: Tensor) -> float:
+    """The score of repeating the previous frame, over the pixels that moved. video: (B, T, C, H, W)."""
+    return moving_psnr_db(video[:, :-1], video[:, 1:], video[:, :-1])
+
+
+def foreground_recall(prediction: Tensor, video: Tensor, background: Tensor) -> tuple[int, int]:
+    """(pixels drawn with under half the error that leaving them out would make, foreground pixels).
+
+    prediction, video: (B, T, C, H, W); background: (C, H, W) or (B, 1, C, H, W), the temporal median (`losses.background_of`). A
+    pixel of 0.9 on a background of 0.5 counts when the prediction lies strictly between 0.7 and 1.1 in the worst channel.
+    """
+    difference = largest_channel_change(video, background)  # (B, T, H, W)
+    foreground = difference > FOREGROUND
+    drawn = largest_channel_change(prediction, video) < 0.5 * difference
+    return int((drawn & foreground).sum()), int(foreground.sum())
+
+
+def object_recall(
+    prediction: Tensor, video: Tensor, background: Tensor, positions: Tensor, radius: int = 1, ring: int = 2
+) -> tuple[int, int]:
+    """(frames whose prediction shows the object with at least half its contrast, frames that show it).
+
+    prediction, video: (B, T, C, H, W); background: the scene behind the object, broadcasting to video; positions: float (B, T,
+    2), the object's centre as (x, y) in pixels, so that pixel (row 3, column 5) has its centre at (5, 3); NaN where it is absent.
+
+    In the (2 * radius + 1)^2 pixels around the position, what the object adds to the background is the pattern r. The contrast of
+    the prediction is the factor that fits what it adds there, d, to the pattern: <d, r> / <r, r>; 1 for a perfect object, 0 for
+    none. An error that the prediction makes all around, over `ring` more pixels on each side, is no object: its median is taken
+    off.
+    """
+    background = background.expand_as(video)
+    found = visible = 0
+    for clip, frame in torch.isfinite(positions).all(dim=-1).nonzero().tolist():
+        column, row = (round(value) for value in positions[clip, frame].tolist())
+        near, around = (window(row, column, reach, video.shape[-2:]) for reach in (radius, radius + ring))
+        pattern = (video[clip, frame] - background[clip, frame])[near]  # (C, rows, columns)
+        if pattern.numel() == 0 or pattern.abs().amax() < OBJECT_THRESHOLD:
+            continue  # outside the picture, or of the background's colour
+        error = prediction[clip, frame] - video[clip, frame]  # (C, H, W)
+        error_around = error[around].flatten(1).median(dim=1).values  # (C,)
+        added = pattern + error[near] - error_around[:, None, None]
+        visible += 1
+        found += bool((added * pattern).sum() >= 0.5 * pattern.square().sum())
+    return found, visible
+
+
+def window(row: int, column: int, reach: int, size: Sequence[int]) -> tuple[slice, slice, slice]:
+    """Index of the pixels of a (C, H, W) picture at most `reach` rows and columns away; size: (H, W), beyond which it is cut."""
+    rows, columns = (
+        slice(max(place - reach, 0), max(min(place + reach + 1, side), 0))
+        for place, side in zip((row, column), size, strict=True)
+    )
+    return slice(None), rows, columns
+
+
+class VideoScores:
+    """Scores of one predictor (a model or a control) over any number of batches.
+
+    `update` takes the predicted and the real frames and the real frame before each of them; `result` returns the five scores, NaN
+    for those that were never given what they need.
+    """
+
+    def __init__(self) -> None:
+        self.squared_error = self.moving_error = self.similarity = 0.0
+        self.num_frames = self.num_values = self.num_moving = 0
+        self.foreground_drawn = self.foreground = self.objects_found = self.objects = 0
+
+    def update(
+        self,
+        prediction: Tensor,
+        video: Tensor,
+        previous: Tensor,
+        background: Tensor | None = None,
+        positions: Tensor | None = None,
+        object_background: Tensor | None = None,
+    ) -> None:
+        """prediction, video, previous: (B, T, C, H, W); background: the episode's median, broadcasting to video, for
+        foreground_recall;
+        positions: (B, T, 2) as in `object_recall`, with object_background, the scene around that moment (default: background)."""
+        prediction, video = prediction.float(), video.float()
+        errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
+        moving = moving_pixels(video, previous)
+        self.squared_error += errors.sum(dtype=torch.float64).item()
+        self.num_values += errors.numel()
+        self.moving_error += errors[moving].sum(dtype=torch.float64).item()
+        self.num_moving += int(moving.sum())
+        frames = video.shape[0] * video.shape[1]
+        self.similarity += ssim(prediction, video) * frames
+        self.num_frames += frames
+        if background is not None:
+            drawn, foreground = foreground_recall(prediction, video, background)
+            self.foreground_drawn, self.foreground = self.foreground_drawn + drawn, self.foreground + foreground
+        behind = background if object_background is None else object_background
+        if positions is not None and behind is not None:
+            found, visible = object_recall(prediction, video, behind, positions)
+            self.objects_found, self.objects = self.objects_found + found, self.objects + visible
+
+    def result(self) -> dict[str, float]:
+        """The five scores of the module's table, by name."""
+        return {
+            "psnr_db": psnr_from_mean_error(share(self.squared_error, self.num_values)),
+            "ssim": share(self.similarity, self.num_frames),
+            "moving_psnr_db": psnr_from_mean_error(share(self.moving_error, self.num_moving)),
+            "foreground_recall": share(self.foreground_drawn, self.foreground),
+            "object_recall": share(self.objects_found, self.objects),
+        }
+
+
+class CodeUsage:
+    """How many of the codes are used, and how evenly, over every index given to `update`."""
+
+    def __init__(self, num_codes: int) -> None:
+        self.counts = torch.zeros(num_codes, dtype=torch.int64)
+
+    def update(self, indices: Tensor) -> None:
+        """indices: int64 of any shape in [0, num_codes)."""
+        self.counts += torch.bincount(indices.flatten().cpu(), minlength=len(self.counts))
+
+    def result(self) -> dict[str, float]:
+        """codes_used (at least once) and perplexity: exp of the entropy of the frequencies, the number of equally used codes that
+        would be as surprising. Four codes used 50, 50, 0 and 0 times: 2 used, perplexity 2.0."""
+        return {"codes_used": int((self.counts > 0).sum()), "perplexity": perplexity(self.counts)}
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp(entropy in nats) of a histogram; NaN when it is empty. counts: (K,)."""
+    if counts.sum() == 0:
+        return math.nan
+    frequencies = counts[counts > 0].double() / counts.sum()
+    return math.exp(-(frequencies * frequencies.log()).sum().item())
+
+
+def share(part: float, whole: float) -> float:
+    """part / whole, NaN when there is no whole."""
+    return part / whole if whole else math.nan
+
+
+class TokenizerMetrics:
+    """The report of one tokenizer over any number of batches of clips: its scores, those of its controls, and its code usage.
+
+    Frames are scored from the second of each clip on, the first that has a previous frame to copy; clips that overlap by one
+    frame therefore score each frame once.
+    """
+
+    def __init__(self, codebook_size: int) -> None:
+        self.model, self.copy_last, self.background = VideoScores(), VideoScores(), VideoScores()
+        self.usage = CodeUsage(codebook_size)
+
+    def update(
+        self,
+        reconstruction: Tensor,
+        video: Tensor,
+        indices: Tensor,
+        background: Tensor,
+        positions: Tensor | None = None,
+        object_background: Tensor | None = None,
+    ) -> None:
+        """reconstruction, video: (B, T, C, H, W) with T >= 2; indices: (B, T, N); background: (C, H, W) or (B, 1, C, H, W), the
+        temporal median; positions, object_background: as in `VideoScores.update`, for the T frames of each clip."""
+        scored, previous = video[:, 1:], video[:, :-1]
+        behind = background if object_background is None else object_background
+        details = {
+            "background": background,
+            "positions": None if positions is None else positions[:, 1:],
+            "object_background": behind[:, 1:] if behind.dim() == 5 and behind.shape[1] == video.shape[1] else behind,
+        }
+        self.model.update(reconstruction[:, 1:], scored, previous, **details)
+        self.copy_last.update(previous, scored, previous, **details)
+        self.background.update(background.expand_as(scored), scored, previous, **details)
+        self.usage.update(indices)
+
+    def result(self) -> dict[str, float]:
+        """The model's five scores, codes_used and perplexity, copy_last_psnr_db and copy_last_moving_psnr_db."""
+        copied = self.copy_last.result()
+        return {
+            **self.model.result(),
+            **self.usage.result(),
+            "copy_last_psnr_db": copied["psnr_db"],
+            "copy_last_moving_psnr_db": copied["moving_psnr_db"],
+        }

@@ -1,0 +1,70 @@
+"""Where and when: sine waves that tell each patch its column, its row and its frame (solution 2 of the chapter)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def split_embedding(embed_dim: int) -> tuple[int, int, int]:
+    """How many of the E values hold x, y and t: three even parts that add up to exactly E. 128 -> (42, 42, 44)."""
+    if embed_dim % 2 or embed_dim < 6:
+        raise ValueError(f"embed_dim {embed_dim} must be even and at least 6, to give x, y and t a sine and a cosine each")
+    part = 2 * (embed_dim // 6)
+    return part, part, embed_dim - 2 * part
+
+
+def sine_code(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """Sines then cosines of each position under each frequency (radians per step): (S,), (F,) -> (S, 2F) in [-1, 1]."""
+    angles = positions[:, None].float() * frequencies[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def space_frequencies(num: int, length: int) -> Tensor:
+    """Geometric frequencies, as in "Attention Is All You Need" (arXiv:1706.03762), for positions 0 .. length-1.
+
+    The fastest wave turns by pi/2 a step, the slowest makes a quarter turn over the whole side, so that no two positions
+    share a code and even the slowest wave tells left from right.
+    """
+    slowest = (math.pi / 2) / max(length, 2)
+    return torch.logspace(math.log10(math.pi / 2), math.log10(slowest), num)
+
+
+def time_frequencies(num: int, period: int) -> Tensor:
+    """Whole harmonics of a clock with `period` frames: 1, 2, 3 ... turns per period, so frame `period` looks like frame 0."""
+    harmonics = torch.arange(num) % max(1, period // 2) + 1
+    return 2 * math.pi * harmonics / period
+
+
+class SpaceTimePositions(nn.Module):
+    """Adds a code of (x, y, t) to every patch vector. Nothing here is learned.
+
+    Space has an edge, time has none: a dream may last 10,000 frames. So the code of t is periodic, like the hands of a clock.
+    Attention only looks back over a few frames, and within those the hands never show the same time twice. In training every
+    clip starts at a random time, so that no frame number is special.
+    """
+
+    def __init__(self, embed_dim: int, grid_size: tuple[int, int], period: int = 64):
+        super().__init__()
+        rows, columns = grid_size
+        self.period = period
+        x_dim, y_dim, t_dim = split_embedding(embed_dim)
+        x_code = sine_code(torch.arange(columns), space_frequencies(x_dim // 2, columns))  # (columns, x_dim)
+        y_code = sine_code(torch.arange(rows), space_frequencies(y_dim // 2, rows))  # (rows, y_dim)
+        t_code = sine_code(torch.arange(period), time_frequencies(t_dim // 2, period))  # (period, t_dim)
+        space = torch.cat([x_code.repeat(rows, 1), y_code.repeat_interleave(columns, dim=0)], dim=-1)  # (N, x_dim + y_dim)
+        self.register_buffer("space", space, persistent=False)
+        self.register_buffer("time", t_code, persistent=False)
+
+    def forward(self, x: Tensor, start: Tensor | int = 0) -> Tensor:
+        """x: (B, T, N, E). start: number of the first frame, one for all or (B,) one per clip. Returns x plus its code."""
+        batch_size, num_frames, num_patches, _ = x.shape
+        start = torch.as_tensor(start, device=x.device).expand(batch_size)
+        frame_numbers = (start[:, None] + torch.arange(num_frames, device=x.device)) % self.period  # (B, T)
+        time = self.time[frame_numbers][:, :, None].expand(-1, -1, num_patches, -1)  # (B, T, N, t_dim)
+        space = self.space.expand(batch_size, num_frames, -1, -1)  # (B, T, N, x_dim + y_dim)
+        return x + torch.cat([space, time], dim=-1).to(x.dtype)
+
+    def random_start(self, batch_size: int, device: torch.device) -> Tensor:
+        """(B,) random first frame numbers for training."""
+        return torch.randint(self.period, (batch_size,), device=device)

@@ -1,0 +1,168 @@
+"""The space-time transformer: look around inside a frame, look back in time, think (solutions 3 to 5 of the chapter)."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+KeysValues = tuple[Tensor, Tensor]
+Conditions = list[Tensor] | None
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V, the one place where attention is computed.
+
+    queries: (..., S, d), keys and values: (..., R, d). mask: (S, R) bool, True where a query may look. Returns (..., S, d).
+    On CUDA the fused kernel is the fast path; on CPU its bfloat16 backward pass is several times slower than the three lines.
+    """
+    if queries.is_cuda:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5  # (..., S, R)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ values
+
+
+def causal_mask(num_frames: int, window: int, num_past: int = 0, device: torch.device | None = None) -> Tensor:
+    """(T, past + T) bool, True where frame t may look at frame s: not later than t, and at most window - 1 frames back.
+
+    Three frames, window 2, nothing before:   1 0 0
+                                              1 1 0
+                                              0 1 1
+    """
+    now = torch.arange(num_past, num_past + num_frames, device=device)[:, None]
+    then = torch.arange(num_past + num_frames, device=device)[None, :]
+    return (then <= now) & (then > now - window)
+
+
+@dataclass
+class TemporalCache:
+    """What a stack of blocks remembers of the frames it has seen: keys and values of the last window - 1 frames per block.
+
+    Its size does not grow with time: memory and cost of a step are the same at frame 10 and at frame 10,000.
+    """
+
+    position: int = 0
+    """number of frames seen so far"""
+    blocks: list[KeysValues] = field(default_factory=list)
+    """one pair per block, each (B*N, heads, at most window - 1, head_dim)"""
+
+    @property
+    def num_kept(self) -> int:
+        """number of frames whose keys and values are kept"""
+        return self.blocks[0][0].shape[2] if self.blocks else 0
+
+
+class MultiHeadAttention(nn.Module):
+    """Self-attention over sequences, with optional extra keys and values to look at ("memory")."""
+
+    def __init__(self, embed_dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+        self.output = nn.Linear(embed_dim, embed_dim, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (batch, S, E). memory: keys and values (batch, heads, M, d) put before x's own. Returns x's update and x's own keys, values."""
+        queries, keys, values = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
+        own = (keys, values)
+        if memory is not None:
+            keys, values = torch.cat([memory[0], keys], dim=2), torch.cat([memory[1], values], dim=2)
+        mixed = attention(queries, keys, values, mask)
+        return self.output(rearrange(mixed, "b h s d -> b s (h d)")), own
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward network with a gate (arXiv:2002.05202): silu(x W_gate) * (x W_value), then back to E."""
+
+    def __init__(self, embed_dim: int):
+        super().__init__()
+        hidden = 32 * round(embed_dim * 8 / 3 / 32)  # 8/3 instead of 4: three matrices with the parameters of two
+        self.gate_and_value = nn.Linear(embed_dim, 2 * hidden, bias=False)
+        self.output = nn.Linear(hidden, embed_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., E). Returns (..., E)."""
+        gate, value = self.gate_and_value(x).chunk(2, dim=-1)
+        return self.output(F.silu(gate) * value)
+
+
+class SpaceTimeBlock(nn.Module):
+    """Spatial attention inside each frame, causal attention over time at each position, one feed-forward (Genie, arXiv:2402.15391)."""
+
+    def __init__(self, embed_dim: int, num_heads: int):
+        super().__init__()
+        self.space_norm = nn.LayerNorm(embed_dim)
+        self.space_attention = MultiHeadAttention(embed_dim, num_heads)
+        self.time_norm = nn.LayerNorm(embed_dim)
+        self.time_attention = MultiHeadAttention(embed_dim, num_heads)
+        self.feed_forward_norm = nn.LayerNorm(embed_dim)
+        self.feed_forward = SwiGLU(embed_dim)
+
+    def forward(self, x: Tensor, time_mask: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (B, T, N, E). time_mask: (T, M + T). memory: keys and values of M frames to look back at. Returns x, its keys and values."""
+        batch_size, num_frames, num_patches, _ = x.shape
+        frames = rearrange(x, "b t n e -> (b t) n e")  # each frame is a sequence of N patches
+        update, _ = self.space_attention(self.space_norm(frames))
+        x = x + rearrange(update, "(b t) n e -> b t n e", b=batch_size)
+
+        columns = rearrange(x, "b t n e -> (b n) t e")  # each position is a sequence of T frames
+        update, own = self.time_attention(self.time_norm(columns), time_mask, memory)
+        x = x + rearrange(update, "(b n) t e -> b t n e", n=num_patches)
+
+        return x + self.feed_forward(self.feed_forward_norm(x)), own
+
+
+class SpaceTimeTransformer(nn.Module):
+    """A stack of space-time blocks in which frame t never sees a later frame, and looks back `window` frames at most."""
+
+    def __init__(self, embed_dim: int, num_heads: int, num_blocks: int, window: int, activation_checkpointing: bool = False):
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        self.window = window
+        self.activation_checkpointing = activation_checkpointing
+        self.blocks = nn.ModuleList(SpaceTimeBlock(embed_dim, num_heads) for _ in range(num_blocks))
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, T, N, E), all frames at once. Returns the same shape, normalised."""
+        return self.run(x, causal_mask(x.shape[1], self.window, device=x.device))[0]
+
+    def step(self, x: Tensor, cache: TemporalCache | None, conditions: Conditions = None) -> tuple[Tensor, TemporalCache]:
+        """The same for frames that follow those in the cache: x (B, T_new, N, E). Returns their output and the new cache."""
+        cache = cache or TemporalCache()
+        mask = causal_mask(x.shape[1], self.window, cache.num_kept, x.device)
+        output, own = self.run(x, mask, cache.blocks or None, conditions)
+        kept = [last_frames(old, new, self.window) for old, new in zip(cache.blocks or [None] * len(own), own, strict=True)]
+        return output, TemporalCache(cache.position + x.shape[1], kept)
+
+    def run(
+        self, x: Tensor, mask: Tensor, memory: list[KeysValues] | None = None, conditions: Conditions = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Every block in turn. x: (B, T, N, E); mask: (T, M + T).
+
+        memory: per block, keys and values of M frames to look back at. conditions: per block, what is added to x before it,
+        broadcast to (B, T, N, E). Returns the normalised output and per block x's own keys and values.
+        """
+        kept: list[KeysValues] = []
+        for number, block in enumerate(self.blocks):
+            if conditions is not None:
+                x = x + conditions[number]
+            past = memory[number] if memory is not None else None
+            if self.activation_checkpointing and self.training:
+                x, own = checkpoint(block, x, mask, past, use_reentrant=False)
+            else:
+                x, own = block(x, mask, past)
+            kept.append(own)
+        return self.norm(x), kept
+
+
+def last_frames(memory: KeysValues | None, own: KeysValues, window: int) -> KeysValues:
+    """Keys and values of the last window - 1 frames: all that a later frame may look at."""
+    keys, values = own if memory is None else (torch.cat([memory[0], own[0]], dim=2), torch.cat([memory[1], own[1]], dim=2))
+    first = max(0, keys.shape[2] - (window - 1))
+    return keys[:, :, first:], values[:, :, first:]

@@ -1,0 +1,114 @@
+"""The video tokenizer: frames to tokens to frames."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
+from video_tokenizer.models.positional_encoding import SpaceTimePositions
+from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache
+
+
+class Encoded(NamedTuple):
+    """indices: (B, T, N) int64, the tokens. codes: (B, T, N, D) float, the vectors they stand for."""
+
+    indices: Tensor
+    codes: Tensor
+
+
+@dataclass
+class TokenizerOutput:
+    """What a tokenizer's forward pass returns, the main line's and every variant's."""
+
+    reconstruction: Tensor
+    """(B, T, C, H, W), not clamped while training"""
+    indices: Tensor
+    """(B, T, N) int64"""
+    losses: dict[str, Tensor]
+    """terms the quantizer adds to the reconstruction loss; empty for FSQ"""
+
+
+class VideoTokenizer(nn.Module):
+    """Genie's ST-ViViT tokenizer (arXiv:2402.15391, section 2.1) with FSQ instead of a learned codebook.
+
+    Encoder and decoder are space-time transformers that never look at a later frame, so a token depends on the past only and
+    frames can be encoded and decoded one by one, with the same result as all at once.
+    """
+
+    def __init__(self, config: TokenizerConfig):
+        super().__init__()
+        self.config = config
+        self.frame_size = config.frame_height_width
+        self.grid_size = (self.frame_size[0] // config.patch_size, self.frame_size[1] // config.patch_size)
+        self.tokens_per_frame = self.grid_size[0] * self.grid_size[1]
+        width, heads, window = config.embed_dim, config.num_heads, config.context_frames
+
+        self.patch_embedding = PatchEmbedding(3, width, config.patch_size, config.stem)
+        self.positions = SpaceTimePositions(width, self.grid_size)
+        self.encoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
+        self.to_latents = nn.Linear(width, len(config.levels))
+        self.quantizer = FiniteScalarQuantizer(config.levels)
+        self.codebook_size = self.quantizer.codebook_size
+
+        self.from_codes = nn.Linear(len(config.levels), width)
+        self.decoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
+        self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
+
+    def encode(self, video: Tensor) -> Encoded:
+        """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D)."""
+        return self._encode(video, start=0)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
+        return self._decode(codes, start=0).float().clamp(0, 1)
+
+    def decode_indices(self, indices: Tensor) -> Tensor:
+        """indices: (B, T, N) int64 in [0, K). Returns video (B, T, C, H, W) in [0, 1]."""
+        return self.decode(self.quantizer.indices_to_codes(indices))
+
+    def forward(self, video: Tensor) -> TokenizerOutput:
+        """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random time of the periodic clock."""
+        start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
+        encoded = self._encode(video, start)
+        reconstruction = self._decode(encoded.codes, start).float()
+        if not self.training:
+            reconstruction = reconstruction.clamp(0, 1)
+        return TokenizerOutput(reconstruction, encoded.indices, losses={})
+
+    def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
+        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
+        x = self.patch_embedding(_centered(video))
+        x, cache = self.encoder.step(self.positions(x, cache.position if cache else 0), cache)
+        codes, indices = self.quantizer(self.to_latents(x))
+        return Encoded(indices, codes), cache
+
+    def encode_frame(self, frame: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
+        """The next frame of a stream. frame: (B, C, H, W) in [0, 1]. Returns its indices (B, N), codes (B, N, D), and the cache."""
+        encoded, cache = self.encode_next(frame[:, None], cache)
+        return Encoded(encoded.indices[:, 0], encoded.codes[:, 0]), cache
+
+    def decode_frame(self, indices: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
+        """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
+        x = self.from_codes(self.quantizer.indices_to_codes(indices)[:, None])
+        x, cache = self.decoder.step(self.positions(x, cache.position if cache else 0), cache)
+        return self.patch_unembedding(x)[:, 0].float().add(0.5).clamp(0, 1), cache
+
+    def _encode(self, video: Tensor, start: Tensor | int) -> Encoded:
+        x = self.positions(self.patch_embedding(_centered(video)), start)  # (B, T, N, E)
+        codes, indices = self.quantizer(self.to_latents(self.encoder(x)))  # (B, T, N, D), (B, T, N)
+        return Encoded(indices, codes)
+
+    def _decode(self, codes: Tensor, start: Tensor | int) -> Tensor:
+        x = self.positions(self.from_codes(codes), start)  # (B, T, N, E)
+        return self.patch_unembedding(self.decoder(x)) + 0.5  # (B, T, C, H, W)
+
+
+def _centered(video: Tensor) -> Tensor:
+    """[0, 1] -> [-0.5, 0.5]: networks start better from values around zero. Refuses pixels in 0..255."""
+    if not torch.jit.is_tracing() and not video.is_cuda and video.numel() and video.max() > 1.5:
+        raise ValueError(f"video must be in [0, 1], but its largest value is {video.max():.1f}; divide uint8 pixels by 255")
+    return video - 0.5

@@ -1,0 +1,74 @@
+"""From the actions of the game to the codes of the model, and back, with the help of a few labelled transitions.
+
+The model numbers its codes as it likes; keys have names. `action_map` answers "which code do I send when RIGHT is pressed?",
+`latent_names` answers "what does code 3 mostly do?". Neither touches the model: both only count pairs (code, true action).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+SMOOTHING = 20.0
+"""imaginary transitions that follow the average: a code seen three times cannot win by luck"""
+
+
+def count_pairs(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> np.ndarray:
+    """How often each code came with each true action. codes, actions: (N,), all known. Returns int64 (num_codes, num_actions)."""
+    pairs = np.asarray(codes, np.int64) * num_actions + np.asarray(actions, np.int64)
+    return np.bincount(pairs, minlength=num_codes * num_actions).reshape(num_codes, num_actions)
+
+
+def lift(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
+    """P(code | action) / P(code): how many times likelier a code gets when the action is known; 1 where it tells nothing.
+
+    By Bayes' rule it equals P(action | code) / P(action), which is what we smooth, with `smoothing` imaginary transitions of
+    the code that follow P(action). Code seen 30 times, always with an action of share 1/4, smoothing 10:
+    (30 + 10/4) / (30 + 10) / (1/4) = 3.25 instead of 4. counts: (num_codes, num_actions). Returns the same shape.
+    """
+    shares = counts.sum(axis=0) / max(counts.sum(), 1)  # (num_actions,) P(action)
+    given_code = (counts + smoothing * shares) / np.maximum(
+        counts.sum(axis=1, keepdims=True) + smoothing, 1e-9
+    )  # P(action | code)
+    return np.divide(given_code, shares, out=np.ones_like(given_code), where=shares > 0)
+
+
+def action_map(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> list[int]:
+    """The code to send for each true action: highest lift, with distinct codes as far as there are enough.
+
+    Not the most frequent code: that one is usually "nothing happens" and would win for every action. The assignment maximises the
+    sum of log lifts, so that two actions that want the same code do not both get it; where there are more actions than codes,
+    those left over take their own best code, shared. An action that never occurs gets what remains.
+    codes, actions: (N,) transitions with known actions. Returns num_actions code numbers.
+    """
+    lifts = lift(count_pairs(codes, actions, num_codes, num_actions))  # (num_codes, num_actions)
+    best = lifts.argmax(axis=0)
+    with np.errstate(divide="ignore"):
+        gain = np.maximum(np.log(lifts), -20.0)
+    chosen_codes, chosen_actions = linear_sum_assignment(gain, maximize=True)
+    best[chosen_actions] = chosen_codes
+    return [int(code) for code in best]
+
+
+def latent_names(
+    codes: np.ndarray, actions: np.ndarray, num_codes: int, action_names: Sequence[str], enough: float = 0.75
+) -> list[str]:
+    """What each code mostly is, in words: "LEFT", "NOOP or FIRE", "mixed", or "unused".
+
+    A code is named after its one or two most frequent true actions when these make up the share `enough` of it.
+    codes, actions: (N,) transitions with known actions. Returns num_codes names.
+    """
+    counts = count_pairs(codes, actions, num_codes, len(action_names))
+    names = []
+    for row in counts:
+        order = np.argsort(-row, kind="stable")
+        shares = np.cumsum(row[order]) / max(row.sum(), 1)
+        if row.sum() == 0:
+            names.append("unused")
+        elif shares[0] >= enough:
+            names.append(action_names[order[0]])
+        elif len(order) > 2 and shares[1] >= enough:
+            names.append(" or ".join(action_names[action] for action in sorted(order[:2])))
+        else:
+            names.append("mixed")
+    return names

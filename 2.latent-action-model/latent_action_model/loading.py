@@ -1,0 +1,24 @@
+"""Rebuild a latent action model from its checkpoint alone."""
+
+from pathlib import Path
+
+import torch
+
+from latent_action_model.config import LatentActionConfig
+from latent_action_model.models.latent_action_model import LatentActionModel
+from video_tokenizer.command_line import config_from_dict
+from video_tokenizer.training.checkpoint import load_checkpoint, load_weights
+
+
+def build_latent_action_model(config: LatentActionConfig) -> LatentActionModel:
+    """A latent action model with fresh weights. Raises InputError for sizes that do not fit together."""
+    config.check()
+    return LatentActionModel(config)
+
+
+def load_latent_action_model(path: str | Path, device: str | torch.device = "cpu") -> LatentActionModel:
+    """The model of a checkpoint, in evaluation mode. Raises InputError where the file is not one of this chapter and version."""
+    content = load_checkpoint(path, "latent_action_model")
+    model = build_latent_action_model(config_from_dict(LatentActionConfig, content["config"]))
+    load_weights(model, content, path)
+    return model.to(device).eval()

@@ -1,0 +1,88 @@
+"""The latent action model: discover which actions there are from video alone."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latent_action_model.config import LatentActionConfig
+from latent_action_model.models.action_encoder import ActionEncoder
+from latent_action_model.models.next_frame_decoder import NextFrameDecoder, logits_of
+from latent_action_model.models.quantizers import SignQuantizer, VectorQuantizer
+
+
+class ActionEncoding(NamedTuple):
+    """indices: (B, T - 1) int64, entry t for the action that led from frame t to t + 1. codes: (B, T - 1, A)."""
+
+    indices: Tensor
+    codes: Tensor
+
+
+@dataclass
+class LatentActionOutput:
+    """prediction: (B, T - 1, C, H, W), frames 1 .. T - 1 as predicted. indices: (B, T - 1). losses: "reconstruction" and the
+    quantizer's terms; their sum is to be minimised."""
+
+    prediction: Tensor
+    indices: Tensor
+    losses: dict[str, Tensor]
+
+
+class LatentActionModel(nn.Module):
+    """Genie's latent action model (arXiv:2402.15391, section 2.1).
+
+    The encoder sees the next frame and may say one of `num_actions` words about it; the decoder must predict the next frame
+    from the past and that word. The best word is the one that tells what the past cannot: what the player did.
+    At inference only the codebook is kept; the player's choice takes the encoder's place.
+    """
+
+    def __init__(self, config: LatentActionConfig):
+        super().__init__()
+        self.config = config
+        self.num_actions = config.num_actions
+        self.frame_size = config.frame_height_width
+        self.quantizer: VectorQuantizer | SignQuantizer
+        if config.quantizer == "vq":
+            self.quantizer = VectorQuantizer(
+                config.num_actions, config.code_dim, config.commitment_weight, config.noisy_steps, config.restart_after
+            )
+            latent_dim = config.code_dim
+        else:
+            self.quantizer = SignQuantizer(config.num_actions, config.balance_weight)
+            latent_dim = self.quantizer.num_bits
+        sizes = (config.conv_width, config.embed_dim)
+        time = (config.num_heads, config.context_frames, self.frame_size)
+        self.encoder = ActionEncoder(*sizes, config.encoder_blocks, *time, latent_dim)
+        self.decoder = NextFrameDecoder(*sizes, config.decoder_blocks, *time, latent_dim)
+
+    def encode(self, video: Tensor) -> ActionEncoding:
+        """video: (B, T, C, H, W) in [0, 1], T >= 2. Returns one action per transition: indices (B, T - 1), codes (B, T - 1, A)."""
+        quantized = self.quantizer(self.encoder(video))
+        return ActionEncoding(quantized.indices, quantized.codes)
+
+    def decode(self, past: Tensor, codes: Tensor) -> Tensor:
+        """past: (B, T - 1, C, H, W), frame t at entry t. codes: (B, T - 1, A). Returns frame t + 1 at entry t, in [0, 1]."""
+        change = self.decoder(past, codes)
+        if self.config.reconstruction_loss == "bce":
+            return (logits_of(past) + change).sigmoid()
+        return (past + change).clamp(0, 1)
+
+    def decode_indices(self, past: Tensor, indices: Tensor) -> Tensor:
+        """The same from action numbers: indices (B, T - 1) int64 in [0, num_actions)."""
+        return self.decode(past, self.quantizer.indices_to_codes(indices))
+
+    def forward(self, video: Tensor) -> LatentActionOutput:
+        """video: (B, T, C, H, W) in [0, 1]. Returns the predicted frames 1 .. T - 1, the actions and the losses."""
+        quantized = self.quantizer(self.encoder(video))
+        past, future = video[:, :-1], video[:, 1:]
+        change = self.decoder(past, quantized.codes)
+        if self.config.reconstruction_loss == "bce":
+            logits = logits_of(past) + change
+            reconstruction = F.binary_cross_entropy_with_logits(logits, future)
+            prediction = logits.sigmoid()
+        else:
+            prediction = past + change
+            # the mean over all pixels is tiny where little moves; this scale only makes it comparable to the quantizer's terms
+            reconstruction = self.config.reconstruction_weight * F.mse_loss(prediction, future)
+        return LatentActionOutput(prediction.clamp(0, 1), quantized.indices, {"reconstruction": reconstruction} | quantized.losses)

@@ -1,0 +1,209 @@
+"""Score a trained latent action model against the true actions, which it never saw, and against a model that did.
+
+    python 2.latent-action-model/validate.py --data-path data/breakout --save-images
+
+Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from latent_action_model.action_map import action_map, count_pairs, latent_names
+from latent_action_model.action_probe import supervised_information
+from latent_action_model.config import LatentActionConfig
+from latent_action_model.figures import save_action_gallery, save_confusion, save_swap_test
+from latent_action_model.loading import load_latent_action_model
+from latent_action_model.metrics import (
+    LatentActionMetrics,
+    Transitions,
+    action_information,
+    encode_episodes,
+    find_transitions,
+    independent_episodes,
+    mapping_accuracy,
+    mutual_information,
+)
+from latent_action_model.models.latent_action_model import LatentActionModel
+from video_tokenizer.command_line import InputError, config_from_dict, parse_config, run_script
+from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clips import Clips, split_episodes
+from video_tokenizer.report import format_number, format_table, save_json
+from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
+from video_tokenizer.training.device import autocast, choose_device
+from video_tokenizer.validation import clip_videos, even_batches, open_validation_data, output_folder, telling_clips
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """Score a latent action model on its validation episodes."""
+
+    checkpoint: str | None = None
+    """checkpoint of chapter 2; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
+    data_path: str | None = None
+    """clip store, folder of videos, folder of images or .h5 file; default: what the checkpoint was trained on"""
+    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
+    """what data_path is; auto looks at it"""
+    use_dummy_data: bool = False
+    """score on the synthetic moving square"""
+    num_batches: int | None = None
+    """batches to draw next frames for, spread evenly over the validation clips; default: all clips"""
+    batch_size: int = 32
+    """clips per batch, at least 2"""
+    fit_frames: int = 12_000
+    """frames of training episodes on which the classifier of codes and the dictionary are fitted"""
+    probe_seconds: float = 40.0
+    """longest training of the supervised classifier, the ceiling; 0 leaves it out"""
+    save_images: bool = False
+    """also write the pictures"""
+    num_samples: int = 3
+    """start frames shown in action galleries, the same ones every time"""
+    output: str | None = None
+    """folder for pictures and numbers; default: validation/ beside the checkpoint"""
+    json: str | None = None
+    """file for the numbers; default: validation.json in the output folder"""
+    seed: int = 0
+    """seeds the random actions, the labelled transitions and the supervised classifier"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+    def check(self) -> None:
+        """Raise InputError for counts that leave nothing to score."""
+        for name, smallest in (("num_batches", 1), ("batch_size", 2), ("num_samples", 1), ("fit_frames", 1), ("probe_seconds", 0)):
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise InputError(f"--{name.replace('_', '-')} {value} must be at least {smallest}")
+
+
+def score_drawings(model: LatentActionModel, clips: Clips, flags: ValidateConfig, device: torch.device) -> LatentActionMetrics:
+    """What the actions are worth to the model's own next frames."""
+    metrics = LatentActionMetrics(model.num_actions)
+    generator = torch.Generator().manual_seed(flags.seed)
+    for indices in tqdm(list(even_batches(len(clips), flags.batch_size, flags.num_batches)), desc="drawing", disable=None):
+        with autocast(device, model.config.precision):
+            metrics.update(model, clip_videos(clips, indices, device), generator)
+    return metrics
+
+
+def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateConfig, device: torch.device) -> dict[str, Any]:
+    """What the codes tell about the true actions: fitted on training episodes, scored on validation episodes."""
+    training, validation = split_episodes(store, model.config.validation_share, model.config.seed)
+    (training, _), (validation, players) = independent_episodes(store, training), independent_episodes(store, validation)
+    lengths = np.cumsum(np.diff(store.episodes[training], axis=1))
+    fitting = training[: 1 + int(np.searchsorted(lengths, flags.fit_frames))]
+    with autocast(device, model.config.precision):
+        codes = encode_episodes(model, store, [*fitting, *validation], model.config.num_frames)
+    fit, test = (find_transitions(codes, store.actions, store.episodes[part]) for part in (fitting, validation))
+    order = np.random.default_rng(flags.seed).permutation(len(fit.actions))
+    shuffled = Transitions(fit.codes[order], fit.actions, fit.episodes)  # the control: codes of other transitions
+    sizes = (model.num_actions, store.num_actions)
+    scores: dict[str, Any] = {"players": players, "num_fit": len(fit.actions), "num_test": len(test.actions)}
+    if len(fit.actions) and len(test.actions):
+        scores |= {
+            "action_information": action_information(fit, test, *sizes),
+            "action_information_single": action_information(fit, test, *sizes, single=True),
+            "action_information_shuffled": action_information(shuffled, test, *sizes),
+            "mutual_information": mutual_information(test.codes[:, 1], test.actions),
+            **mapping_accuracy(fit, test, model.num_actions, seed=flags.seed),
+            "counts": count_pairs(test.codes[:, 1], test.actions, *sizes),
+            "action_map": dict(zip(store.action_names, action_map(fit.codes[:, 1], fit.actions, *sizes), strict=True)),
+            "latent_names": latent_names(fit.codes[:, 1], fit.actions, model.num_actions, store.action_names),
+        }
+    if flags.probe_seconds > 0:
+        probe = supervised_information(store, training, validation, max_seconds=flags.probe_seconds, seed=flags.seed, device=device)
+        scores |= {"supervised_information": probe.supervised_information, "supervised_accuracy": probe.supervised_accuracy}
+    return scores
+
+
+def print_actions(scores: dict[str, Any]) -> None:
+    """The table of what the codes know, and a line on what it means."""
+    missing = math.nan
+    rows = {
+        "latent actions": {
+            "action_information": scores.get("action_information", missing),
+            "from_single_code": scores.get("action_information_single", missing),
+            "accuracy": scores.get("mapping_accuracy", missing),
+        },
+        "codes shuffled": {"action_information": scores.get("action_information_shuffled", missing)},
+        "most frequent action": {"action_information": 0.0, "accuracy": scores.get("majority_accuracy", missing)},
+        "supervised ceiling": {
+            "action_information": scores.get("supervised_information", missing),
+            "accuracy": scores.get("supervised_accuracy", missing),
+        },
+    }
+    print(f"\ntrue actions, {scores['num_test']:,} transitions of episodes never trained on ({scores['players']} players)")
+    print(format_table(rows))
+    if "action_map" in scores:
+        known, ceiling = scores["action_information"], scores.get("supervised_information", missing)
+        if ceiling > 0:
+            verdict = "the actions are found" if known >= 0.5 * ceiling else "found in part" if known >= 0.2 * ceiling else "not found"
+            print(f"the codes tell {known / ceiling:.0%} of what can be seen of the action: {verdict}")
+        print("to press " + ", ".join(f"{name} send {code}" for name, code in scores["action_map"].items()))
+
+
+def print_drawings(metrics: LatentActionMetrics, num_actions: int) -> None:
+    """The table of next frames beside its controls, and lines on what it means."""
+    names = ("psnr_db", "moving_psnr_db")
+    parts = {"inferred actions": metrics.inferred, "random actions": metrics.random, "copy last frame": metrics.copy_last}
+    print(format_table({label: {name: part.result()[name] for name in names} for label, part in parts.items()}))
+    scores = metrics.result()
+    verdict = "the decoder listens to the code" if scores["delta_moving_psnr_db"] > 0.5 else "the decoder hardly needs the code"
+    print(f"the right action is worth {scores['delta_moving_psnr_db']:+.2f} dB on moving pixels: {verdict}")
+    print(f"swap test: exchanging two actions makes the drawings worse in {scores['swap_test']:.0%} of the pairs (chance 50 %)")
+    collapsed = "; collapsed, the codes say next to nothing" if scores["perplexity"] < 1.5 else ""
+    print(f"codes: {scores['codes_used']} of {num_actions} used, as varied as {scores['perplexity']:.1f} evenly used ones{collapsed}")
+
+
+def save_pictures(model: LatentActionModel, clips: Clips, scores: dict, caption: str, folder: Path, flags: ValidateConfig, device):
+    """confusion.png, gallery_<k>.png and swap_test.png."""
+    names = scores.get("latent_names", ())
+    if "counts" in scores:
+        title = f"True actions under each code on validation episodes. {caption}"
+        save_confusion(folder / "confusion.png", scores["counts"], clips.store.action_names, names, title)
+    chosen = telling_clips(clips, max(flags.num_samples, 8))
+    video = clip_videos(clips, chosen, device)
+    for number, clip in enumerate(video[: flags.num_samples], start=1):
+        save_action_gallery(folder / f"gallery_{number}.png", model, clip, f"The next frame under every code. {caption}", names)
+    save_swap_test(folder / "swap_test.png", model, video, f"Exchanging two actions exchanges what is drawn. {caption}")
+
+
+def main() -> None:
+    flags = parse_config(ValidateConfig)
+    flags.check()
+    device = choose_device(flags.device)
+    path = find_checkpoint(flags.checkpoint, "latent_action_model")
+    content = load_checkpoint(path, "latent_action_model")
+    model = load_latent_action_model(path, device)
+    data = open_validation_data(flags, config_from_dict(LatentActionConfig, content["config"]), content["data_fingerprint"])
+    folder = output_folder(flags.output, path)
+
+    metrics = score_drawings(model, data.validation, flags, device)
+    print(f"{path} | step {content['step']:,} | {metrics.inferred.num_frames:,} frames of {data.store.path.name} never trained on")
+    print_drawings(metrics, model.num_actions)
+    scores: dict[str, Any] = {}
+    if data.store.num_actions:
+        scores = score_actions(model, data.store, flags, device)
+        print_actions(scores)
+    else:
+        print(f"{data.store.path} has no true actions, so what the codes mean cannot be scored")
+
+    json_path = Path(flags.json) if flags.json else folder / "validation.json"
+    report = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), "num_actions": model.num_actions}
+    save_json(json_path, report | metrics.result() | scores)
+    print(f"numbers in {json_path}")
+    if flags.save_images:
+        caption = f"Step {content['step']:,}"
+        if "action_information" in scores:
+            known, ceiling = scores["action_information"], scores.get("supervised_information")
+            caption += f", action information {format_number(known)} (supervised {format_number(ceiling)})"
+        save_pictures(model, data.validation, scores, caption + ".", folder, flags, device)
+        print(f"pictures in {folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)

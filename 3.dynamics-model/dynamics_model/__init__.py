@@ -1,0 +1,5 @@
+"""Chapter 3: what happens next."""
+
+from dynamics_model.loading import load_dynamics
+
+__all__ = ["load_dynamics"]

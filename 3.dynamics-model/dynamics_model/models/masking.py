@@ -1,0 +1,50 @@
+"""What the model may not see: masks and mistakes for training, and the order in which a frame is filled in."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def random_mask(shape: tuple[int, int, int], smallest_rate: float, device: torch.device | None = None) -> Tensor:
+    """(B, T, N) bool, True where a token is hidden. Each clip draws its own rate from U(smallest_rate, 1), each token a coin.
+
+    Genie (arXiv:2402.15391) uses U(0.5, 1). A clip with hardly anything hidden teaches nothing and unsettles training.
+    """
+    rate = smallest_rate + (1 - smallest_rate) * torch.rand(shape[0], 1, 1, device=device)
+    return torch.rand(shape, device=device) < rate
+
+
+def corrupt(tokens: Tensor, largest_share: float, codebook_size: int) -> Tensor:
+    """Replace some tokens by random ones: each clip draws its share from U(0, largest_share). tokens: (B, T, N) int64."""
+    share = largest_share * torch.rand(tokens.shape[0], 1, 1, device=tokens.device)
+    wrong = torch.rand(tokens.shape, device=tokens.device) < share
+    return torch.where(wrong, torch.randint_like(tokens, codebook_size), tokens)
+
+
+def tokens_left_masked(step: int, num_steps: int, num_tokens: int) -> int:
+    """How many tokens are still masked after sampling step 1 .. num_steps: the cosine schedule of MaskGIT (arXiv:2202.04200).
+
+    64 tokens in 4 steps: 60, 46, 25, 0. Few tokens are fixed while little is known, many at the end. Each step fixes at least one.
+    """
+    if step >= num_steps:
+        return 0
+    return min(math.ceil(num_tokens * math.cos(math.pi / 2 * step / num_steps)), num_tokens - step)
+
+
+def sample_tokens(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """One token per position, and the logarithm of its probability.
+
+    logits: (B, N, K). temperature divides the logits; 0 takes the most likely token. top_k: only the k most likely may be drawn.
+    """
+    log_probabilities = logits.float().log_softmax(dim=-1)
+    if temperature == 0:
+        tokens = logits.argmax(dim=-1)
+    else:
+        scaled = logits.float() / temperature
+        if top_k is not None and top_k < logits.shape[-1]:
+            smallest_kept = scaled.topk(top_k, dim=-1).values[..., -1:]
+            scaled = scaled.masked_fill(scaled < smallest_kept, float("-inf"))
+        probabilities = scaled.softmax(dim=-1)
+        tokens = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(logits.shape[:2])
+    return tokens, log_probabilities.gather(-1, tokens[..., None])[..., 0]

@@ -1,0 +1,71 @@
+"""Encode every frame once: the dynamics model trains on stored tokens and never runs the tokenizer."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.training.checkpoint import fingerprint, write_atomically
+from video_tokenizer.training.device import autocast
+
+CHUNK = 64
+"""frames encoded at a time"""
+
+
+def cached(store: ClipStore, name: str, weights: dict[str, torch.Tensor], encode) -> np.ndarray:
+    """The array `encode()` gives, read from the store's token_cache/ when the same model has encoded the same frames before.
+
+    The file's name is made of the fingerprints of the store and of the model's weights, so a stale cache is never read.
+    """
+    key = hashlib.sha256((store.fingerprint + fingerprint(weights)).encode()).hexdigest()[:16]
+    path = Path(store.path) / "token_cache" / f"{name}-{key}.npy"
+    if not path.exists():
+        array = encode()
+        write_atomically(path, lambda temporary: np.save(temporary, array))
+    return np.load(path, mmap_mode="r")
+
+
+@torch.no_grad()
+def encode_tokens(store: ClipStore, tokenizer: VideoTokenizer, device: torch.device, precision: str = "auto") -> np.ndarray:
+    """Tokens of every frame, int32 (F, N); each episode is one stream, so that a token knows the frames before it."""
+    tokens = np.zeros((len(store.frames), tokenizer.tokens_per_frame), np.int32)
+    for start, stop in tqdm(store.episodes.tolist(), desc="tokens", unit="episode", disable=None):
+        cache = None
+        for first in range(start, stop, CHUNK):
+            last = min(first + CHUNK, stop)
+            video = to_video(np.asarray(store.frames[first:last])[None], device)
+            with autocast(device, precision):
+                encoded, cache = tokenizer.encode_next(video, cache)
+            tokens[first:last] = encoded.indices[0].cpu().numpy()
+    return tokens
+
+
+class TokenClips(Dataset):
+    """The same clips as `Clips`, as tokens and actions instead of pixels."""
+
+    def __init__(self, clips: Clips, tokens: np.ndarray, actions: np.ndarray):
+        """tokens: (F, N) and actions: (F,) of the whole store, as the model shall see them."""
+        self.starts, self.num_frames = clips.starts, clips.num_frames
+        self.tokens, self.actions = tokens, actions
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> dict:
+        """{"tokens": int64 (T, N), "actions": int64 (T,)}."""
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict:
+        """{"tokens": int64 (B, T, N), "actions": int64 (B, T)}; the first frame's action led to it from before the clip."""
+        positions = self.starts[np.asarray(indices)][:, None] + np.arange(self.num_frames)  # (B, T)
+        return {
+            "tokens": torch.from_numpy(self.tokens[positions].astype(np.int64)),
+            "actions": torch.from_numpy(self.actions[positions].astype(np.int64)),
+        }

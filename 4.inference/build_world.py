@@ -1,0 +1,44 @@
+"""From nothing to a world that can be played: record a game, train chapters 1 to 3 on it, measure, film, report.
+
+    python 4.inference/build_world.py --game breakout
+    python 4.inference/build_world.py --game breakout --actions true
+
+This is what `make world` runs. It only calls the chapters' own scripts and prints each command, so that every step can be
+repeated by hand. Stopped and started again, it goes on where it was; what has not changed is not done twice.
+"""
+
+import sys
+import time
+
+from video_tokenizer.command_line import parse_config, run_script
+from world_model.build_config import BuildConfig, choose_environment, choose_paths
+from world_model.recipe import all_stages, script
+from world_model.stages import StageFailed, duration, run_stages, shown_command
+
+
+def main() -> None:
+    config = parse_config(BuildConfig)
+    env_id = choose_environment(config.game)
+    paths = choose_paths(config, env_id)
+    begun = time.monotonic()
+    print(f"building a world of {env_id} with {config.actions} actions, {config.preset} preset, in {paths.world}")
+    stages = all_stages(config, env_id, paths)
+    try:
+        remembered = run_stages(stages, paths.state, config.restart)
+    except StageFailed as failure:
+        print(f"\n{failure}; the same command goes on from there", file=sys.stderr)
+        sys.exit(failure.exit_code)
+
+    from world_model.report import write_report  # only now: the stages had the memory to themselves
+
+    minutes = duration(time.monotonic() - begun)
+    report = write_report(paths, stages, remembered)
+    print(f"\ndone after {minutes}; the report is {report}")
+    print(f"play it:  {shown_command([script('4.inference', 'play.py'), '--world', str(paths.world)])}")
+    if config.actions == "latent":
+        again = [script("4.inference", "build_world.py"), "--game", config.game, "--actions", "true"]
+        print(f"the same world steered by the true keys, a few minutes more:  {shown_command(again)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,195 @@
+"""Measure a world against the game it was learnt from, on games that no training has seen.
+
+    python 4.inference/evaluate.py --world assets/worlds/breakout --env ALE/Breakout-v5 --seed 7 --num-episodes 8 --json metrics.json
+
+What each number means stands in the chapter's README; beside the world stand an untrained one and the repeated last frame.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.data.environment import Game
+from video_tokenizer.report import plain, save_json
+from world_model.evaluation.dreams import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
+from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_games, validation_games
+from world_model.evaluation.model_scores import dynamics_scores, latent_action_scores, tokenizer_scores
+from world_model.evaluation.table import results_table
+from world_model.real_game import open_game
+from world_model.world import WorldModel
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a world against its game."""
+
+    world: str = "assets/worlds/breakout"
+    """folder of a world: tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt"""
+    env: str | None = None
+    """Gymnasium id of the game; default: the one the world was learnt from"""
+    data_path: str | None = None
+    """clip store with the validation episodes, for worlds learnt from videos, which have no game to play"""
+    seed: int = 7
+    """chooses the evaluation games, 0 to 9,999: their seeds start at 1,000,000,000, far above any that recording uses"""
+    num_episodes: int = 8
+    """games to record"""
+    num_frames: int = 500
+    """longest game, in frames"""
+    num_clips: int = 128
+    """clips on which the dynamics model's loss is measured"""
+    num_rollouts: int = 16
+    """dreams that are held against the real game, for rollout and delta_psnr_db each"""
+    num_beginnings: int = 8
+    """beginnings from which every key is held, for obedience"""
+    hold_frames: int = 16
+    """frames for which a key is held"""
+    probe_seconds: float = 20.0
+    """training time of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
+    speed_frames: int = 100
+    """steps that are timed"""
+    num_steps: int = 4
+    """sampling steps per frame"""
+    temperature: float = 1.0
+    """temperature of the token draws"""
+    top_k: int | None = None
+    """draw among the k likeliest tokens only; default: all"""
+    quick: bool = False
+    """a few seconds instead of a minute, to see that everything runs; the numbers mean little"""
+    json: str | None = None
+    """file for the numbers"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range."""
+        check_seed(self.seed)
+        for name, smallest in {"num_episodes": 2, "num_frames": 16, "num_clips": 2, "num_rollouts": 1, "num_beginnings": 1,
+                               "hold_frames": 1, "probe_seconds": 0, "speed_frames": 1}.items():  # fmt: skip
+            if getattr(self, name) < smallest:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small; give at least {smallest}")
+
+
+QUICK = dict(num_episodes=2, num_frames=120, num_clips=8, num_rollouts=2, num_beginnings=1, hold_frames=2, probe_seconds=0.5,
+             speed_frames=5)  # fmt: skip
+
+
+def timed(title: str, measure: Callable[[], Any]) -> Any:
+    """Run one measurement and say how long it took."""
+    begun = time.perf_counter()
+    result = measure()
+    print(f"{title}: {time.perf_counter() - begun:.1f} s", flush=True)
+    return result
+
+
+def untrained_copy(world: WorldModel) -> WorldModel:
+    """A world of the same sizes with fresh weights; its dynamics dreams in the trained tokenizer's tokens."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dynamics = type(world.dynamics)(world.dynamics.config)
+    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device), precision="auto")
+
+
+def model_results(world: WorldModel, games: RealGames, config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of the three models one by one, of the world and of models with fresh weights."""
+    results = timed("tokenizer", lambda: tokenizer_scores(world.tokenizer, games))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer = type(world.tokenizer)(world.tokenizer.config).to(world.device).eval()
+        latent = world.latent_action_model and type(world.latent_action_model)(world.latent_action_model.config)
+    control = tokenizer_scores(tokenizer, games, max_clips=16)
+    if world.latent_action_model is not None and latent is not None:
+        model = world.latent_action_model
+        results |= timed("latent actions", lambda: latent_action_scores(model, games, config.probe_seconds, config.seed))
+        control |= latent_action_scores(latent.to(world.device).eval(), games, 0.0, config.seed)
+    results |= timed("dynamics", lambda: dynamics_scores(world, games, config.num_clips, config.seed))
+    control |= dynamics_scores(untrained_copy(world), games, min(16, config.num_clips), config.seed)
+    return results, control
+
+
+def dream_results(
+    world: WorldModel, games: RealGames, game: Game | None, config: EvaluateConfig
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Scores of the dreams of the world, of an untrained one, and of a picture that stands still."""
+    fresh = untrained_copy(world)
+    few = max(1, config.num_rollouts // 4)
+    results = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
+    control, still = delta_psnr_scores(fresh, games, few, config.seed), {}
+    results["rollout"], still["rollout"] = timed("rollout", lambda: rollout_scores(world, games, config.num_rollouts, config.seed))
+    control["rollout"], _ = rollout_scores(fresh, games, few, config.seed)
+    if game is not None and player_keys(game) and world.num_actions:
+        branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, config.seed)
+        obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, game.env_id, config.seed))
+        results, still = results | obedience, still | standing
+        branches = record_branches(game, 1, world.context_frames, config.hold_frames, config.seed)
+        control |= obedience_scores(fresh, branches, game.env_id, config.seed)[0]
+    return results, control, still
+
+
+def missing(world: WorldModel, games: RealGames, game: Game | None) -> dict[str, str]:
+    """Metric -> why it cannot be measured for this world."""
+    env_id = game.env_id if game else None
+    reasons = {}
+    if games.ball is None:
+        reasons["object_recall"] = f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
+    if world.latent_action_model is None:
+        reasons["action_information"] = f"this world's actions are {world.action_kind}, none were discovered"
+    elif games.store.num_actions == 0:
+        reasons["action_information"] = "videos do not say which keys were pressed"
+    if world.num_actions == 0:
+        reasons |= dict.fromkeys(("shuffle_ratio", "delta_psnr_db", "obedience"), "this world has no actions")
+    elif game is None or not player_keys(game):
+        reasons["obedience"] = f"the place of the player in {env_id} is not known" if env_id else "there is no game to compare with"
+    return reasons
+
+
+def main() -> None:
+    # --- config ---
+    config = parse_config(EvaluateConfig)
+    if config.quick:
+        config = replace(config, **QUICK)
+    config.check()
+    begun = time.perf_counter()
+    options = {"num_steps": config.num_steps, "temperature": config.temperature, "top_k": config.top_k}
+    world = WorldModel.load(config.world, config.device, seed=config.seed, precision="auto", **options)
+
+    # --- games ---
+    env_id = config.env or world.facts.get("env_id")
+    game = None
+    if config.data_path is not None:
+        games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
+    elif env_id is None:
+        raise InputError(f"{config.world} was learnt from videos, not from a game; give --data-path with the clip store it was learnt from")
+    else:
+        game = open_game(env_id, world.facts, world.frame_size)
+        games = timed("recording", lambda: record_games(game, config.num_episodes, config.num_frames, config.seed))
+    if games.store.frame_size != world.frame_size:
+        raise InputError(f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data")
+
+    # --- measure ---
+    results, control = model_results(world, games, config)
+    dreamed, dreamed_control, still = dream_results(world, games, game, config)
+    speed = timed("speed", lambda: speed_scores(WorldModel.load(config.world, config.device, **options), config.speed_frames))
+    reasons = missing(world, games, game)
+    results = results | dreamed | speed
+    results |= {name: None for name in reasons if name not in results}
+    still |= {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
+    results["controls"] = {"untrained": control | dreamed_control, "copy_last": still}
+    results["reasons"] = reasons
+    results["settings"] = {"world": config.world, "env": env_id, "action_kind": world.action_kind, "seed": config.seed,
+                           "num_episodes": len(games.store.episodes), "num_frames": len(games.store.frames),
+                           "seconds": round(time.perf_counter() - begun, 1), **options}  # fmt: skip
+
+    # --- show and save ---
+    print(f"\n{config.world} on {len(games.store.frames):,} frames of {len(games.store.episodes)} games it was not trained on\n")
+    print(results_table(plain(results)))
+    if config.json is not None:
+        save_json(config.json, results)
+        print(f"\nnumbers in {config.json}, after {results['settings']['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    run_script(main)

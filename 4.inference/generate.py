@@ -1,0 +1,149 @@
+"""Play a world and film it: a game that never took place, steered by chosen keys.
+
+    python 4.inference/generate.py --world assets/worlds/breakout --num-frames 64 --output dream.gif
+    python 4.inference/generate.py --world worlds/breakout --actions "RIGHT*8,LEFT*8" --output steered.gif
+    python 4.inference/generate.py --world worlds/breakout --actions "RIGHT*8,LEFT*8" --beside-emulator ALE/Breakout-v5
+
+The file's ending says what is written: .gif or .mp4 for a film, .png for a strip of all frames.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from video_tokenizer.command_line import InputError, parse_config, run_script
+from world_model.actions import action_label, action_number, parse_actions, read_action_file
+from world_model.film import check_suffix, save_film
+from world_model.real_game import best_player, open_game, play_beginning, play_keys
+from world_model.starts import read_start
+from world_model.world import WorldModel
+
+BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the dream begins
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Film a dream."""
+
+    world: str = "assets/worlds/breakout"
+    """folder of a world: tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt"""
+    num_frames: int | None = None
+    """frames to dream; default: 64, or as many as the actions file has"""
+    output: str = "dream.gif"
+    """file to write; .gif, .mp4, or .png for a strip"""
+    actions: str = "random"
+    """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated until the film is full"""
+    actions_file: str | None = None
+    """JSON file: a list of actions, or an object with "actions" and optionally seed, temperature, num_steps, top_k, order, start_index"""
+    start: str | None = None
+    """where the dream begins: a clip store, a video or a picture; default: the world's own start frames"""
+    start_index: int | None = None
+    """which of the world's own starts, or the first frame of a clip store or video; default 0"""
+    seed: int | None = None
+    """same seed, start and actions give the same dream; default 0"""
+    temperature: float | None = None
+    """how adventurous the token draws are: 0 takes the likeliest, 1 draws as often as predicted; default 1"""
+    num_steps: int | None = None
+    """sampling steps per frame; default 4"""
+    top_k: int | None = None
+    """draw among the k likeliest tokens only; default: all"""
+    order: Literal["confidence", "random"] | None = None
+    """which tokens of a frame are settled first; default confidence"""
+    scale: int | None = None
+    """enlargement of every pixel; default: chosen for the page"""
+    fps: float | None = None
+    """frames per second of the film; default: the recorded game's"""
+    caption: bool = True
+    """write the pressed key beside each frame"""
+    beside_emulator: str | None = None
+    """Gymnasium id of the world's own game: play the same keys in it, from the same frames, beside the dream"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range."""
+        for name, smallest in {"num_frames": 1, "num_steps": 1, "top_k": 1, "scale": 1, "temperature": 0, "fps": 0.1}.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {smallest}")
+        if self.beside_emulator is not None and self.start is not None:
+            raise InputError("--start and --beside-emulator exclude each other: beside the emulator the dream begins where the game is")
+        check_suffix(Path(self.output))
+
+
+def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], tuple[int | str, ...] | None]:
+    """What flags, actions file and defaults make together, in this order of precedence; and the file's actions."""
+    settings = {"seed": 0, "temperature": 1.0, "num_steps": 4, "top_k": None, "order": "confidence", "start_index": 0}
+    actions = None
+    if config.actions_file is not None:
+        recorded = read_action_file(config.actions_file)
+        actions = recorded.actions
+        settings |= recorded.settings
+    settings |= {name: getattr(config, name) for name in settings if getattr(config, name, None) is not None}
+    return settings, actions
+
+
+def chosen_actions(config: GenerateConfig, world: WorldModel, listed: tuple[int | str, ...] | None, seed: int) -> np.ndarray:
+    """One action number for each frame of the film: (num_frames,) int64."""
+    if config.beside_emulator is not None and listed is None and config.actions == "random":
+        keys = np.array(sorted(set(world.action_map.values())) or [-1])  # the real game knows no other actions
+        return np.random.default_rng(seed).choice(keys, size=config.num_frames or 64)
+    if listed is None:
+        return parse_actions(config.actions, config.num_frames or 64, world.num_actions, world.action_map, seed)
+    numbers = [action_number(action, world.num_actions, world.action_map) for action in listed] if world.num_actions else [-1]
+    return np.resize(np.array(numbers, dtype=np.int64), config.num_frames or len(listed))
+
+
+def beside_emulator(env_id: str, world: WorldModel, keys: list[str], seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Play the keys in the real game. Returns the frames before them, their actions for the world, and the frames under them."""
+    game = open_game(env_id, world.facts, world.frame_size)
+    unknown = sorted(set(keys) - set(game.action_names))
+    if unknown:
+        raise InputError(
+            f"the real game has no key {unknown[0]!r}; beside the emulator give --actions from {', '.join(game.action_names)}"
+        )
+    beginning = play_beginning(game, best_player(game), max(BEGINNING_FRAMES, world.context_frames), seed)
+    episode = play_keys(game, beginning, keys, seed)
+    real = episode.frames[len(beginning) + 1 :]
+    if len(real) < len(keys):
+        raise InputError(f"the real game was over after {len(real)} of {len(keys)} frames; give a smaller --num-frames or another --seed")
+    past = slice(len(beginning) + 1 - world.context_frames, len(beginning) + 1)
+    known = episode.actions[past].astype(np.int64) if world.action_kind == "true" else None
+    return episode.frames[past], known, real
+
+
+def main() -> None:
+    config = parse_config(GenerateConfig)
+    config.check()
+    settings, listed = settings_of(config)
+    start_index = settings.pop("start_index")
+    world = WorldModel.load(config.world, config.device, **settings)
+    actions = chosen_actions(config, world, listed, settings["seed"])
+    labels = [action_label(int(action), world.action_names, world.action_map) for action in actions]
+
+    real = None
+    if config.beside_emulator is not None:
+        frames, known, real = beside_emulator(config.beside_emulator, world, labels, settings["seed"])
+    else:
+        frames, known = read_start(world, config.start, start_index)
+
+    world.reset(frames, known)
+    begun = time.perf_counter()
+    dream = np.stack([world.step(int(action)) for action in tqdm(actions, desc="dreaming", unit="frame", disable=None)])
+    seconds = time.perf_counter() - begun
+
+    videos = {"": dream} if real is None else {"dream": dream, "real game": real}
+    captions = labels if config.caption else [""] * len(dream)
+    save_film(Path(config.output), videos, captions, config.fps or world.frames_per_second, config.scale)
+    print(
+        f"{len(dream)} frames of {config.world} dreamed in {seconds:.1f} s ({len(dream) / seconds:.0f} a second on {world.device}), "
+        f"seed {settings['seed']} | {config.output}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

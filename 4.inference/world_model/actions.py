@@ -1,0 +1,86 @@
+"""What the player wants, as action numbers: codes, key names, patterns, chance, or a file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from video_tokenizer.command_line import InputError
+
+
+@dataclass(frozen=True)
+class ActionFile:
+    """A recorded game: its actions, and what else it takes to play it again."""
+
+    actions: tuple[int | str, ...]
+    """action numbers or key names, one for each frame"""
+    settings: dict[str, Any]
+    """`seed`, `temperature`, `start_index` and the like, where the file holds them"""
+
+
+SETTINGS_OF_A_FILE = ("seed", "temperature", "num_steps", "top_k", "order", "start_index")
+
+
+def parse_actions(
+    text: str, num_frames: int, num_actions: int, action_map: Mapping[str, int] | None = None, seed: int = 0
+) -> np.ndarray:
+    """Turn what was typed into one action number for each frame: (num_frames,) int64 in [0, num_actions).
+
+    text: `random`, or a list with commas of action numbers (`3,3,1`) and key names (`RIGHT,LEFT`, through `action_map`),
+    each with an optional count. The list is repeated until it fills num_frames: `RIGHT*2,LEFT` and 5 frames give
+    RIGHT RIGHT LEFT RIGHT RIGHT. A world without actions (num_actions 0) gives -1 everywhere.
+    Raises InputError with the names there are for one that is not among them.
+    """
+    if num_actions == 0:
+        return np.full(num_frames, -1, dtype=np.int64)
+    if text.strip().lower() == "random":
+        return np.random.default_rng(seed).integers(num_actions, size=num_frames)
+    pattern: list[int] = []
+    for item in text.split(","):
+        name, _, count = item.partition("*")
+        if count and not (count.strip().isdecimal() and int(count) > 0):
+            raise InputError(f"--actions: {item.strip()!r} has the count {count.strip()!r}; write a whole number, as in RIGHT*8")
+        pattern += [action_number(name, num_actions, action_map)] * min(int(count or 1), num_frames)
+    return np.resize(np.array(pattern, dtype=np.int64), num_frames)
+
+
+def action_number(name: int | str, num_actions: int, action_map: Mapping[str, int] | None = None) -> int:
+    """The number of one action given as a number or as a key name (upper or lower case)."""
+    names = {known.upper(): number for known, number in (action_map or {}).items()}
+    key = str(name).strip().upper()
+    if key in names:
+        return names[key]
+    if key.isdecimal() and int(key) < num_actions:
+        return int(key)
+    known = f"{', '.join(names)} and the numbers" if names else "the numbers"
+    raise InputError(f"this world has no action {str(name).strip()!r}; there are {known} 0 to {num_actions - 1}")
+
+
+def read_action_file(path: Path | str) -> ActionFile:
+    """Read a JSON file: a list of actions, or an object with `actions` and optional settings. Raises InputError."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f'--actions-file {path} cannot be read ({error}); give a JSON list such as [3, 3, "LEFT"]') from None
+    if isinstance(content, list):
+        content = {"actions": content}
+    actions = content.get("actions") if isinstance(content, dict) else None
+    if not isinstance(actions, list) or not actions or not all(type(action) in (int, str) for action in actions):
+        raise InputError(f'--actions-file {path} holds no list of actions; write [3, 3, "LEFT"] or {{"actions": [3, 3]}}')
+    settings = {name: content[name] for name in SETTINGS_OF_A_FILE if content.get(name) is not None}
+    for name, value in settings.items():
+        kinds = {"order": str, "temperature": (int, float)}.get(name, int)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise InputError(f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it")
+    return ActionFile(tuple(actions), settings)
+
+
+def action_label(action: int, action_names: list[str], action_map: Mapping[str, int] | None = None) -> str:
+    """What to write beside a frame: the key that stands for this action, else the action's own name."""
+    keys = [name for name, number in (action_map or {}).items() if number == action]
+    if keys:
+        return keys[0]
+    return action_names[action] if 0 <= action < len(action_names) else ("" if action < 0 else f"action {action}")

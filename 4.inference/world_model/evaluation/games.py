@@ -1,0 +1,125 @@
+"""Fresh games to measure a world by: recorded now, from seeds that no training recording uses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.clip_store import ClipStore, open_clip_store
+from video_tokenizer.data.clips import split_episodes
+from video_tokenizer.data.environment import Game, record_episode
+from video_tokenizer.data.games import ball_position, detect_player, game_facts
+from video_tokenizer.data.policies import MixedPolicy, make_players, random_policy
+from world_model.real_game import play_beginning, play_keys
+
+EVALUATION_SEEDS = 1_000_000_000
+"""evaluation with --seed s plays the games EVALUATION_SEEDS + 10,000 s and following; record.py --seed s plays 100,000 s and
+following, so the two never meet while s < 10,000"""
+BRANCH_SEEDS = 5_000
+"""the games of the obedience test begin here, counted from the first evaluation game"""
+STILL = 0.5
+"""a player that moves by less than this many recorded pixels between two frames stands still; real steps are 1 to 10 pixels"""
+
+
+@dataclass(frozen=True)
+class RealGames:
+    """Episodes to evaluate on, and where the ball and the player are in them."""
+
+    store: ClipStore
+    """frames (F, H, W, 3), actions (F,) and episodes; in memory, never written"""
+    ball: np.ndarray | None
+    """(F, 2) x and y in pixels from the emulator's memory, NaN where absent; None where nobody knows the game's ball"""
+    player: np.ndarray | None
+    """(F,) the player's place along its axis, found in the pixels; None where nobody knows the game's player"""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The same beginnings, continued under each of several held keys: B = beginnings x keys."""
+
+    keys: list[str]
+    """(B,) the key held in each branch"""
+    start_frames: np.ndarray
+    """(B, C, H, W, 3) uint8, the frames before the key goes down"""
+    start_actions: np.ndarray
+    """(B, C) the true actions that led to them"""
+    frames: np.ndarray
+    """(B, K, H, W, 3) uint8, the frames under the key"""
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed whose games could be among recorded ones."""
+    if not 0 <= seed < 10_000:
+        raise InputError(f"--seed {seed} must lie between 0 and 9,999, so that no evaluation game was ever recorded for training")
+
+
+def record_games(game: Game, num_episodes: int, num_frames: int, seed: int) -> RealGames:
+    """Play episodes of at most num_frames frames with the players that record training data, random and scripted in turn."""
+    players = MixedPolicy(make_players("mixed", game))
+    episodes = []
+    for number in range(num_episodes):
+        name, policy = players.next_player()
+        episode = record_episode(game, policy, num_frames, EVALUATION_SEEDS + 10_000 * seed + number)
+        players.num_frames[name] += len(episode.frames)
+        episodes.append(episode)
+    stops = np.cumsum([len(episode.frames) for episode in episodes])
+    store = ClipStore(
+        path=Path(f"evaluation games of {game.env_id}"),
+        frames=np.concatenate([episode.frames for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        episodes=np.stack([np.concatenate([[0], stops[:-1]]), stops], axis=1),
+        info={"env_id": game.env_id, "action_names": game.action_names, "frames_per_second": game.frames_per_second},
+    )
+    known = game_facts(game.env_id)
+    memories = [episode.ram for episode in episodes if episode.ram is not None]
+    has_ball = known is not None and known.ball is not None and len(memories) == len(episodes)
+    has_player = known is not None and known.player is not None
+    return RealGames(
+        store,
+        ball_position(np.concatenate(memories), game.env_id, game.frame_size) if has_ball else None,
+        detect_player(store.frames, game.env_id) if has_player else None,
+    )
+
+
+def validation_games(path: Path | str, validation_share: float, seed: int) -> RealGames:
+    """For worlds learnt from videos: the episodes that training with this share and seed kept for validation."""
+    store = open_clip_store(path)
+    _, validation = split_episodes(store, validation_share, seed)
+    return RealGames(ClipStore(store.path, store.frames, store.actions, store.episodes[validation], store.info), None, None)
+
+
+def player_keys(game: Game) -> list[str]:
+    """The two keys that move the player along its axis, and the one that does nothing; [] where the game is not known."""
+    known = game_facts(game.env_id)
+    if known is None or known.player is None:
+        return []
+    return [*known.player_keys, *(["NOOP"] if "NOOP" in game.action_names else [])]
+
+
+def record_branches(game: Game, num_beginnings: int, context_frames: int, num_steps: int, seed: int) -> Branches:
+    """Random beginnings of 24 to 63 frames, each repeated once per key, with that key held for num_steps afterwards.
+
+    A beginning in which the game ends early is left out. Raises InputError where none is left.
+    """
+    first = EVALUATION_SEEDS + 10_000 * seed + BRANCH_SEEDS
+    lengths = np.random.default_rng(first).integers(max(24, context_frames), max(64, context_frames + 40), num_beginnings)
+    keys, branches = [], []
+    for number, length in enumerate(lengths.tolist()):
+        beginning = play_beginning(game, random_policy, length, first + number)
+        held = {key: play_keys(game, beginning, [key] * num_steps, first + number) for key in player_keys(game)}
+        if all(len(episode.frames) == length + num_steps for episode in held.values()):
+            keys += list(held)
+            branches += [(episode.frames[length - context_frames :], episode.actions[length - context_frames :])
+                         for episode in held.values()]  # fmt: skip
+    if not branches:
+        raise InputError(f"every game of {game.env_id} was over within {max(lengths) + num_steps} frames; there is nothing to steer")
+    frames = np.stack([frames for frames, _ in branches])  # (B, C + K, H, W, 3)
+    actions = np.stack([actions for _, actions in branches])[:, :context_frames].astype(np.int64)
+    return Branches(keys, frames[:, :context_frames], actions, frames[:, context_frames:])
+
+
+def directions(positions: np.ndarray) -> np.ndarray:
+    """-1, 0 or +1 for every step between neighbouring positions (..., T), NaN where one of the two is unknown: (..., T-1)."""
+    steps = np.diff(positions, axis=-1)
+    return np.where(np.isnan(steps), np.nan, np.sign(steps) * (np.abs(steps) >= STILL))

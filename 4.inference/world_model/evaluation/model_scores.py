@@ -1,0 +1,122 @@
+"""Each of the three models alone: what the tokenizer keeps, what the latent actions mean, what the dynamics listens to."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from latent_action_model.models.latent_action_model import LatentActionModel
+from dynamics_model.metrics import TokenScores, shuffle_actions, shuffle_ratio
+from dynamics_model.token_cache import TokenClips, encode_tokens
+from latent_action_model.action_probe import supervised_information
+from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.data.clips import Clips
+from video_tokenizer.losses import background_of
+from video_tokenizer.metrics import CodeUsage, TokenizerMetrics
+from video_tokenizer.training.device import autocast
+from video_tokenizer.validation import clip_videos, even_batches, surroundings
+from world_model.evaluation.games import RealGames
+from world_model.world import WorldModel
+
+CLIP_FRAMES = 16
+"""frames per clip in which tokenizer and latent actions are scored, as far as the episodes are that long"""
+BATCH_SIZE = 8
+"""clips per batch"""
+
+
+@torch.no_grad()
+def tokenizer_scores(tokenizer: VideoTokenizer, games: RealGames, max_clips: int | None = None) -> dict[str, Any]:
+    """psnr_db, ssim, moving_psnr_db, foreground_recall, object_recall, codes_used, perplexity and the copy-last control.
+
+    max_clips: score only so many clips, evenly spaced over all.
+    """
+    device = next(tokenizer.parameters()).device
+    metrics = TokenizerMetrics(tokenizer.codebook_size)
+    background = background_of(games.store.frames).to(device)
+    clips = evaluation_clips(games)
+    for indices in even_batches(len(clips), BATCH_SIZE, None if max_clips is None else -(-max_clips // BATCH_SIZE)):
+        video = clip_videos(clips, indices, device)  # (B, T, C, H, W)
+        with autocast(device, "auto"):
+            output = tokenizer(video)
+        positions, scene = None, None
+        if games.ball is not None:
+            frames = clips.starts[indices][:, None] + np.arange(clips.num_frames)  # (B, T)
+            positions = torch.from_numpy(games.ball[frames])  # from the emulator's memory, so also in front of the bricks
+            scene = surroundings(games.store, clips, indices).to(device)
+        metrics.update(output.reconstruction, video, output.indices, background, positions, scene)
+    return metrics.result()
+
+
+def latent_action_scores(
+    model: LatentActionModel, games: RealGames, probe_seconds: float, seed: int = 0
+) -> dict[str, Any]:
+    """What the codes tell about the true actions, learnt on half of the episodes and tested on the others.
+
+    probe_seconds: how long the supervised classifier, the ceiling, may train; 0 leaves it out.
+    """
+    store = games.store
+    fit_episodes, test_episodes = halves(len(store.episodes))
+    clip_frames = evaluation_clips(games).num_frames
+    codes = encode_episodes(model, store, range(len(store.episodes)), clip_frames)
+    usage = CodeUsage(model.num_actions)
+    usage.update(torch.from_numpy(codes[codes >= 0]))
+    scores: dict[str, Any] = {f"latent_{name}": value for name, value in usage.result().items()}
+    if store.num_actions == 0:
+        return scores
+    fit = find_transitions(codes, store.actions, store.episodes[fit_episodes])
+    test = find_transitions(codes, store.actions, store.episodes[test_episodes])
+    sizes = (model.num_actions, store.num_actions)
+    scores["action_information"] = action_information(fit, test, *sizes)
+    scores["action_information_single"] = action_information(fit, test, *sizes, single=True)
+    scores |= mapping_accuracy(fit, test, model.num_actions, seed=seed)
+    if probe_seconds > 0:
+        device = next(model.parameters()).device
+        ceiling = supervised_information(
+            store, fit_episodes, test_episodes, max_seconds=probe_seconds, seed=seed, device=device
+        )  # fmt: skip
+        scores["supervised_information"] = ceiling.supervised_information
+        scores["supervised_accuracy"] = ceiling.supervised_accuracy
+    return scores
+
+
+@torch.no_grad()
+def dynamics_scores(world: WorldModel, games: RealGames, max_clips: int, seed: int = 0) -> dict[str, Any]:
+    """shuffle_ratio, and loss_changed under the right actions and under those of other clips, in nats per changed token."""
+    store, latent = games.store, world.latent_action_model
+    tokens = encode_tokens(store, world.tokenizer, world.device)  # (F, N), every episode as one stream, as in training
+    actions = store.actions
+    if latent is not None:
+        actions = encode_episodes(latent, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
+    clips = TokenClips(evaluation_clips(games, world.context_frames), tokens, actions)
+    right, shuffled = TokenScores(), TokenScores()
+    generator = torch.Generator().manual_seed(seed)
+    for indices in even_batches(len(clips), BATCH_SIZE, -(-max_clips // BATCH_SIZE)):
+        if len(indices) < 2:
+            continue  # nobody to swap actions with
+        batch = {name: values.to(world.device) for name, values in clips.__getitems__(indices).items()}
+        for scores, given in ((right, batch["actions"]), (shuffled, shuffle_actions(batch["actions"], generator))):
+            with autocast(world.device, "auto"):
+                loss = world.dynamics.loss_per_token(batch["tokens"], given)
+            scores.update(loss[:, 1:].float(), None, batch["tokens"][:, 1:], batch["tokens"][:, :-1])
+    return {
+        "shuffle_ratio": shuffle_ratio(right, shuffled) if world.num_actions else None,
+        "loss_changed": right.result()["loss_changed"],
+        "loss_changed_shuffled": shuffled.result()["loss_changed"] if world.num_actions else None,
+    }
+
+
+def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:
+    """Clips that overlap by one frame, so that every transition is in one of them."""
+    store = games.store
+    longest = int((store.episodes[:, 1] - store.episodes[:, 0]).max())
+    num_frames = max(2, min(num_frames, longest))
+    return Clips(store, range(len(store.episodes)), num_frames, stride=num_frames - 1)
+
+
+def halves(num_episodes: int) -> tuple[list[int], list[int]]:
+    """Episode numbers to learn from and to test on. Players take turns, so pairs of episodes go to the same side."""
+    if num_episodes < 4:
+        return list(range(0, num_episodes, 2)), list(range(1, num_episodes, 2))
+    test = [number for number in range(num_episodes) if number // 2 % 2]
+    return [number for number in range(num_episodes) if number not in test], test

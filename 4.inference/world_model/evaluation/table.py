@@ -1,0 +1,42 @@
+"""The numbers of an evaluation as a table: one row per metric, the world beside its controls."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from video_tokenizer.report import format_number
+
+NOT_METRICS = ("controls", "reasons", "settings")
+COLUMNS = ("world", "untrained", "copy last frame")
+
+
+def flatten(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested scores under dotted names: {"rollout": {"4": {"psnr_db": 30}}} -> {"rollout.4.psnr_db": 30}."""
+    flat: dict[str, Any] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(metric, world, untrained, copy last frame), numbers as text, "" where a control has no such score."""
+    world = flatten({name: value for name, value in results.items() if name not in NOT_METRICS})
+    controls = results.get("controls", {})
+    untrained, copied = (flatten(controls.get(name, {})) for name in ("untrained", "copy_last"))
+
+    def shown(scores: Mapping[str, Any], name: str) -> str:
+        return format_number(scores[name]) if name in scores else ""
+
+    return [(name, format_number(value), shown(untrained, name), shown(copied, name)) for name, value in world.items()]
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """The table for the terminal, and below it why some numbers are missing."""
+    rows = [("", *COLUMNS), *table_rows(results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+             for row in rows]  # fmt: skip
+    lines += [f"- {name}: {reason}" for name, reason in results.get("reasons", {}).items()]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,42 @@
+"""The game that a world was learnt from, played beside the dream: same beginning, same keys."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.environment import Episode, Game, Policy, record_episode
+from video_tokenizer.data.policies import make_players, replay
+
+
+def open_game(env_id: str, facts: dict[str, Any], frame_size: tuple[int, int]) -> Game:
+    """The world's own game, filmed as it was for training. facts: what dynamics.pt tells about its data."""
+    game = Game(env_id, frame_size, facts.get("frame_skip") or 4, facts.get("picture_delay"))
+    names = facts.get("action_names") or []
+    if names and list(names) != game.action_names:
+        raise InputError(
+            f"{env_id} has the actions {', '.join(game.action_names)}, but this world was learnt from a game with "
+            f"{', '.join(names)}; give its own game"
+        )
+    return game
+
+
+def best_player(game: Game) -> Policy:
+    """The scripted player where there is one, so that the ball is in play; chance elsewhere."""
+    return list(make_players("mixed", game).values())[-1]
+
+
+def play_beginning(game: Game, policy: Policy, num_frames: int, seed: int) -> list[int]:
+    """The actions of a game's first num_frames frames, (num_frames - 1,); fewer where the game was over before."""
+    return record_episode(game, policy, num_frames, seed).actions[1:].tolist()
+
+
+def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: int) -> Episode:
+    """The same game once more, with these keys pressed after its beginning: len(beginning) + 1 + len(keys) frames in all.
+
+    The emulator repeats a game exactly from its seed and actions, so that games with the same beginning part only where their
+    keys do. Fewer frames come back where the game is over earlier.
+    """
+    pressed = [game.action_names.index(key) for key in keys]
+    # the last picture is taken a little into the step after it, in which the last key stays down
+    actions = [*beginning, *pressed, *pressed[-1:]]
+    return record_episode(game, replay(actions), len(beginning) + 1 + len(keys), seed)

@@ -1,0 +1,137 @@
+"""Runs the stages of a build one after the other, remembers which are finished, and goes on where it stopped."""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.training.checkpoint import write_atomically, write_text_atomically
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a build."""
+
+    name: str
+    """short and unique, e.g. "tokenizer" """
+    title: str
+    """the chapter and what happens in it, for the heading"""
+    command: Sequence[str]
+    """script and flags, without the interpreter"""
+    inputs: Sequence[Path]
+    """files and clip stores it reads, and the configuration it takes its defaults from: a change means running it again"""
+    output: Path
+    """what it leaves behind: absent means running it again"""
+    learned: Callable[[], str] = field(default=lambda: "")
+    """one plain sentence about the result, read after the stage"""
+    copy_to: Path | None = None
+    """where the finished output is copied as well"""
+
+
+class StageFailed(Exception):
+    """A stage ended with an error of its own, which it has already printed."""
+
+    def __init__(self, stage: Stage, exit_code: int):
+        super().__init__(f"stage {stage.name} ended with exit code {exit_code}")
+        self.exit_code = exit_code
+
+
+def run_stages(stages: Sequence[Stage], state_path: Path, restart: str | None = None) -> dict[str, Any]:
+    """Run every stage that is not finished yet, in order. Returns stage name -> what is remembered of it.
+
+    state_path: JSON file that remembers, for each finished stage, a hash of its command and inputs, its seconds and its
+    peak memory in MiB. restart: name of a stage to run again, finished or not. Raises StageFailed.
+    """
+    names = [stage.name for stage in stages]
+    if restart is not None and restart not in names:
+        raise InputError(f"--restart {restart}: there is no such stage; there are {', '.join(names)}")
+    state = read_state(state_path)
+    for number, stage in enumerate(stages, 1):
+        print(f"\n[{number}/{len(stages)}] {stage.title}", flush=True)
+        finished = state.get(stage.name, {}).get("hash") == stage_hash(stage) and stage.output.exists()
+        if finished and stage.name != restart:
+            print(f"      finished before in {duration(state[stage.name]['seconds'])}; nothing has changed since")
+        else:
+            print(f"      $ {shown_command(stage.command)}", flush=True)
+            state.pop(stage.name, None)
+            remembered = run_stage(stage)
+            state[stage.name] = remembered | {"hash": stage_hash(stage)}
+            write_text_atomically(state_path, json.dumps(state, indent=1))
+            memory = f", peak memory {remembered['peak_memory_mib']:,} MiB" if remembered["peak_memory_mib"] else ""
+            print(f"      {duration(remembered['seconds'])}{memory}")
+        if stage.copy_to is not None:
+            write_atomically(stage.copy_to, partial(shutil.copyfile, stage.output))
+        if sentence := stage.learned():
+            print(f"      {sentence}", flush=True)
+    return {name: state[name] for name in names}
+
+
+def run_stage(stage: Stage) -> dict[str, Any]:
+    """Run one stage's command with its output on this terminal. Returns its seconds and peak memory. Raises StageFailed."""
+    begun = time.monotonic()
+    process = subprocess.Popen([sys.executable, *stage.command])
+    try:
+        exit_code, peak_memory_mib = wait_for(process)
+    except KeyboardInterrupt:  # Ctrl-C reaches the stage as well; let it save what it has
+        process.wait()
+        raise
+    if exit_code:
+        raise StageFailed(stage, exit_code)
+    return {"seconds": round(time.monotonic() - begun, 1), "peak_memory_mib": peak_memory_mib}
+
+
+def wait_for(process: subprocess.Popen) -> tuple[int, int | None]:
+    """Exit code (128 + number for a signal) and peak resident memory of a process in MiB, None where the system keeps none."""
+    if not hasattr(os, "wait4"):
+        return process.wait(), None
+    _, status, usage = os.wait4(process.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    process.returncode = code
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts in bytes, Linux in KiB
+    return (code if code >= 0 else 128 - code), round(usage.ru_maxrss / unit)
+
+
+def stage_hash(stage: Stage) -> str:
+    """SHA-256 over the command and the content of the inputs, as hex digits."""
+    digest = hashlib.sha256(json.dumps(list(stage.command)).encode())
+    for path in stage.inputs:
+        digest.update(str(path).encode())
+        if path.is_dir():  # a clip store: its description and sizes stand for hundreds of megabytes of frames
+            for file in sorted(file for file in path.iterdir() if file.is_file()):  # not the token cache inside
+                digest.update(f"{file.name} {file.stat().st_size}".encode())
+                digest.update(file.read_bytes() if file.suffix == ".json" else b"")
+        elif path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What earlier runs left in `path`; an absent or damaged file means that nothing is finished."""
+    try:
+        state = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def shown_command(command: Sequence[str]) -> str:
+    """A command as the reader can type it, from the present folder."""
+    interpreter = Path(sys.executable)
+    here = Path.cwd()
+    name = str(interpreter.relative_to(here)) if interpreter.is_relative_to(here) else "python"
+    return shlex.join([name, *command])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 3.5 min."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,58 @@
+# From an empty clone to a dreamed game: `make world`. `make help` lists every target.
+#
+# Each target makes the virtual environment and installs what it needs by itself, and again only when pyproject.toml or
+# constraints.txt has changed. Without make: python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e .
+
+# any Python from 3.11 on:  make world PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+# where pip looks for another build of torch; on Linux, this one is small and has no CUDA:
+#   make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+# the game that `make world` records and learns
+GAME ?= breakout
+# passed on to pytest:  make test PYTEST_ARGS="tests/test_readmes.py -x"
+PYTEST_ARGS ?=
+
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --disable-pip-version-check --constraint constraints.txt
+INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help install world test lint clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
+
+install: $(VENV)/installed  ## make .venv and install everything that the course imports
+
+world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluate, and write a report to worlds/<game>/
+	$(RUN) 4.inference/build_world.py --game $(GAME)
+
+test: $(VENV)/installed-for-development  ## run every test
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-for-development  ## check style (ruff), formatting (ruff format) and types (pyright)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+clean:  ## remove .venv and caches; recordings, checkpoints and worlds stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- installation: three stamps, each newer than what it was made from -----------------------------------------------------
+
+$(VENV)/created:
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no $(PYTHON); install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: $(PYTHON) is Python %d.%d and 3.11 or newer is needed; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
+	$(INSTALL) $(INDEX) --editable .
+	@touch $@
+
+$(VENV)/installed-for-development: $(VENV)/created pyproject.toml constraints.txt
+	$(INSTALL) $(INDEX) --editable ".[test,lint]"
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,6 @@
+"""Settings of every test and of every script a test starts; they must stand before torch is imported."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are so small that a second thread only waits for the first
+os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written to files; no test opens a window

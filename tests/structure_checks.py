@@ -1,0 +1,135 @@
+"""What a source file of this repository may look like, as functions from source text to a list of complaints.
+
+They read the syntax tree and import nothing, so that each can be tried on a three-line string.
+"""
+
+import ast
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CHAPTERS = {  # in the order in which they are read: a chapter imports only from itself and from those above it
+    "1.video-tokenizer": "video_tokenizer",
+    "2.latent-action-model": "latent_action_model",
+    "3.dynamics-model": "dynamics_model",
+    "4.inference": "world_model",
+}
+PACKAGES = list(CHAPTERS.values())
+FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
+VARIANT_SCRIPTS = {"compare.py"}  # the one kind of script whose purpose is to set variants beside the main line
+
+MAX_FILE_LINES = 300
+MAX_MODEL_LINES = 250
+MAX_SCRIPT_LINES = 220
+MAX_README_LINES = 450
+MAX_FUNCTION_LINES = 60
+MAX_MAIN_LINES = 120
+
+
+def scripts() -> list[Path]:
+    """Every script a reader can call: the Python files that stand beside a chapter's README."""
+    return sorted(path for chapter in CHAPTERS for path in (REPOSITORY / chapter).glob("*.py"))
+
+
+def package_files() -> list[Path]:
+    """Every Python file of the four packages."""
+    return sorted(path for chapter, package in CHAPTERS.items() for path in (REPOSITORY / chapter / package).rglob("*.py"))
+
+
+def imported_modules(source: str) -> set[str]:
+    """Dotted names that the source imports: `from a.b import c` counts as a.b and a.b.c, `from . import c` as a leading dot."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            modules |= {base} | {f"{base.rstrip('.')}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def import_complaints(source: str, package: str, may_use_variants: bool) -> list[str]:
+    """Imports that break the rule: from a later chapter, of a variant into the main line, or without the full path.
+
+    package: the chapter's own package. may_use_variants: True for a file in a `variants` folder and for compare.py.
+    """
+    later = PACKAGES[PACKAGES.index(package) + 1 :]
+    complaints = []
+    for module in sorted(imported_modules(source)):
+        parts = module.split(".")
+        if module.startswith("."):
+            complaints.append(f"relative import {module}: write the full path, so that a reader knows which file to open")
+        elif parts[0] in later:
+            complaints.append(f"{module} belongs to a later chapter than {package}")
+        elif parts[0] in PACKAGES and "variants" in parts and not may_use_variants:
+            complaints.append(f"{module} is a variant, and the main line never imports one")
+        elif parts[0] in {"train", "validate", "record", "generate", "evaluate"}:
+            complaints.append(f"{module} is a script; what is imported lives in a package")
+    return complaints
+
+
+def size_complaints(source: str, max_lines: int, max_main_lines: int = MAX_FUNCTION_LINES) -> list[str]:
+    """A file or a function that is too long. A function counts without its docstring, from `def` to its last line."""
+    complaints = []
+    if (lines := len(source.splitlines())) > max_lines:
+        complaints.append(f"{lines} lines, at most {max_lines}")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                length -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+            limit = max_main_lines if node.name == "main" else MAX_FUNCTION_LINES
+            if length > limit:
+                complaints.append(f"function {node.name} has {length} lines, at most {limit}")
+    return complaints
+
+
+def docstring_complaints(source: str) -> list[str]:
+    """The module, its public classes and functions, and public methods of more than three lines, without a docstring."""
+    tree = ast.parse(source)
+    complaints = [] if ast.get_docstring(tree) or not tree.body else ["the module has no docstring"]
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+                continue
+            is_short_method = bool(prefix) and (node.end_lineno or 0) - node.lineno <= 3
+            if ast.get_docstring(node) is None and not is_short_method:
+                complaints.append(f"{prefix}{node.name} has no docstring")
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{node.name}.")
+
+    visit(tree.body, "")
+    return complaints
+
+
+def config_complaints(source: str) -> list[str]:
+    """Fields of a config class (a dataclass whose name ends in Config) that have no help text below them."""
+    complaints = []
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.ClassDef) and node.name.endswith("Config")):
+            continue
+        if "frozen=True" not in " ".join(ast.unparse(decorator) for decorator in node.decorator_list):
+            complaints.append(f"{node.name} is not a frozen dataclass")
+        for field, below in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and not _is_text(below):
+                complaints.append(f"{node.name}.{ast.unparse(field.target)} has no help text below it")
+    return complaints
+
+
+def _is_text(node: ast.stmt | None) -> bool:
+    """Whether a statement is a bare string, which is how a field's help text is written."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def loading_complaints(source: str) -> list[str]:
+    """Ways to read a file that could run somebody's code: torch.load without weights_only=True, pickle, allow_pickle=True."""
+    complaints = [f"imports {module}" for module in imported_modules(source) if module in {"pickle", "dill", "joblib"}]
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if ast.unparse(node.func) == "torch.load" and given.get("weights_only") != "True":
+            complaints.append(f"line {node.lineno}: torch.load without weights_only=True")
+        if given.get("allow_pickle", "False") != "False":
+            complaints.append(f"line {node.lineno}: allow_pickle")
+    return complaints

@@ -1,0 +1,128 @@
+"""The scores of chapter 3, on token clips small enough to count by hand."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dynamics_model import metrics
+
+
+class CountingModel:
+    """Stands in for a trained model of one token per frame: the next token is the last one plus the action, modulo 8.
+
+    certainty: the probability it gives to what it predicts. Deaf, it always predicts "plus one".
+    """
+
+    mask_token, num_actions = 8, 3
+
+    def __init__(self, certainty: float = 0.9, deaf: bool = False):
+        self.certainty, self.deaf = certainty, deaf
+
+    def predict(self, past, present, actions):
+        assert (present == self.mask_token).all()
+        step = torch.ones_like(actions) if self.deaf else actions
+        expected = (past + step[:, 1:, None]) % 8
+        other = (1 - self.certainty) / 7
+        logits = torch.full((*past.shape, 8), math.log(other))
+        return logits.scatter(-1, expected[..., None], math.log(self.certainty))
+
+    def loss_per_token(self, tokens, actions, mask=None):
+        hidden = torch.full_like(tokens[:, 1:], self.mask_token)
+        loss = -self.predict(tokens[:, :-1], hidden, actions).gather(-1, tokens[:, 1:, :, None])[..., 0]
+        return torch.cat([torch.zeros_like(loss[:, :1]), loss], dim=1)
+
+    def start(self, tokens, actions):
+        return SimpleNamespace(tokens=tokens[:, -1])
+
+    def generate_next(self, state, action, generator=None, num_steps=1):
+        state.tokens = (state.tokens + action[:, None]) % 8
+        return state.tokens
+
+
+def counting_clips(actions):
+    """Token clips (B, T, 1) that follow the actions (B, T) from token 0."""
+    return actions.clamp(min=0).cumsum(dim=1)[..., None] % 8
+
+
+def test_changed_tokens_differ_from_the_frame_before():
+    tokens = torch.tensor([[[1, 2], [1, 3], [1, 3]]])
+    assert metrics.changed_tokens(tokens).tolist() == [[[False, False], [False, True], [False, False]]]
+
+
+def test_copying_is_right_on_all_tokens_but_those_that_changed():
+    previous, tokens = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 7]])
+    copy = metrics.TokenScores()
+    copy.update(torch.tensor([[0.1, 0.1, 0.2, 4.0]]), previous, tokens, previous)
+    result = copy.result()
+    assert result["accuracy"] == result["copy_accuracy"] == 0.75
+    assert result["accuracy_changed"] == result["copy_accuracy_changed"] == 0.0
+    assert result["loss"] == pytest.approx(1.1)
+    assert result["loss_changed"] == pytest.approx(4.0)
+
+
+def test_a_model_that_listens_suffers_under_another_clips_actions():
+    actions = torch.tensor([[-1, 1, 1, 1], [-1, 2, 2, 2]])
+    report = metrics.DynamicsMetrics()
+    report.update(CountingModel(certainty=0.93), counting_clips(actions), actions, torch.Generator().manual_seed(0))
+    result = report.result()
+    # the right action: -log 0.93 = 0.0726 nats a token; the other clip's: -log 0.01 = 4.605
+    assert result["loss_changed"] == pytest.approx(-math.log(0.93), rel=1e-4)
+    assert result["loss_changed_shuffled"] == pytest.approx(-math.log(0.01), rel=1e-4)
+    assert result["shuffle_ratio"] == pytest.approx(4.605 / 0.0726, rel=1e-2)
+    assert result["accuracy"] == result["accuracy_changed"] == 1.0
+    assert result["copy_accuracy"] == 0.0
+
+
+def test_a_deaf_model_has_shuffle_ratio_one():
+    actions = torch.randint(1, 3, (4, 6), generator=torch.Generator().manual_seed(0))
+    report = metrics.DynamicsMetrics()
+    report.update(CountingModel(deaf=True), counting_clips(actions), actions, torch.Generator().manual_seed(0))
+    assert report.result()["shuffle_ratio"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 8])
+def test_no_clip_keeps_its_own_actions_when_they_are_shuffled(batch_size):
+    actions = torch.arange(batch_size)[:, None].expand(batch_size, 3)
+    for seed in range(5):
+        shuffled = metrics.shuffle_actions(actions, torch.Generator().manual_seed(seed))
+        assert (shuffled != actions).all()
+        assert sorted(shuffled[:, 0].tolist()) == list(range(batch_size))
+
+
+def test_a_rollout_follows_its_actions_and_feeds_its_own_tokens_back():
+    tokens = torch.tensor([[[0], [1]]])
+    dreamed = metrics.roll_out(CountingModel(), tokens, torch.tensor([[-1, 1]]), torch.tensor([[2, 2, 1]]), num_steps=2)
+    assert dreamed.tolist() == [[[3], [5], [6]]]
+
+
+def test_each_horizon_scores_its_own_step():
+    real = torch.zeros(2, 4, 3, 8, 8)
+    dreamed = real.clone()
+    dreamed[:, 0] += 0.1  # 20 dB after one step
+    dreamed[:, 3] += 0.01  # 40 dB after four
+    scores = metrics.HorizonScores([1, 4, 16])
+    scores.update(dreamed, real, before=real[:, 0])
+    result = scores.result()
+    assert result[1] == pytest.approx(20.0, abs=1e-3)
+    assert result[4] == pytest.approx(40.0, abs=1e-3)
+    assert math.isnan(result[16])  # a rollout of four frames has no sixteenth
+
+
+def test_moving_pixels_of_a_rollout_are_those_of_the_real_video():
+    real = torch.zeros(1, 2, 3, 8, 8)
+    real[:, 1, :, 0, 0] = 0.5
+    scores = metrics.HorizonScores([1, 2])
+    scores.update(torch.zeros_like(real), real, before=real[:, 0])
+    result = scores.result("moving_psnr_db")
+    assert math.isnan(result[1])  # nothing moved
+    assert result[2] == pytest.approx(-10 * math.log10(0.25), abs=1e-3)
+
+
+def test_delta_psnr_is_what_the_right_actions_are_worth():
+    real = torch.zeros(1, 1, 3, 8, 8)
+    inferred, random = metrics.HorizonScores([1]), metrics.HorizonScores([1])
+    inferred.update(real + 0.01, real, before=real[:, 0])
+    random.update(real + 0.1, real, before=real[:, 0])
+    assert metrics.delta_psnr_db(inferred, random)[1] == pytest.approx(20.0, abs=1e-3)

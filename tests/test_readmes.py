@@ -1,0 +1,176 @@
+"""The texts are true: links resolve, excerpts are verbatim, commands parse, papers have their titles, numbers were measured."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import readme_checks as checks
+from script_runner import parse_only
+from structure_checks import CHAPTERS, REPOSITORY, package_files, scripts
+
+TEXTS = [path for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[1-9].*/**/*.md")) if "checkpoints" not in path.parts]
+PAPERS = json.loads((Path(__file__).parent / "papers.json").read_text())
+
+
+def name(path: Path) -> str:
+    """How a text is called in the test report: its path from the root of the repository."""
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def test_every_chapter_has_a_text():
+    assert all((REPOSITORY / chapter / "README.md").exists() for chapter in CHAPTERS)
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_every_link_leads_somewhere(page):
+    assert checks.link_complaints(page.read_text(), page, REPOSITORY) == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_every_excerpt_is_in_the_cited_file_to_the_letter(page):
+    assert checks.excerpt_complaints(page.read_text(), page) == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_every_quoted_command_is_accepted_by_its_script(page, capsys):
+    complaints = checks.command_complaints(page.read_text(), page, REPOSITORY, parse_only)
+    assert complaints == [], capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_every_paper_is_called_by_its_title(page):
+    assert checks.reference_complaints(page.read_text(), PAPERS) == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_every_number_marked_as_measured_is_in_the_metrics(page):
+    assert checks.measured_complaints(page.read_text(), page) == []
+
+
+def test_the_code_cites_papers_that_the_table_knows():
+    cited = {path: set(checks.ARXIV.findall(path.read_text())) for path in package_files() + scripts()}
+    assert {name(path): sorted(ids - PAPERS.keys()) for path, ids in cited.items() if ids - PAPERS.keys()} == {}
+
+
+def test_the_commands_in_docstrings_are_accepted_too():
+    complaints = {}
+    for script in scripts():
+        commands = re.findall(r"^ *(python \S+\.py .*)$", script.read_text(), re.MULTILINE)
+        block = "```bash\n" + "\n".join(commands) + "\n```"
+        complaints[name(script)] = checks.command_complaints(block, script, REPOSITORY, parse_only)
+    assert {script: lines for script, lines in complaints.items() if lines} == {}
+
+
+# ---- the checks themselves, on texts short enough to see the answer -----------------------------------------------------
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A README beside a small module, a metrics file and a Makefile; what it holds is up to the test."""
+    (tmp_path / "fsq.py").write_text("import torch\n\n\ndef levels():\n    low = 1\n    high = 2\n    return low, high\n")
+    (tmp_path / "metrics.json").write_text('{"tokenizer": {"psnr_db": 41.257, "recall": 0.9746}, "steps": [1, 12345]}')
+    (tmp_path / "Makefile").write_text("world:\n\techo\n")
+    (tmp_path / "README.md").write_text("# A title, with `code` & signs\n\n## Same\n\n## Same\n")
+    return tmp_path / "README.md"
+
+
+def test_a_heading_becomes_the_anchor_that_github_makes_of_it():
+    text = "# A title, with `code` & signs\n```\n# no heading\n```\n## Same\n## Same\n## 1. [Why?](x.md)\n"
+    assert checks.anchors(text) == {"a-title-with-code--signs", "same", "same-1", "1-why"}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_true"),
+    [
+        ("[code](fsq.py) and [a line](fsq.py#L7) and `[no link](gone.py)`", True),
+        ("[above](#same-1) and [outside](https://example.org/gone)", True),
+        ("[![a picture](metrics.json)](README.md#same)", True),
+        ("[code](gone.py)", False),
+        ("[a line](fsq.py#L8)", False),
+        ("[above](#other)", False),
+        ('<img src="gone.png">', False),
+        ("[out of the repository](../elsewhere.md)", False),
+    ],
+)
+def test_the_link_check_tells_right_from_wrong(page, text, is_true):
+    complaints = checks.link_complaints(text + "\n\n## Same\n\n## Same\n", page, page.parent)
+    assert (complaints == []) == is_true, complaints
+
+
+@pytest.mark.parametrize(
+    ("code", "is_true"),
+    [
+        ("def levels():\n    low = 1\n", True),
+        ("    high = 2\n", True),
+        ("def levels():\n    # ...\n    return low, high\n", True),
+        ("def levels():\n    low = 2\n", False),
+        ("high = 2\n", False),  # the indentation is part of the line
+        ("    low =\n", False),  # so is its end
+        ("    high = 2\n    # ...\n    low = 1\n", False),  # the parts come in the order of the file
+    ],
+)
+def test_the_excerpt_check_tells_right_from_wrong(page, code, is_true):
+    complaints = checks.excerpt_complaints(f"From [fsq.py](fsq.py):\n\n```python\n{code}```\n", page)
+    assert (complaints == []) == is_true, complaints
+
+
+def test_an_excerpt_needs_its_code_and_the_right_file(page):
+    assert checks.excerpt_complaints("From [fsq.py](fsq.py):\n\nsome words\n", page)
+    assert checks.excerpt_complaints("From [vq.py](fsq.py):\n\n```python\nimport torch\n```\n", page)
+
+
+def test_commands_are_read_as_a_shell_reads_them():
+    text = """
+```bash
+$ make world   # minutes
+OMP_NUM_THREADS=2 uv run python a.py \\
+    --x 1 && cd b
+```
+```python
+not(a, command)
+```
+"""
+    assert checks.quoted_commands(text) == [["make", "world"], ["python", "a.py", "--x", "1"], ["cd", "b"]]
+    assert checks.script_call(["torchrun", "--nproc-per-node", "2", "a.py", "--x"]) == ("a.py", ["--x"])
+    assert checks.script_call(["python", "-m", "venv", "a.py"]) is None
+
+
+def test_the_command_check_tells_right_from_wrong(page):
+    def parse(script: Path, arguments: list[str]) -> None:
+        if arguments and arguments[0] != "--seed":
+            raise SystemExit(2)
+
+    def complaints(command: str) -> list[str]:
+        return checks.command_complaints(f"```bash\n{command}\n```", page, page.parent, parse)
+
+    assert complaints("make world GAME=pong") == complaints("python fsq.py --seed 1") == complaints("pip install x") == []
+    assert complaints("make wrold") and complaints("python fsq.py --sede 1") and complaints("python gone.py")
+
+
+def test_the_reference_check_tells_right_from_wrong():
+    papers = {"2309.15505": "Finite Scalar Quantization: VQ-VAE Made Simple"}
+    right = "as in arXiv:2309.15505\n## References\n- Finite scalar quantization: VQ-VAE made simple, arXiv:2309.15505"
+    assert checks.reference_complaints(right, papers) == []
+    assert checks.reference_complaints("## References\n- MAGVIT-2, [paper](https://arxiv.org/abs/2309.15505)", papers)
+    assert checks.reference_complaints("see arXiv:2310.05737", papers)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_true"),
+    [
+        ("It reaches 41.3 dB: 41.3 <!-- measured: metrics.json tokenizer.psnr_db --> in the end", True),
+        ("recall 97 % is 97.5% <!-- measured: metrics.json tokenizer.recall -->", True),
+        ("| 12,345 <!-- measured: metrics.json steps.1 --> | 41 <!-- measured: metrics.json tokenizer.psnr_db --> |", True),
+        ("<!-- measured: metrics.json tokenizer -->\n| metric | value |\n|---|---|\n| `psnr_db` | 41.26 dB |\n", True),
+        ("41.2 <!-- measured: metrics.json tokenizer.psnr_db -->", False),
+        ("0.98 <!-- measured: metrics.json tokenizer.recall -->", False),
+        ("0.97 <!-- measured: metrics.json tokenizer.gone -->", False),
+        ("0.97 <!-- measured: gone.json tokenizer.recall -->", False),
+        ("no number <!-- measured: metrics.json tokenizer.recall -->", False),
+        ("<!-- measured: metrics.json tokenizer -->\n\n| metric | value |\n|---|---|\n| `recall` | 0.99 |\n", False),
+    ],
+)
+def test_the_measured_check_tells_right_from_wrong(page, text, is_true):
+    complaints = checks.measured_complaints(text, page)
+    assert (complaints == []) == is_true, complaints
