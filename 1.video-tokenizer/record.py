@@ -33,13 +33,13 @@ class RecordConfig:
     output: str | None = None
     """folder of the clip store; default data/<game>"""
     policy: str = "mixed"
-    """who plays: random (a fresh action every step), scripted (follows the ball; Breakout and Pong) or mixed (half the frames each)"""
+    """who plays: random (a fresh action every step), scripted (follows the ball; Breakout, Pong) or mixed (half and half)"""
     frame_size: int = 64
     """side of the recorded picture, in pixels"""
     frame_skip: int = 4
     """emulator frames per recorded frame; the action is held meanwhile"""
     picture_delay: str = "auto"
-    """emulator frames into the next step at which the picture is taken, 0 to frame-skip - 1; auto: the known game's, else measured"""
+    """emulator frames into the next step at which the picture is taken, below frame-skip; auto: known for the game or measured"""
     episode_frames: int = 1000
     """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that there are episodes to split"""
     seed: int = 0
@@ -122,7 +122,9 @@ def main() -> None:
     writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses a taken output before any work
     game.picture_delay = choose_picture_delay(config)
     writer.info["picture_delay"] = game.picture_delay
-    print(f"{config.env} | {config.policy} policy | picture {game.picture_delay} emulator frames after each step | writing {output}")
+    print(
+        f"{config.env} | {config.policy} policy | picture {game.picture_delay} emulator frames after each step | writing {output}"
+    )
     begin = time.perf_counter()
     with writer:
         record(config, game, writer)

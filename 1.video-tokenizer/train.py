@@ -28,18 +28,21 @@ SHOWN_METRICS = ("psnr_db", "moving_psnr_db", "copy_last_moving_psnr_db", "foreg
 
 
 @torch.no_grad()
-def validate(tokenizer: VideoTokenizer, clips: Clips, background: Tensor, config: TokenizerConfig, device: torch.device) -> dict:
+def validate(
+    tokenizer: VideoTokenizer, clips: Clips, background: torch.Tensor, config: TokenizerConfig, device: torch.device
+) -> dict:
     """Scores on the same validation clips every time, evenly spaced over all of them; weighted_error chooses the best weights."""
     tokenizer.eval()
     metrics = TokenizerMetrics(tokenizer.codebook_size)
     chosen = spread(len(clips), config.validation_batches * config.batch_size)
+    weights = (config.foreground_weight, config.moving_weight)
     error = 0.0
     for first in range(0, len(chosen), config.batch_size):
         video = to_video(clips.__getitems__(chosen[first : first + config.batch_size])["frames"], device)
         with autocast(device, config.precision):
             output = tokenizer(video)
         metrics.update(output.reconstruction, video, output.indices, background)
-        error += float(weighted_mse(output.reconstruction, video, background, config.foreground_weight)) * len(video)
+        error += float(weighted_mse(output.reconstruction, video, background, *weights)) * len(video)
     return metrics.result() | {"weighted_error": error / len(chosen)}
 
 
@@ -58,6 +61,7 @@ def main() -> None:
     augmentation = Augmentation(0.5 * config.flip_augmentation, 1 - config.crop_augmentation, config.seed) if augmented else None
     data = open_training_data(config, store, augmentation)
     background = background_of(store.frames).to(device)
+    weights = (config.foreground_weight, config.moving_weight)
     num_steps = number_of_steps(config, len(data.training))
 
     # --- model ---
@@ -76,7 +80,9 @@ def main() -> None:
     best_error = float("inf")
     metrics: dict = {}
     run.print(f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size} | run folder {folder}")
-    run.print(f"data {store.path} | {len(data.training):,} training clips, {len(data.validation):,} validation clips of {config.num_frames} frames")
+    run.print(
+        f"data {store.path} | clips of {config.num_frames} frames: {len(data.training):,} training, {len(data.validation):,} validation"
+    )
     if run.resume_state:
         tokenizer.load_state_dict(run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])
@@ -86,7 +92,9 @@ def main() -> None:
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
-    loader = make_loader(data.training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size)
+    loader = make_loader(
+        data.training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size
+    )
     with stop_signals() as stop:
         for step, batch in enumerate(run.steps(loader, "tokenizer"), start=run.first_step + 1):
             rate = config.learning_rate * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
@@ -97,7 +105,7 @@ def main() -> None:
             for part in video.chunk(config.accumulate):
                 with autocast(device, config.precision):
                     output = tokenizer(part)
-                reconstruction_loss = weighted_mse(output.reconstruction, part, background, config.foreground_weight)
+                reconstruction_loss = weighted_mse(output.reconstruction, part, background, *weights)
                 loss = torch.stack([reconstruction_loss, *output.losses.values()]).sum() / config.accumulate
                 loss.backward()
                 loss_value += loss.detach()
@@ -133,7 +141,8 @@ def main() -> None:
         video = to_video(batch["frames"], device)
         with torch.no_grad():
             reconstruction = averaged.eval()(video).reconstruction
-        caption = f"step {num_steps:,}, moving PSNR {metrics['moving_psnr_db']:.1f} dB, copy-last {metrics['copy_last_moving_psnr_db']:.1f} dB"
+        copied = metrics["copy_last_moving_psnr_db"]
+        caption = f"step {num_steps:,}, moving PSNR {metrics['moving_psnr_db']:.1f} dB, copy-last {copied:.1f} dB"
         save_reconstruction_strips(folder / "samples.png", video, reconstruction, caption)
         save_curves(folder / "curves.png", run.history)
         run.write_metrics(metrics | {"parameters": num_parameters, "steps": num_steps})

@@ -76,8 +76,12 @@ def main() -> None:
     run = Run(folder, config, num_steps, is_main=rank == 0)
     best_loss = float("inf")
     metrics: dict = {}
-    run.print(f"device {device} | {num_parameters:,} parameters | {model.num_actions} {config.actions} actions | run folder {folder}")
-    run.print(f"data {store.path} | {len(training):,} training clips, {len(validation):,} validation clips of {config.num_frames} frames")
+    run.print(
+        f"device {device} | {num_parameters:,} parameters | {model.num_actions} {config.actions} actions | run folder {folder}"
+    )
+    run.print(
+        f"data {store.path} | clips of {config.num_frames} frames: {len(training):,} training, {len(validation):,} validation"
+    )
     if run.resume_state:
         model.load_state_dict(run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])
@@ -87,7 +91,9 @@ def main() -> None:
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
-    loader = make_loader(training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size)
+    loader = make_loader(
+        training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size
+    )
     with stop_signals() as stop:
         for step, batch in enumerate(run.steps(loader, "dynamics"), start=run.first_step + 1):
             rate = config.learning_rate * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)

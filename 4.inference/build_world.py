@@ -11,9 +11,20 @@ import sys
 import time
 
 from video_tokenizer.command_line import parse_config, run_script
-from world_model.build_config import BuildConfig, choose_environment, choose_paths
+from world_model.build_config import BuildConfig, Paths, choose_environment, choose_paths
 from world_model.recipe import all_stages, script
 from world_model.stages import StageFailed, duration, run_stages, shown_command
+
+
+def true_actions_flags(config: BuildConfig, paths: Paths) -> list[str]:
+    """The flags that build the same world once more with true actions, from the same data and tokenizer."""
+    flags = ["--game", config.game, "--actions", "true"]
+    for name, default in {"preset": "tiny", "seed": 0, "num_frames": 40_000}.items():
+        if getattr(config, name) != default:
+            flags += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
+    if config.output is not None:
+        flags += ["--output", f"{config.output}-true", "--runs", str(paths.runs), "--data-path", str(paths.data)]
+    return flags
 
 
 def main() -> None:
@@ -36,7 +47,7 @@ def main() -> None:
     print(f"\ndone after {minutes}; the report is {report}")
     print(f"play it:  {shown_command([script('4.inference', 'play.py'), '--world', str(paths.world)])}")
     if config.actions == "latent":
-        again = [script("4.inference", "build_world.py"), "--game", config.game, "--actions", "true"]
+        again = [script("4.inference", "build_world.py"), *true_actions_flags(config, paths)]
         print(f"the same world steered by the true keys, a few minutes more:  {shown_command(again)}")
 
 

@@ -90,7 +90,7 @@ def untrained_copy(world: WorldModel) -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dynamics = type(world.dynamics)(world.dynamics.config)
-    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device), precision="auto")
+    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device))
 
 
 def model_results(world: WorldModel, games: RealGames, config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -136,7 +136,7 @@ def missing(world: WorldModel, games: RealGames, game: Game | None) -> dict[str,
     if games.ball is None:
         reasons["object_recall"] = f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
     if world.latent_action_model is None:
-        reasons["action_information"] = f"this world's actions are {world.action_kind}, none were discovered"
+        reasons["action_information"] = "this world's actions are the game's own, nothing had to be discovered"
     elif games.store.num_actions == 0:
         reasons["action_information"] = "videos do not say which keys were pressed"
     if world.num_actions == 0:
@@ -154,7 +154,7 @@ def main() -> None:
     config.check()
     begun = time.perf_counter()
     options = {"num_steps": config.num_steps, "temperature": config.temperature, "top_k": config.top_k}
-    world = WorldModel.load(config.world, config.device, seed=config.seed, precision="auto", **options)
+    world = WorldModel.load(config.world, config.device, seed=config.seed, **options)
 
     # --- games ---
     env_id = config.env or world.facts.get("env_id")
@@ -172,7 +172,7 @@ def main() -> None:
     # --- measure ---
     results, control = model_results(world, games, config)
     dreamed, dreamed_control, still = dream_results(world, games, game, config)
-    speed = timed("speed", lambda: speed_scores(WorldModel.load(config.world, config.device, **options), config.speed_frames))
+    speed = timed("speed", lambda: speed_scores(world, config.speed_frames))
     reasons = missing(world, games, game)
     results = results | dreamed | speed
     results |= {name: None for name in reasons if name not in results}

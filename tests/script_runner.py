@@ -51,3 +51,14 @@ def run(script: Path | str, *arguments: object, folder: Path, timeout: float = 3
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "default"}
     command = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def call(script: Path, *arguments: object) -> int:
+    """Run a script's main function in this process, as `python script arguments` would. Returns its exit code."""
+    module = load_script(script)
+    with mock.patch.object(sys, "argv", [str(script), *map(str, arguments)]):
+        try:
+            module.run_script(module.main)
+        except SystemExit as ended:
+            return ended.code if isinstance(ended.code, int) else 1
+    return 0

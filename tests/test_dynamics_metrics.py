@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dynamics_model import metrics
+from dynamics_model.rollouts import roll_out
 
 
 class CountingModel:
@@ -93,7 +94,7 @@ def test_no_clip_keeps_its_own_actions_when_they_are_shuffled(batch_size):
 
 def test_a_rollout_follows_its_actions_and_feeds_its_own_tokens_back():
     tokens = torch.tensor([[[0], [1]]])
-    dreamed = metrics.roll_out(CountingModel(), tokens, torch.tensor([[-1, 1]]), torch.tensor([[2, 2, 1]]), num_steps=2)
+    dreamed = roll_out(CountingModel(), tokens, torch.tensor([[-1, 1]]), torch.tensor([[2, 2, 1]]), num_steps=2)
     assert dreamed.tolist() == [[[3], [5], [6]]]
 
 

@@ -9,7 +9,7 @@ from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.loading import build_tokenizer
-from video_tokenizer.losses import important_pixels, weighted_mse
+from video_tokenizer.losses import foreground_pixels, moving_pixels, weighted_mse
 from video_tokenizer.training.checkpoint import save_checkpoint
 
 TINY = TokenizerConfig(frame_size=16, patch_size=8, embed_dim=32, num_blocks=2, num_heads=2, context_frames=3)
@@ -68,7 +68,7 @@ def test_shapes_and_ranges(tokenizer, clip):
     assert encoded.indices.shape == (2, 7, 4) and encoded.codes.shape == (2, 7, 4, 4)
     assert encoded.indices.min() >= 0 and encoded.indices.max() < tokenizer.codebook_size == 1000
     output = tokenizer(clip)
-    assert output.reconstruction.shape == clip.shape and output.losses == {}
+    assert output.reconstruction.shape == clip.shape and set(output.losses) == {"stability"}
     assert output.reconstruction.min() >= 0 and output.reconstruction.max() <= 1
     assert torch.allclose(output.reconstruction, tokenizer.decode_indices(encoded.indices), atol=1e-6)
 
@@ -121,7 +121,7 @@ def test_the_weighted_loss_counts_a_ball_that_the_plain_mean_overlooks():
     background = torch.zeros(3, 8, 8)
     video = torch.zeros(1, 1, 3, 8, 8)
     video[..., 4, 4] = 1.0  # one bright pixel of 64
-    assert important_pixels(video, background).sum() == 1
+    assert foreground_pixels(video, background).sum() == 1 and moving_pixels(video).sum() == 0
     erased = torch.zeros_like(video)
     assert weighted_mse(erased, video, background, 0.0) == pytest.approx(1 / 64)
     assert weighted_mse(erased, video, background, 10.0) == pytest.approx(11 / (63 + 11))
@@ -131,5 +131,17 @@ def test_a_pixel_that_moved_away_counts_as_well():
     video = torch.zeros(1, 2, 3, 8, 8)
     video[0, 0, :, 1, 1] = 1.0
     video[0, 1, :, 1, 2] = 1.0
-    important = important_pixels(video, torch.zeros(3, 8, 8))[0, 1, 0]
-    assert important[1, 1] and important[1, 2] and important.sum() == 2
+    moving = moving_pixels(video)[0, :, 0]
+    assert moving[1, 1, 1] and moving[1, 1, 2] and moving.sum() == 2
+    still = video[:, :1].expand(-1, 2, -1, -1, -1)  # a picture in which the old place is kept is wrong in two pixels
+    assert weighted_mse(still, video, torch.zeros(3, 8, 8), 0.0, 40.0) == pytest.approx(2 * 41 / (128 + 2 * 40))
+
+
+def test_a_patch_at_rest_is_asked_to_keep_its_token(tokenizer):
+    video = torch.rand(1, 1, 3, 16, 16).expand(-1, 3, -1, -1, -1).clone()
+    video[:, 2, :, :8, :8] = 0.0  # the first of four patches changes in the last frame
+    latents = torch.zeros(1, 3, 4, 4)
+    latents[0, 2, 0] = 5.0
+    assert tokenizer._restlessness(latents, video) == 0.0  # it may take another token
+    latents[0, 1, 3] = torch.atanh(torch.tensor(0.5))
+    assert tokenizer._restlessness(latents, video) == pytest.approx(2 * 0.25 / 7, rel=1e-4)  # another patch steps out and back

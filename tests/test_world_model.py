@@ -84,7 +84,7 @@ def test_a_dream_of_one_equals_the_steps(world):
 
 
 def test_without_chance_a_batch_equals_its_games_one_by_one(folders):
-    world = WorldModel.load(folders["latent"], "cpu", temperature=0.0)
+    world = WorldModel.load(folders["latent"], "cpu", temperature=0.0, precision="float32")
     actions = np.array([[0, 2, 5], [1, 1, 4]])
     together = world.dream(world.start_frames, world.start_actions, actions)
     for game in range(2):

@@ -36,12 +36,14 @@ class TokenizerConfig:
     """side of the square frames, in pixels; default: the clip store's own, 64 for the dummy data, 128 for videos"""
     num_frames: int = 4
     """frames per training clip (T)"""
-    frame_stride: int = 1
-    """take every n-th frame of the source; 1 keeps all"""
     crop_augmentation: float = 0.0
     """crop up to this share of each side at random, then resize back; 0 is off"""
     flip_augmentation: bool = False
     """mirror half of the clips; off, because a mirrored clip swaps left and right for the chapters that follow"""
+    frame_stride: int = 1
+    """videos, images and .h5: keep every n-th frame; larger where little changes from frame to frame"""
+    filter_dull: bool = False
+    """videos, images and .h5: leave out black, static and repeated stretches, and say how much that was"""
     validation_share: float = 0.1
     """share of the episodes kept for validation"""
     num_workers: int = 0
@@ -60,19 +62,23 @@ class TokenizerConfig:
     """attention heads"""
     context_frames: int = 4
     """how many frames attention over time looks back, the present one included"""
-    stem: Literal["linear", "conv"] = "linear"
-    """how pixels become patch vectors: one linear map, or two 3x3 convolutions before it"""
+    stem: Literal["linear", "conv"] = "conv"
+    """how pixels become patch vectors: one linear map, or two 3x3 convolutions and then the linear map"""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
 
     # --- loss ---
     foreground_weight: float = 10.0
-    """extra weight of pixels that differ from the background or move; 0 is plain mean squared error"""
+    """extra weight of pixels that differ from the background"""
+    moving_weight: float = 40.0
+    """extra weight of pixels that change from frame to frame; with foreground_weight 0 and this 0: plain mean squared error"""
+    stability_weight: float = 0.1
+    """pressure on patches at rest to keep their token; 0 is off"""
 
     # --- optimisation ---
     batch_size: int = 8
     """clips per step, over all processes"""
-    num_steps: int = 6_000
+    num_steps: int = 2_400
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
@@ -149,7 +155,9 @@ def check_sizes(config) -> None:
     if config.num_epochs is not None and config.num_epochs <= 0:
         raise InputError(f"num_epochs {config.num_epochs} must be above 0")
     if config.batch_size % config.accumulate:
-        raise InputError(f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}; change one of them")
+        raise InputError(
+            f"batch_size {config.batch_size} is not a multiple of accumulate {config.accumulate}; change one of them"
+        )
     if not 0 < config.validation_share < 1:
         raise InputError(f"validation_share {config.validation_share} must lie between 0 and 1; 0.1 keeps a tenth")
     if config.learning_rate <= 0:

@@ -22,5 +22,7 @@ def load_tokenizer(path: str | Path, device: str | torch.device = "cpu") -> Vide
     tokenizer = build_tokenizer(config_from_dict(TokenizerConfig, content["config"]))
     load_weights(tokenizer, content, path)
     if content["model_name"] != tokenizer.config.model:
-        raise InputError(f"checkpoint {path} names model {content['model_name']!r} but its config says {tokenizer.config.model!r}")
+        raise InputError(
+            f"checkpoint {path} names model {content['model_name']!r} but its config says {tokenizer.config.model!r}"
+        )
     return tokenizer.to(device).eval()

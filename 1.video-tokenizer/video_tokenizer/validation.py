@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from video_tokenizer.data.clip_store import ClipStore
-from video_tokenizer.data.clips import Clips, spread, to_video
+from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.games import detect_ball, game_facts
-from video_tokenizer.data.training_data import TrainingData, open_store, open_training_data, with_frame_size_of
+from video_tokenizer.data.training_data import TrainingData, open_store, open_training_data, spread, with_frame_size_of
 from video_tokenizer.losses import MOVING, background_of
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-SMOOTHING = 20.0
-"""imaginary transitions that follow the average: a code seen three times cannot win by luck"""
+SMOOTHING = 5.0
+"""imaginary transitions that follow the average: a code seen twice cannot win by luck"""
 
 
 def count_pairs(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def action_map(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actio
 def latent_names(
     codes: np.ndarray, actions: np.ndarray, num_codes: int, action_names: Sequence[str], enough: float = 0.75
 ) -> list[str]:
-    """What each code mostly is, in words: "LEFT", "NOOP or FIRE", "mixed", or "unused".
+    """What each code mostly is, in words: "LEFT", "NOOP or FIRE", "mixed", "rare" (fewer than 5 transitions) or "unused".
 
     A code is named after its one or two most frequent true actions when these make up the share `enough` of it.
     codes, actions: (N,) transitions with known actions. Returns num_codes names.
@@ -63,8 +63,8 @@ def latent_names(
     for row in counts:
         order = np.argsort(-row, kind="stable")
         shares = np.cumsum(row[order]) / max(row.sum(), 1)
-        if row.sum() == 0:
-            names.append("unused")
+        if row.sum() < 5:
+            names.append("rare" if row.any() else "unused")
         elif shares[0] >= enough:
             names.append(action_names[order[0]])
         elif len(order) > 2 and shares[1] >= enough:

@@ -21,6 +21,7 @@ from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.training.device import autocast
 
+LARGEST_EPOCHS = 8  # more passes over few transitions would only make the classifier too sure of itself
 OFFSETS = np.array([-2, -1, 0, 1])  # frames around the transition that ends at frame 0
 
 
@@ -77,7 +78,7 @@ def supervised_information(
     store: ClipStore,
     fit_episodes: Sequence[int],
     test_episodes: Sequence[int],
-    num_steps: int = 1500,
+    num_steps: int = 1000,
     max_seconds: float = 40.0,
     batch_size: int = 64,
     seed: int = 0,
@@ -85,13 +86,14 @@ def supervised_information(
 ) -> ProbeResult:
     """Train an `ActionProbe` on `fit_episodes` and score it on `test_episodes`.
 
-    Stops after num_steps or max_seconds, whichever is first; the learning rate falls along with the nearer of the two, so that a
-    slow machine ends as well trained as it can. NaN where an action is known in neither set.
+    Stops after num_steps, max_seconds or `LARGEST_EPOCHS`, whichever is first; the learning rate falls along with the nearer of
+    the two, so that a slow machine ends as well trained as it can. NaN where an action is known in neither set.
     """
     device = torch.device(device)
     fit, test = probe_frames(store, fit_episodes), probe_frames(store, test_episodes)
     if len(fit) == 0 or len(test) == 0:
         return ProbeResult(math.nan, math.nan, 0)
+    num_steps = min(num_steps, max(100, LARGEST_EPOCHS * len(fit) // batch_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         probe = ActionProbe(store.frame_size, max(store.num_actions, int(store.actions.max()) + 1)).to(device)

@@ -10,12 +10,14 @@ PRESETS: dict[str, dict] = {
     "tiny": {},
     "small": dict(
         conv_width=128, embed_dim=256, encoder_blocks=4, decoder_blocks=4, num_heads=8, num_frames=16, context_frames=16,
-        batch_size=32, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
+        batch_size=32, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000, noisy_steps=2_000, validate_every=2_000,
+        save_every=2_000, log_every=200,
     ),
     # Genie, Appendix F: 8 + 8 layers, width 512, 8 heads, 6 codes of 32, batch 36 of 16 frames, 200k steps
     "paper": dict(
         conv_width=256, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_frames=16, context_frames=16,
         batch_size=36, num_steps=200_000, learning_rate=3e-5, warmup_steps=5_000, num_actions=6,
+        noisy_steps=10_000, validate_every=5_000, save_every=5_000, log_every=500,
     ),
 }  # fmt: skip
 
@@ -36,7 +38,9 @@ class LatentActionConfig:
     num_frames: int = 4
     """frames per training clip (T); T - 1 transitions"""
     frame_stride: int = 1
-    """take every n-th frame of the source; larger where little changes from frame to frame"""
+    """videos, images and .h5: keep every n-th frame; larger where little changes from frame to frame"""
+    filter_dull: bool = False
+    """videos, images and .h5: leave out black, static and repeated stretches, and say how much that was"""
     validation_share: float = 0.1
     """share of the episodes kept for validation"""
     num_workers: int = 0
@@ -79,7 +83,7 @@ class LatentActionConfig:
     # --- optimisation ---
     batch_size: int = 24
     """clips per step, over all processes"""
-    num_steps: int = 3_000
+    num_steps: int = 600
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
@@ -103,11 +107,11 @@ class LatentActionConfig:
     # --- run ---
     checkpoint_dir: str | None = None
     """run folder; default: checkpoints/ inside the chapter"""
-    log_every: int = 200
+    log_every: int = 50
     """steps between log lines"""
-    validate_every: int = 1_000
+    validate_every: int = 200
     """steps between validations"""
-    save_every: int = 1_000
+    save_every: int = 200
     """steps between writes of resume.pt, from which a stopped run goes on"""
     validation_batches: int = 16
     """batches per validation"""
@@ -131,11 +135,15 @@ class LatentActionConfig:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
         height, _ = self.frame_height_width
         if height % 8:
-            raise InputError(f"frame_size {height} is not a multiple of 8, the latent action model's cell; record with --frame-size 64")
+            raise InputError(
+                f"frame_size {height} is not a multiple of 8, the latent action model's cell; record with --frame-size 64"
+            )
         check_sizes(self)
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
         if self.num_actions < 2:
             raise InputError(f"num_actions {self.num_actions} leaves nothing to choose; give at least 2")
         if self.quantizer == "fsq" and self.num_actions & (self.num_actions - 1):
-            raise InputError(f"--quantizer fsq makes 2, 4, 8, 16, ... codes, not num_actions {self.num_actions}; use 8 or --quantizer vq")
+            raise InputError(
+                f"--quantizer fsq makes 2, 4, 8, 16, ... codes, not num_actions {self.num_actions}; use 8 or --quantizer vq"
+            )

@@ -35,6 +35,10 @@ class DynamicsConfig:
     """side of the square frames, in pixels; default: the clip store's own"""
     num_frames: int = 8
     """frames per training clip (T)"""
+    frame_stride: int = 1
+    """videos, images and .h5: keep every n-th frame; larger where little changes from frame to frame"""
+    filter_dull: bool = False
+    """videos, images and .h5: leave out black, static and repeated stretches, and say how much that was"""
     validation_share: float = 0.1
     """share of the episodes kept for validation"""
     num_workers: int = 0

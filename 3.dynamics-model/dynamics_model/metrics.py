@@ -130,27 +130,3 @@ class DynamicsMetrics:
         right, shuffled = self.right.result(), self.shuffled.result()["loss_changed"]
         ratio = shuffled / right["loss_changed"] if right["loss_changed"] else math.nan
         return {**right, "loss_changed_shuffled": shuffled, "shuffle_ratio": ratio}
-
-
-@torch.no_grad()
-def roll_out(
-    model, tokens: Tensor, actions: Tensor, future_actions: Tensor, generator: torch.Generator | None = None, **sampling
-):
-    """Dream as many frames as there are future actions.
-
-    tokens: (B, T0, N) real frames; actions: (B, T0); future_actions: (B, S). sampling: options of `generate_next`.
-    Returns tokens (B, S, N).
-    """
-    state = model.start(tokens, actions)
-    frames = [
-        model.generate_next(state, future_actions[:, step], generator=generator, **sampling)
-        for step in range(future_actions.shape[1])
-    ]
-    return torch.stack(frames, dim=1)
-
-
-def random_actions(
-    num_actions: int, shape: Sequence[int], generator: torch.Generator, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Actions drawn evenly from [0, num_actions), the control of `delta_psnr_db`; zeros for a model without actions."""
-    return torch.randint(max(1, num_actions), tuple(shape), generator=generator).to(device)

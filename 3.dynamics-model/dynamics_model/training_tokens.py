@@ -117,7 +117,7 @@ def _latent_actions(config: DynamicsConfig, store: ClipStore, game: str, device:
 
 
 def _start_clips(config: DynamicsConfig, store: ClipStore, actions: np.ndarray) -> dict[str, torch.Tensor]:
-    """A few clips of the validation episodes to start dreams from: uint8 (S, T, H, W, 3) and the actions (S, T) that led to them."""
+    """A few validation clips to start dreams from: uint8 (S, T, H, W, 3), and the actions (S, T) that led to them."""
     _, episodes = split_episodes(store, config.validation_share, config.seed)
     length = config.context_frames
     ranges = [(int(start), int(stop)) for start, stop in store.episodes[np.asarray(episodes)] if stop - start >= length]

@@ -30,9 +30,9 @@ class BuildConfig:
     output: str | None = None
     """folder of the finished world; default worlds/<game>, with -true added for true actions"""
     runs: str | None = None
-    """folder of the training runs, shared by both kinds of actions; default worlds/<game>/runs"""
+    """folder of the training runs, shared by both kinds of actions; default worlds/<game>/runs, or runs/ inside a given output"""
     data_path: str | None = None
-    """clip store to learn from instead of recording one to data/<game>"""
+    """clip store to learn from; default: one is recorded to data/<game>, or to data/ inside a given output"""
     num_frames: int = 40_000
     """frames to record"""
     seed: int = 0
@@ -79,4 +79,5 @@ def choose_paths(config: BuildConfig, env_id: str) -> Paths:
     worlds = REPOSITORY / "worlds"
     world = shown(config.output, worlds / (name + ("-true" if config.actions == "true" else "")))
     runs = shown(config.runs, Path(config.output) / "runs" if config.output else worlds / name / "runs")
-    return Paths(shown(config.data_path, REPOSITORY / "data" / name), world, runs)
+    data = shown(config.data_path, Path(config.output) / "data" if config.output else REPOSITORY / "data" / name)
+    return Paths(data, world, runs)

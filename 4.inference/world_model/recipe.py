@@ -11,10 +11,11 @@ from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.games import game_facts
 from video_tokenizer.training.checkpoint import REPOSITORY
 from world_model.build_config import BuildConfig, Paths
-from world_model.stages import Stage, read_state
+from world_model.stages import Stage, duration, read_state
 
 QUICK_TRAINING = ("--num-steps", "12", "--validation-batches", "1")
 QUICK_FRAMES = 1_500
+QUICK_FRAME_SIZE = 32
 
 
 def script(chapter: str, name: str) -> str:
@@ -41,12 +42,14 @@ def recording_stage(config: BuildConfig, env_id: str, paths: Paths) -> Stage | N
         return None
     num_frames = min(config.num_frames, QUICK_FRAMES) if config.quick else config.num_frames
     command = [script("1.video-tokenizer", "record.py"), "--env", env_id, "--num-frames", str(num_frames),
-               "--output", str(paths.data), "--seed", str(config.seed), *(["--overwrite"] if recorded_here else [])]  # fmt: skip
+               "--output", str(paths.data), "--seed", str(config.seed)]  # fmt: skip
+    command += ["--frame-size", str(QUICK_FRAME_SIZE)] if config.quick else []
+    command += ["--overwrite"] if recorded_here else []
 
     def learned() -> str:
         store = open_clip_store(paths.data)
-        minutes = len(store.frames) / store.frames_per_second / 60
-        return f"Recorded {minutes:.0f} minutes of play: {len(store.frames):,} frames in {len(store.episodes)} episodes."
+        played = duration(len(store.frames) / store.frames_per_second)
+        return f"Recorded {played} of play: {len(store.frames):,} frames in {len(store.episodes)} episodes."
 
     return Stage("record", f"Chapter 1, data: record {env_id}", command, [], paths.data, learned)
 
@@ -82,7 +85,8 @@ def training_stages(config: BuildConfig, paths: Paths) -> list[Stage]:
     if config.actions == "latent":
         stages.append(
             stage("Chapter 2, latent actions: find out which actions there are", "2.latent-action-model", latent, "latent_action_model",
-                  "Found {codes_used:.0f} actions that nobody labelled.")
+                  "Found {codes_used:.0f} actions that nobody labelled: with the right one, what moves is drawn {delta_moving_psnr_db:.1f} dB "
+                  "better than with a random one.")
         )  # fmt: skip
         models.append(latent / "best_model.pt")
         flags += ["--latent-action-checkpoint", str(models[1])]

@@ -7,6 +7,7 @@ from PIL import Image, UnidentifiedImageError
 
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.video_files import read_video_frames
 from world_model.world import WorldModel
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -33,8 +34,6 @@ def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.nda
         return frames, None  # names of actions differ between stores; the world reads latent ones off the frames
     if path.suffix.lower() in PICTURES:
         return read_picture(path)[None], None
-    from video_tokenizer.data.video_files import read_video_frames
-
     frames = read_video_frames(path, index + world.context_frames)
     check_index(index, len(frames), f"frames of {path}")
     return frames[index:], None

@@ -65,7 +65,7 @@ class WorldModel:
         top_k: int | None = None,
         order: str = "confidence",
         seed: int = 0,
-        precision: str = "float32",
+        precision: str = "auto",
     ):
         if num_steps < 1 or temperature < 0 or (top_k is not None and top_k < 1) or order not in ORDERS:
             raise InputError(

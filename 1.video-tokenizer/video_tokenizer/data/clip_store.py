@@ -156,7 +156,7 @@ class ClipStoreWriter:
     def __init__(self, path: str | Path, frame_size: tuple[int, int], info: dict, overwrite: bool = False):
         """frame_size: (height, width). info: goes to clip_store.json. Raises InputError when `path` is already taken."""
         self.path = Path(path)
-        self.frame_size = tuple(frame_size)
+        self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.info = dict(info)
         self.num_frames = 0
         self._actions: list[np.ndarray] = []
@@ -178,18 +178,36 @@ class ClipStoreWriter:
 
     def add_episode(self, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
         """frames: uint8 (F, H, W, 3). actions: (F,), actions[f] led to frame f; None when unknown. The first becomes -1."""
+        self.add_frames(frames, actions)
+        self.end_episode()
+
+    def add_frames(self, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Continue the open episode, for videos that are too long to hold in memory. Arrays as in `add_episode`."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.frame_size, 3):
-            raise ValueError(f"frames are {frames.dtype} {frames.shape}, not uint8 (F, {self.frame_size[0]}, {self.frame_size[1]}, 3)")
+            raise ValueError(
+                f"frames are {frames.dtype} {frames.shape}, not uint8 (F, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
+            )
         if actions is not None and len(actions) != len(frames):
             raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
-        if len(frames) == 0:
-            return
-        stored = np.full(len(frames), UNKNOWN_ACTION, dtype=np.int16) if actions is None else np.array(actions, dtype=np.int16)
-        stored[0] = UNKNOWN_ACTION
-        self._file.write(np.ascontiguousarray(frames).tobytes())
-        self._actions.append(stored)
-        self._episodes.append((self.num_frames, self.num_frames + len(frames)))
-        self.num_frames += len(frames)
+        if len(frames):
+            self._file.write(np.ascontiguousarray(frames).tobytes())
+            known = np.full(len(frames), UNKNOWN_ACTION) if actions is None else np.asarray(actions)
+            self._actions.append(known.astype(np.int16))
+            self.num_frames += len(frames)
+
+    def end_episode(self) -> None:
+        """Close the open episode; nothing happens when it has no frames."""
+        start = self._episodes[-1][1] if self._episodes else 0
+        if self.num_frames > start:
+            self._episodes.append((start, self.num_frames))
+
+    def drop_frames_from(self, start: int) -> None:
+        """Take back every frame from number `start` on, for a video that turns out to be damaged; `start` ended an episode."""
+        self._file.seek(self._header_bytes + start * self._frame_bytes)
+        self._file.truncate()
+        while self.num_frames > start:
+            self.num_frames -= len(self._actions.pop())
+        self._episodes = [episode for episode in self._episodes if episode[1] <= start]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -204,15 +222,19 @@ class ClipStoreWriter:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.num_frames, *self.frame_size, 3)}
         self._file.seek(0)
         np.lib.format.write_array_header_1_0(self._file, header)
+        self._header_bytes, self._frame_bytes = self._file.tell(), self.frame_size[0] * self.frame_size[1] * 3
 
     def _finish(self) -> None:
+        self.end_episode()
         if not self._episodes:
             raise InputError(f"there are no frames to write to {self.path}")
         self._write_header()
         _flush_to_disk(self._file)
         info = {"format_version": FORMAT_VERSION, **self.info, "num_frames": self.num_frames, "num_episodes": len(self._episodes)}
+        actions = np.concatenate(self._actions)
+        actions[[start for start, _ in self._episodes]] = UNKNOWN_ACTION  # nothing led to a first frame
         with (self._temporary / "actions.npy").open("wb") as file:
-            np.save(file, np.concatenate(self._actions))
+            np.save(file, actions)
             _flush_to_disk(file)
         with (self._temporary / "episodes.npy").open("wb") as file:
             np.save(file, np.array(self._episodes, dtype=np.int64))

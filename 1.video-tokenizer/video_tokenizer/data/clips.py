@@ -1,6 +1,7 @@
 """From a clip store to batches: clips that never cross an episode, a split by episode, and a shuffle that can resume."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,18 +133,20 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """A loader of `num_steps - start_step` shuffled batches, each a dict as in `Clips.__getitems__`; pinned when CUDA is there."""
+    """A loader of `num_steps - start_step` shuffled batches, dicts as in `Clips.__getitems__`; pinned when CUDA is there."""
     return DataLoader(
         clips,
         batch_sampler=ShuffledBatches(len(clips), batch_size, num_steps, seed, start_step, rank, world_size),
         collate_fn=_already_a_batch,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),  # its own, so that the loader takes nothing from the model's random numbers
+        generator=torch.Generator().manual_seed(
+            seed
+        ),  # its own, so that the loader takes nothing from the model's random numbers
     )
 
 
-def _already_a_batch(batch: dict) -> dict:
+def _already_a_batch(batch: Any) -> Any:
     return batch
 
 

@@ -1,8 +1,8 @@
 """What we know about single Atari games: their lag, where memory keeps the ball and the player, and how both look.
 
 The memory addresses serve evaluation and the scripted player only, never training. The detectors read the same positions from
-pixels, so that they also work on dreamed frames, which have no memory. All positions are in pixels of the recorded frame, whatever
-its size: 0.0 is the centre of the first pixel.
+pixels, so that they also work on dreamed frames, which have no memory. All positions are in pixels of the recorded frame,
+whatever its size: 0.0 is the centre of the first pixel.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,9 @@ class GameFacts:
 GAMES = {
     "ALE/Breakout-v5": GameFacts(
         picture_delay=2,
-        player=Sprite((200, 72, 72), (0, 0, 0), ((189, 193, 8, 152),), (72, None), (-39.5, 190.5), lengths=(16.0, 20.0, 8.0, 12.0)),
+        player=Sprite(
+            (200, 72, 72), (0, 0, 0), ((189, 193, 8, 152),), (72, None), (-39.5, 190.5), lengths=(16.0, 20.0, 8.0, 12.0)
+        ),
         ball=Sprite((200, 72, 72), (0, 0, 0), ((93, 189, 8, 152), (32, 57, 8, 152)), (99, 101), (-48.5, 10.5)),
         player_step=7.2,
         player_glide=2.0,
@@ -185,7 +187,7 @@ def _facts_with(env_id: str, part: str) -> GameFacts:
     return facts
 
 
-def _to_recorded(position: np.ndarray, recorded: int, screen: int) -> np.ndarray:
+def _to_recorded(position, recorded: int, screen: int):
     """From screen pixels to recorded pixels, both counted from the centre of the first one."""
     return (position + 0.5) * recorded / screen - 0.5
 

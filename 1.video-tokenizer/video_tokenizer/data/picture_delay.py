@@ -87,7 +87,7 @@ def describe_movements(frames: np.ndarray) -> np.ndarray:
 
 
 def _moved_brightness(profile: np.ndarray) -> np.ndarray:
-    """profile: change of brightness (T-1, positions). Brightness that was gained and lost, times the way between the centroids."""
+    """profile: change of brightness (T-1, positions). What was gained and lost, times the way between the two centroids."""
     positions = np.arange(profile.shape[1], dtype=np.float32)
     gains, losses = np.maximum(profile, 0.0), np.maximum(-profile, 0.0)
     gained, lost = gains.sum(axis=1), losses.sum(axis=1)
@@ -105,7 +105,9 @@ def information_share(features: np.ndarray, actions: np.ndarray, num_actions: in
     half = len(actions) // 2
     targets = np.eye(num_actions)[actions]
     train = binned[:half]
-    weights = np.linalg.solve(train.T @ train + 10.0 * np.eye(train.shape[1]), train.T @ (targets[:half] - targets[:half].mean(0)))
+    weights = np.linalg.solve(
+        train.T @ train + 10.0 * np.eye(train.shape[1]), train.T @ (targets[:half] - targets[:half].mean(0))
+    )
     named = (binned[half:] @ weights).argmax(axis=1)
     true = actions[half:]
     chance = mutual_information(named, np.random.default_rng(0).permutation(true), num_actions)

@@ -27,13 +27,15 @@ def random_policy(game: Game, rng: np.random.Generator) -> int:
 def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> Policy:
     """A player that follows the ball, which it reads from the Atari's memory.
 
-    noise: share of steps with a random action instead. aim_error: standard deviation, in recorded pixels at 64x64, of the place on
-    the paddle that should meet the ball; a new aim every 16 steps or so makes the ball leave at different angles.
+    noise: share of steps with a random action instead. aim_error: standard deviation, in recorded pixels at 64x64, of the place
+    on the paddle that should meet the ball; a new aim every 16 steps or so makes the ball leave at different angles.
     Raises InputError for a game without a known ball.
     """
     facts = game_facts(game.env_id)
     if facts is None or facts.ball is None:
-        raise InputError(f"there is no scripted player for {game.env_id}, only for {', '.join(SCRIPTED_GAMES)}; use --policy random")
+        raise InputError(
+            f"there is no scripted player for {game.env_id}, only for {', '.join(SCRIPTED_GAMES)}; use --policy random"
+        )
     axis = 0 if facts.player_axis == "x" else 1
     smaller, larger = (game.action_names.index(key) for key in facts.player_keys)
     noop = game.action_names.index("NOOP")

@@ -1,6 +1,10 @@
 """From a script's data flags to the clips it trains and validates on; the same four lines in every chapter."""
 
+import atexit
+import shutil
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from video_tokenizer.command_line import InputError
@@ -11,6 +15,7 @@ from video_tokenizer.data.sources import dummy_clip_store, open_clips_source
 
 Config = TypeVar("Config", bound=Any)
 DEFAULT_VIDEO_SIZE = 128
+DUMMY_SIZE = 64
 
 
 class TrainingData(NamedTuple):
@@ -24,19 +29,26 @@ class TrainingData(NamedTuple):
 def open_store(config: Any) -> ClipStore:
     """The clip store that `--use-dummy-data` or `--data-path` stands for; videos and images are decoded into one first."""
     if config.use_dummy_data:
-        return dummy_clip_store(frame_size=config.frame_size or 64, seed=config.seed)
+        folder = Path(tempfile.mkdtemp(prefix="moving-square-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return dummy_clip_store(folder / "clip_store", frame_size=(config.frame_size or DUMMY_SIZE,) * 2)
     if config.data_path is None:
         raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
-    return open_clips_source(config.data_path, config.data_type, config.frame_size)
+    frame_size = (config.frame_size or DEFAULT_VIDEO_SIZE,) * 2  # a clip store keeps its own
+    return open_clips_source(config.data_path, config.data_type, frame_size, config.frame_stride, config.filter_dull)
 
 
 def with_frame_size_of(store: ClipStore, config: Config) -> Config:
     """The config with frame_size filled in from the store. Raises InputError where the two differ."""
     height, width = store.frame_size
     if height != width:
-        raise InputError(f"{store.path} holds frames of {height}x{width}; the models need square frames, so record or decode it again")
+        raise InputError(
+            f"{store.path} holds frames of {height}x{width}; the models need square frames, so record or decode it again"
+        )
     if config.frame_size not in (None, height):
-        raise InputError(f"frame_size {config.frame_size} differs from the {height} of {store.path}; leave --frame-size out or record again")
+        raise InputError(
+            f"frame_size {config.frame_size} differs from the {height} of {store.path}; leave --frame-size out or record again"
+        )
     return replace(config, frame_size=height)
 
 

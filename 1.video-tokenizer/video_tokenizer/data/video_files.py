@@ -1,20 +1,110 @@
 """Reading and writing video files with OpenCV: decoded once, frame by frame, in RGB."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we name a bad file ourselves, in one sentence
 
 import cv2
 import numpy as np
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.data.resize import resize_by_area
+
+VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif")
+SMALLEST_SHARE = 0.9  # a video that yields fewer of its announced frames was cut short; some containers only estimate the number
+
+
+class BadVideo(ValueError):
+    """A file that cannot be used as a video. The message says why, without the file's name."""
+
+
+def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chunk_frames: int = 512) -> Iterator[np.ndarray]:
+    """Decode a video in chunks of up to `chunk_frames` frames, uint8 (T, H, W, 3) RGB, shrunk to frame_size = (height, width).
+
+    Every `frame_step`-th frame is kept. Rotation noted in the file is applied. Raises BadVideo, possibly after some chunks, for a
+    file that is no video, cannot be decoded, ends early, or is smaller than `frame_size`.
+    """
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise BadVideo("cannot be opened as a video")
+        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        decoded, chunk = 0, []
+        while True:
+            found, frame = capture.read()  # uint8 (H, W, 3) in BGR, upright
+            if not found:
+                break
+            if decoded % frame_step == 0:
+                chunk.append(_shrink(frame, frame_size))
+            decoded += 1
+            if len(chunk) == chunk_frames:
+                yield np.stack(chunk)
+                chunk = []
+        if decoded == 0:
+            raise BadVideo("has no frame that can be decoded (a codec that OpenCV lacks?)")
+        if decoded < SMALLEST_SHARE * announced:
+            raise BadVideo(f"ends after {decoded} of {announced} frames")
+        if chunk:
+            yield np.stack(chunk)
+    finally:
+        capture.release()
+
+
+def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
+    """The first `num_frames` frames, or all if there are fewer, in the video's own size: uint8 (T, H, W, 3) RGB.
+
+    Raises InputError for a file that is no video or cannot be decoded.
+    """
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while len(frames) < num_frames:
+        found, frame = capture.read()
+        if not found:
+            break
+        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    capture.release()
+    if not frames:
+        raise InputError(f"{path} cannot be decoded as a video; give another file")
+    return np.stack(frames)
+
+
+def read_image(path: Path, frame_size: tuple[int, int]) -> np.ndarray:
+    """Read one image as uint8 (H, W, 3) RGB at frame_size. Raises BadVideo for a damaged file or one smaller than that."""
+    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if frame is None:
+        raise BadVideo("cannot be read as an image")
+    return _shrink(frame, frame_size)
+
+
+def video_frame_rate(path: Path) -> float:
+    """Frames per second as the file says, 25 where it says nothing."""
+    capture = cv2.VideoCapture(str(path))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return float(rate) if 0.0 < rate < 1000.0 else 25.0
 
 
 def write_video(path: Path, frames: np.ndarray, frames_per_second: float) -> None:
     """Write uint8 (T, H, W, 3) RGB as an .mp4 file; its folder is made. Raises InputError when it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"video folder {path.parent} cannot be made ({error}); choose another") from error
     height, width = frames.shape[1:3]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, (width, height))
     if not writer.isOpened():
-        raise InputError(f"video {path} cannot be written; check the folder and that OpenCV can encode mp4")
+        raise InputError(f"video {path} cannot be written; check that the folder is writable and that OpenCV can encode mp4")
     for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
+
+
+def _shrink(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """BGR at any size -> RGB at frame_size. Raises BadVideo when that would enlarge it."""
+    if frame.shape[0] < frame_size[0] or frame.shape[1] < frame_size[1]:
+        raise BadVideo(
+            f"has frames of {frame.shape[1]}x{frame.shape[0]} pixels, smaller than the {frame_size[1]}x{frame_size[0]} asked for"
+        )
+    return cv2.cvtColor(resize_by_area(frame, frame_size), cv2.COLOR_BGR2RGB)

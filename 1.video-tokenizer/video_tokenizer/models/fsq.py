@@ -48,10 +48,12 @@ class FiniteScalarQuantizer(nn.Module):
         self.register_buffer("offset", offset, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("levels_tensor", level.long(), persistent=False)
-        self.register_buffer("basis", torch.tensor([math.prod(self.levels[:i]) for i in range(len(self.levels))]), persistent=False)
+        self.register_buffer(
+            "basis", torch.tensor([math.prod(self.levels[:i]) for i in range(len(self.levels))]), persistent=False
+        )
 
     def forward(self, latents: Tensor) -> Quantized:
-        """latents: (..., D) any float dtype, unbounded. Gradients pass the rounding as if it were not there (straight-through)."""
+        """latents: (..., D), any float dtype, unbounded. Gradients pass the rounding as if it were not there."""
         with torch.autocast(latents.device.type, enabled=False):  # bfloat16 has 8 bits of precision: too few to count to 1000
             latents = latents.float()
             bounded = torch.tanh(latents + self.shift) * self.half_width - self.offset

@@ -66,7 +66,10 @@ class MultiHeadAttention(nn.Module):
         self.output = nn.Linear(embed_dim, embed_dim, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (batch, S, E). memory: keys and values (batch, heads, M, d) put before x's own. Returns x's update and x's own keys, values."""
+        """x: (batch, S, E). memory: keys and values (batch, heads, M, d) put before x's own.
+
+        Returns x's update (batch, S, E), and x's own keys and values.
+        """
         queries, keys, values = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
         own = (keys, values)
         if memory is not None:
@@ -91,7 +94,7 @@ class SwiGLU(nn.Module):
 
 
 class SpaceTimeBlock(nn.Module):
-    """Spatial attention inside each frame, causal attention over time at each position, one feed-forward (Genie, arXiv:2402.15391)."""
+    """Attention inside each frame, causal attention over time at each position, one feed-forward (Genie, arXiv:2402.15391)."""
 
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
@@ -103,8 +106,11 @@ class SpaceTimeBlock(nn.Module):
         self.feed_forward = SwiGLU(embed_dim)
 
     def forward(self, x: Tensor, time_mask: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (B, T, N, E). time_mask: (T, M + T). memory: keys and values of M frames to look back at. Returns x, its keys and values."""
-        batch_size, num_frames, num_patches, _ = x.shape
+        """x: (B, T, N, E). time_mask: (T, M + T). memory: keys and values of M frames to look back at.
+
+        Returns x (B, T, N, E), and its own keys and values.
+        """
+        batch_size, _, num_patches, _ = x.shape
         frames = rearrange(x, "b t n e -> (b t) n e")  # each frame is a sequence of N patches
         update, _ = self.space_attention(self.space_norm(frames))
         x = x + rearrange(update, "(b t) n e -> b t n e", b=batch_size)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_tokenizer.config import TokenizerConfig
@@ -29,7 +30,7 @@ class TokenizerOutput:
     indices: Tensor
     """(B, T, N) int64"""
     losses: dict[str, Tensor]
-    """terms the quantizer adds to the reconstruction loss; empty for FSQ"""
+    """terms to add to the reconstruction loss, each already weighted"""
 
 
 class VideoTokenizer(nn.Module):
@@ -60,7 +61,8 @@ class VideoTokenizer(nn.Module):
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D)."""
-        return self._encode(video, start=0)
+        codes, indices = self.quantizer(self._latents(video, start=0))
+        return Encoded(indices, codes)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
@@ -73,11 +75,22 @@ class VideoTokenizer(nn.Module):
     def forward(self, video: Tensor) -> TokenizerOutput:
         """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random time of the periodic clock."""
         start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
-        encoded = self._encode(video, start)
-        reconstruction = self._decode(encoded.codes, start).float()
-        if not self.training:
-            reconstruction = reconstruction.clamp(0, 1)
-        return TokenizerOutput(reconstruction, encoded.indices, losses={})
+        latents = self._latents(video, start)  # (B, T, N, D)
+        codes, indices = self.quantizer(latents)
+        reconstruction = self._decode(codes, start).float()
+        losses = {}
+        if self.config.stability_weight and video.shape[1] > 1:
+            losses["stability"] = self.config.stability_weight * self._restlessness(latents, video)
+        return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, losses)
+
+    def _restlessness(self, latents: Tensor, video: Tensor) -> Tensor:
+        """Mean squared step of the latents, after tanh, of patches whose pixels stay as they are: a patch at rest should keep
+        its token, or the dynamics model must guess which of several names the same wall has now."""
+        change = (video[:, 1:] - video[:, :-1]).abs().amax(dim=2)  # (B, T-1, H, W)
+        at_rest = F.max_pool2d(change, self.config.patch_size).flatten(2) < 0.01  # (B, T-1, N)
+        bounded = latents.float().tanh()
+        steps = (bounded[:, 1:] - bounded[:, :-1]).square().mean(dim=-1)  # (B, T-1, N)
+        return (steps * at_rest).sum() / at_rest.sum().clamp(min=1)
 
     def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
@@ -87,7 +100,7 @@ class VideoTokenizer(nn.Module):
         return Encoded(indices, codes), cache
 
     def encode_frame(self, frame: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
-        """The next frame of a stream. frame: (B, C, H, W) in [0, 1]. Returns its indices (B, N), codes (B, N, D), and the cache."""
+        """The next frame of a stream. frame: (B, C, H, W) in [0, 1]. Returns indices (B, N), codes (B, N, D) and the cache."""
         encoded, cache = self.encode_next(frame[:, None], cache)
         return Encoded(encoded.indices[:, 0], encoded.codes[:, 0]), cache
 
@@ -97,10 +110,9 @@ class VideoTokenizer(nn.Module):
         x, cache = self.decoder.step(self.positions(x, cache.position if cache else 0), cache)
         return self.patch_unembedding(x)[:, 0].float().add(0.5).clamp(0, 1), cache
 
-    def _encode(self, video: Tensor, start: Tensor | int) -> Encoded:
+    def _latents(self, video: Tensor, start: Tensor | int) -> Tensor:
         x = self.positions(self.patch_embedding(_centered(video)), start)  # (B, T, N, E)
-        codes, indices = self.quantizer(self.to_latents(self.encoder(x)))  # (B, T, N, D), (B, T, N)
-        return Encoded(indices, codes)
+        return self.to_latents(self.encoder(x))  # (B, T, N, D)
 
     def _decode(self, codes: Tensor, start: Tensor | int) -> Tensor:
         x = self.positions(self.from_codes(codes), start)  # (B, T, N, E)

@@ -22,7 +22,7 @@ CHAPTERS = {
 }
 
 
-def write_atomically(path: Path | str, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary neighbour of `path`, flush it to disk, then rename it over `path`.
 
     A reader sees the old file or the whole new one, never a part, whatever kills the process in between.

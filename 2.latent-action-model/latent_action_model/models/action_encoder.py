@@ -15,9 +15,18 @@ class ActionEncoder(nn.Module):
     its place in one long vector, from which a linear map can read "the paddle's row, moved to the right".
     """
 
-    def __init__(self, width: int, embed_dim: int, num_blocks: int, num_heads: int, window: int, frame_size: tuple[int, int], latent_dim: int):
+    def __init__(
+        self,
+        width: int,
+        embed_dim: int,
+        num_blocks: int,
+        num_heads: int,
+        window: int,
+        frame_size: tuple[int, int],
+        latent_dim: int,
+    ):
         super().__init__()
-        self.features = FrameFeatures(width, True)
+        self.features = FrameFeatures(width)
         self.residual = ResidualBlock(width)
         rows, columns = frame_size[0] // (2 * CELL), frame_size[1] // (2 * CELL)
         self.transformer = None
@@ -29,9 +38,7 @@ class ActionEncoder(nn.Module):
             self.to_channels = nn.Linear(embed_dim, channels)
         else:
             self.to_channels = nn.Conv2d(width, channels, kernel_size=3, stride=2, padding=1)
-        self.to_latent = nn.Sequential(
-            nn.GELU(), nn.Linear(rows * columns * channels, 64), nn.GELU(), nn.Linear(64, latent_dim)
-        )
+        self.to_latent = nn.Sequential(nn.GELU(), nn.Linear(rows * columns * channels, 64), nn.GELU(), nn.Linear(64, latent_dim))
 
     def forward(self, video: Tensor) -> Tensor:
         """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, T - 1, latent_dim)."""

@@ -15,23 +15,19 @@ class FrameFeatures(nn.Module):
     sees at once. A linear patch projection takes many times longer to find it.
     """
 
-    def __init__(self, width: int, enc=False):
+    def __init__(self, width: int):
         super().__init__()
-        self.enc=enc
         self.unshuffle = nn.PixelUnshuffle(CELL)  # (3, H, W) -> (48, H / 4, W / 4), no pixel is lost
         self.input = nn.Conv2d(2 * 3 * CELL**2, width, kernel_size=3, padding=1)
 
     def forward(self, frames: Tensor, neighbours: Tensor) -> Tensor:
         """frames, neighbours: (M, 3, H, W) in [0, 1]. Returns (M, width, H / 4, W / 4)."""
         change = frames - neighbours
-        still = frames - 0.5
-        import os
-        if self.enc and 'diff' in os.environ.get('LAM',''): still = still*0
-        return self.input(torch.cat([self.unshuffle(still), self.unshuffle(change)], dim=1))
+        return self.input(torch.cat([self.unshuffle(frames - 0.5), self.unshuffle(change)], dim=1))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a skip. A code, where given, scales and shifts the channels in between (FiLM, arXiv:1709.07871)."""
+    """Two 3x3 convolutions and a skip. A code, where given, scales and shifts the channels between (FiLM, arXiv:1709.07871)."""
 
     def __init__(self, width: int, code_dim: int = 0):
         super().__init__()

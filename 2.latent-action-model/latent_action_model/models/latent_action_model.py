@@ -57,7 +57,7 @@ class LatentActionModel(nn.Module):
         self.decoder = NextFrameDecoder(*sizes, config.decoder_blocks, *time, latent_dim)
 
     def encode(self, video: Tensor) -> ActionEncoding:
-        """video: (B, T, C, H, W) in [0, 1], T >= 2. Returns one action per transition: indices (B, T - 1), codes (B, T - 1, A)."""
+        """video: (B, T, C, H, W) in [0, 1], T >= 2. Returns one action per transition: indices (B, T - 1) and codes."""
         quantized = self.quantizer(self.encoder(video))
         return ActionEncoding(quantized.indices, quantized.codes)
 
@@ -85,4 +85,6 @@ class LatentActionModel(nn.Module):
             prediction = past + change
             # the mean over all pixels is tiny where little moves; this scale only makes it comparable to the quantizer's terms
             reconstruction = self.config.reconstruction_weight * F.mse_loss(prediction, future)
-        return LatentActionOutput(prediction.clamp(0, 1), quantized.indices, {"reconstruction": reconstruction} | quantized.losses)
+        return LatentActionOutput(
+            prediction.clamp(0, 1), quantized.indices, {"reconstruction": reconstruction} | quantized.losses
+        )

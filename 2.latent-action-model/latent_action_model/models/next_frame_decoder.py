@@ -13,7 +13,9 @@ class NextFrameDecoder(nn.Module):
     """Predicts the change from frame t to t + 1. The code of step t enters after the look back in time, so that it acts on
     its own step only: exchange the codes of two steps with equal pasts, and the predictions are exchanged."""
 
-    def __init__(self, width: int, embed_dim: int, num_blocks: int, num_heads: int, window: int, frame_size: tuple[int, int], code_dim: int):
+    def __init__(
+        self, width: int, embed_dim: int, num_blocks: int, num_heads: int, window: int, frame_size: tuple[int, int], code_dim: int
+    ):
         super().__init__()
         self.features = FrameFeatures(width)
         self.num_blocks = num_blocks

@@ -27,8 +27,8 @@ class VectorQuantizer(nn.Module):
     Asked for codes from the first step, encoder and decoder settle on one: the decoder learns to live without the action before
     the encoder has found it. Three things prevent that:
     1. Latents are brought to mean 0 and variance 1 over the batch, so that they cannot shrink to a point.
-    2. For the first `noisy_steps` training steps nothing is rounded; noise of variance 1 is added instead. Such a channel carries at
-       most 0.5 log2(1 + 1) = half a bit per dimension, so only what helps most gets through, and gradients are exact.
+    2. For the first `noisy_steps` training steps nothing is rounded; noise of variance 1 is added instead. Such a channel
+       carries at most 0.5 log2(1 + 1) = half a bit per dimension, so only what helps most gets through, and gradients are exact.
        Then k-means puts the codes where the latents are.
     3. A code that later receives less than a twentieth of its fair share is moved onto a random latent of the batch.
     """
@@ -37,7 +37,9 @@ class VectorQuantizer(nn.Module):
     steps_seen: Tensor
     recent: Tensor
 
-    def __init__(self, num_codes: int, code_dim: int, commitment_weight: float = 0.25, noisy_steps: int = 200, restart_after: int = 50):
+    def __init__(
+        self, num_codes: int, code_dim: int, commitment_weight: float = 0.25, noisy_steps: int = 200, restart_after: int = 50
+    ):
         super().__init__()
         self.num_codes = num_codes
         self.commitment_weight = commitment_weight
@@ -46,7 +48,9 @@ class VectorQuantizer(nn.Module):
         self.whiten = nn.BatchNorm1d(code_dim, affine=False)
         self.codebook = nn.Embedding(num_codes, code_dim)
         nn.init.normal_(self.codebook.weight)
-        self.register_buffer("usage", torch.full((num_codes,), 1.0 / num_codes))  # share of the latents per code, over recent steps
+        self.register_buffer(
+            "usage", torch.full((num_codes,), 1.0 / num_codes)
+        )  # share of the latents per code, over recent steps
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("recent", torch.zeros(1024, code_dim))  # the newest latents, for k-means
 
@@ -81,7 +85,7 @@ class VectorQuantizer(nn.Module):
         self.recent.copy_(torch.cat([self.recent[len(latents) :], latents]))
         if self.steps_seen == self.noisy_steps:
             seen = self.recent[self.recent.abs().sum(dim=1) > 0].cpu().numpy()  # short phases do not fill it
-            centres, _ = kmeans2(seen, self.num_codes, minit="++", seed=int(torch.randint(2**31, (1,))), missing="warn")
+            centres, _ = kmeans2(seen, self.num_codes, minit="++", rng=int(torch.randint(2**31, (1,))))
             self.codebook.weight.copy_(torch.from_numpy(centres))
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
-from video_tokenizer.models.st_transformer import KeysValues, SpaceTimeTransformer, TemporalCache, causal_mask
+from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache, causal_mask
 
 
 @dataclass
@@ -68,8 +68,10 @@ class DynamicsModel(nn.Module):
     # --- training ---
 
     def forward(self, tokens: Tensor, actions: Tensor) -> DynamicsOutput:
-        """One training pass with random masks. tokens: (B, T, N) int64, T >= 2. actions: (B, T) int64, actions[:, t] led from frame
-        t - 1 to t, -1 where unknown."""
+        """One training pass with random masks. tokens: (B, T, N) int64, T >= 2.
+
+        actions: (B, T) int64; actions[:, t] led from frame t - 1 to t, -1 where unknown.
+        """
         config = self.config
         batch_size, num_frames, num_tokens = tokens.shape
         target = tokens[:, 1:]
@@ -145,7 +147,7 @@ class DynamicsModel(nn.Module):
         All tokens start hidden. Each of `num_steps` passes predicts every hidden token, samples, and keeps some: the most
         confident ones (order "confidence") or random ones (order "random"), as many as the cosine schedule says.
         """
-        batch_size, num_tokens = state.tokens.shape
+        num_tokens = state.tokens.shape[1]
         num_steps = min(num_steps, num_tokens)
         tokens = torch.full_like(state.tokens, self.mask_token)
         for step in range(1, num_steps + 1):

@@ -25,14 +25,16 @@ def corrupt(tokens: Tensor, largest_share: float, codebook_size: int) -> Tensor:
 def tokens_left_masked(step: int, num_steps: int, num_tokens: int) -> int:
     """How many tokens are still masked after sampling step 1 .. num_steps: the cosine schedule of MaskGIT (arXiv:2202.04200).
 
-    64 tokens in 4 steps: 60, 46, 25, 0. Few tokens are fixed while little is known, many at the end. Each step fixes at least one.
+    64 tokens in 4 steps: 60, 46, 25, 0. Few are fixed while little is known, many at the end. Each step fixes at least one.
     """
     if step >= num_steps:
         return 0
     return min(math.ceil(num_tokens * math.cos(math.pi / 2 * step / num_steps)), num_tokens - step)
 
 
-def sample_tokens(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def sample_tokens(
+    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
     """One token per position, and the logarithm of its probability.
 
     logits: (B, N, K). temperature divides the logits; 0 takes the most likely token. top_k: only the k most likely may be drawn.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from latent_action_model.models.latent_action_model import LatentActionModel
-from dynamics_model.metrics import TokenScores, shuffle_actions, shuffle_ratio
+from dynamics_model.metrics import DynamicsMetrics
 from dynamics_model.token_cache import TokenClips, encode_tokens
 from latent_action_model.action_probe import supervised_information
 from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
@@ -82,28 +82,21 @@ def latent_action_scores(
 
 @torch.no_grad()
 def dynamics_scores(world: WorldModel, games: RealGames, max_clips: int, seed: int = 0) -> dict[str, Any]:
-    """shuffle_ratio, and loss_changed under the right actions and under those of other clips, in nats per changed token."""
+    """loss_changed in nats and accuracy_changed on tokens that changed, loss_changed_shuffled and shuffle_ratio."""
     store, latent = games.store, world.latent_action_model
     tokens = encode_tokens(store, world.tokenizer, world.device)  # (F, N), every episode as one stream, as in training
     actions = store.actions
     if latent is not None:
         actions = encode_episodes(latent, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
     clips = TokenClips(evaluation_clips(games, world.context_frames), tokens, actions)
-    right, shuffled = TokenScores(), TokenScores()
+    metrics = DynamicsMetrics()
     generator = torch.Generator().manual_seed(seed)
     for indices in even_batches(len(clips), BATCH_SIZE, -(-max_clips // BATCH_SIZE)):
-        if len(indices) < 2:
-            continue  # nobody to swap actions with
         batch = {name: values.to(world.device) for name, values in clips.__getitems__(indices).items()}
-        for scores, given in ((right, batch["actions"]), (shuffled, shuffle_actions(batch["actions"], generator))):
-            with autocast(world.device, "auto"):
-                loss = world.dynamics.loss_per_token(batch["tokens"], given)
-            scores.update(loss[:, 1:].float(), None, batch["tokens"][:, 1:], batch["tokens"][:, :-1])
-    return {
-        "shuffle_ratio": shuffle_ratio(right, shuffled) if world.num_actions else None,
-        "loss_changed": right.result()["loss_changed"],
-        "loss_changed_shuffled": shuffled.result()["loss_changed"] if world.num_actions else None,
-    }
+        with autocast(world.device, "auto"):
+            metrics.update(world.dynamics, batch["tokens"], batch["actions"], generator)
+    names = ("loss_changed", "accuracy_changed", "loss_changed_shuffled", "shuffle_ratio")
+    return {name: metrics.result()[name] for name in names}
 
 
 def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:

@@ -1,0 +1,100 @@
+"""Video in HDF5 files: one array of frames, alone or with the actions that were taken.
+
+Read from the first of these keys that exists:
+
+    frames, video, videos, observations, images   (N, H, W, 3) one long video, or (E, T, H, W, 3) one row per episode
+    actions                                       (N,) or (E, T), optional: actions[t] led from frame t-1 to frame t
+    episodes                                      (E, 2), optional: start and stop of each episode of one long video
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.clip_store import ClipStoreWriter
+from video_tokenizer.data.resize import resize_by_area
+
+HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
+FRAME_KEYS = ("frames", "video", "videos", "observations", "images")
+CHUNK_FRAMES = 1024
+
+
+def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> None:
+    """Write the episodes of one HDF5 file. Raises InputError for a damaged file, a missing key or arrays of the wrong kind."""
+    try:
+        with h5py.File(path, "r") as file:
+            key = next((name for name in FRAME_KEYS if isinstance(file.get(name), h5py.Dataset)), None)
+            if key is None:
+                raise InputError(
+                    f"{path} has no key {', '.join(FRAME_KEYS[:-1])} or {FRAME_KEYS[-1]}, only {', '.join(file) or 'none'}"
+                )
+            frames = file[key]
+            assert isinstance(frames, h5py.Dataset)
+            _check_frames(path, key, frames, writer.frame_size)
+            actions = np.asarray(file["actions"]) if "actions" in file else None
+            _check_actions(path, frames, actions, writer)
+            for rows in tqdm(_episode_rows(path, file, frames), desc="decoding", unit="episode", disable=None):
+                _convert_episode(frames, actions, rows, writer, frame_step)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({error}); write it again or give another file") from error
+
+
+def _check_frames(path: Path, key: str, frames: h5py.Dataset, frame_size: tuple[int, int]) -> None:
+    if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise InputError(f"{path} key {key!r} has shape {frames.shape} instead of (N, H, W, 3) or (E, T, H, W, 3) in RGB")
+    if frames.dtype != np.uint8 and frames.dtype.kind != "f":
+        raise InputError(f"{path} key {key!r} holds {frames.dtype}; give uint8 from 0 to 255 or floats from 0 to 1")
+    if frames.shape[-3] < frame_size[0] or frames.shape[-2] < frame_size[1]:
+        size = f"{frames.shape[-2]}x{frames.shape[-3]} pixels"
+        raise InputError(
+            f"{path} has frames of {size}, smaller than the {frame_size[1]}x{frame_size[0]} asked for; give a smaller size"
+        )
+
+
+def _check_actions(path: Path, frames: h5py.Dataset, actions: np.ndarray | None, writer: ClipStoreWriter) -> None:
+    """Actions must be whole numbers, one per frame; they are named ACTION0, ACTION1, ... in the store."""
+    if actions is None:
+        return
+    if actions.shape != frames.shape[:-3] or actions.dtype.kind not in "iu" or actions.min() < -1 or actions.max() > 32767:
+        raise InputError(
+            f"{path} key 'actions' has {actions.dtype} of shape {actions.shape}, but the frames need whole numbers from -1 up of "
+            f"shape {frames.shape[:-3]}"
+        )
+    known = len(writer.info.get("action_names", []))
+    writer.info["action_names"] = [f"ACTION{action}" for action in range(max(known, int(actions.max()) + 1))]
+
+
+def _episode_rows(path: Path, file: h5py.File, frames: h5py.Dataset) -> list[tuple]:
+    """Where each episode lies: (row,) of a 5-axis array, or (start, stop) of a 4-axis one."""
+    if frames.ndim == 5:
+        return [(row,) for row in range(len(frames))]
+    if "episodes" not in file:
+        return [(0, len(frames))]
+    episodes = np.asarray(file["episodes"])
+    if (
+        episodes.ndim != 2
+        or episodes.shape[1] != 2
+        or episodes.dtype.kind not in "iu"
+        or episodes.min() < 0
+        or episodes.max() > len(frames)
+    ):
+        raise InputError(f"{path} key 'episodes' is not a list of (start, stop) within its {len(frames)} frames")
+    return [(int(start), int(stop)) for start, stop in episodes]
+
+
+def _convert_episode(
+    frames: h5py.Dataset, actions: np.ndarray | None, rows: tuple, writer: ClipStoreWriter, frame_step: int
+) -> None:
+    start, stop = (0, frames.shape[1]) if len(rows) == 1 else rows
+    for first in range(start, stop, CHUNK_FRAMES * frame_step):
+        last = min(first + CHUNK_FRAMES * frame_step, stop)
+        part = (rows[0], slice(first, last, frame_step)) if len(rows) == 1 else slice(first, last, frame_step)
+        chunk = frames[part]
+        pixels = chunk if chunk.dtype == np.uint8 else (np.clip(chunk, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+        resized = np.stack([resize_by_area(frame, writer.frame_size) for frame in pixels])
+        # a step over several frames joins several actions, which no single number can name
+        writer.add_frames(resized, actions[part] if actions is not None and frame_step == 1 else None)
+    writer.end_episode()

@@ -1,0 +1,185 @@
+"""Claims about the dynamics model: causal, cached, steered by its actions, masked as the schedule says."""
+
+import itertools
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from dynamics_model import load_dynamics
+from dynamics_model.config import DynamicsConfig
+from dynamics_model.loading import build_dynamics
+from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
+from video_tokenizer.training.checkpoint import save_checkpoint
+
+TINY = DynamicsConfig(
+    embed_dim=32,
+    num_blocks=2,
+    num_heads=2,
+    num_frames=6,
+    context_frames=3,
+    codebook_size=20,
+    grid_size=(2, 3),
+    num_actions=4,
+    frame_size=16,
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_dynamics(TINY).eval()
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(20, (2, 9, 6), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def actions():
+    return torch.randint(4, (2, 9), generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def test_a_prediction_never_depends_on_a_later_token_or_action(model, tokens, actions):
+    later_tokens, later_actions = tokens.clone(), actions.clone()
+    later_tokens[:, 5:] = (later_tokens[:, 5:] + 7) % 20
+    later_actions[:, 6:] = (later_actions[:, 6:] + 1) % 4
+    before, after = model.loss_per_token(tokens, actions), model.loss_per_token(later_tokens, later_actions)
+    assert torch.equal(before[:, :5], after[:, :5])
+    logits = model.predict(tokens[:, :-1], torch.full_like(tokens[:, 1:], model.mask_token), actions)
+    changed = model.predict(later_tokens[:, :-1], torch.full_like(tokens[:, 1:], model.mask_token), later_actions)
+    assert torch.equal(logits[:, :5], changed[:, :5])  # frames 1 .. 5: frame 5 is predicted from frames 0 .. 4
+    assert not torch.allclose(logits[:, 5], changed[:, 5])
+
+
+@torch.no_grad()
+def test_the_action_that_led_to_a_frame_changes_that_frame_and_none_before(model, tokens, actions):
+    other = actions.clone()
+    other[:, 4] = (other[:, 4] + 1) % 4
+    difference = (model.loss_per_token(tokens, actions) - model.loss_per_token(tokens, other)).abs().amax(dim=(0, 2))
+    assert torch.equal(difference[:4], torch.zeros(4)) and (difference[4:] > 0).all()
+
+
+@torch.no_grad()
+def test_dreaming_with_the_cache_equals_predicting_without_it(model, tokens, actions):
+    hidden = torch.full_like(tokens[:, 1:], model.mask_token)
+    together = model.predict(tokens[:, :-1], hidden, actions)  # (B, 8, N, K)
+    state = model.start(tokens[:, :1], actions[:, :1])
+    for t in range(1, 9):
+        logits = model._present_logits(state.cache, hidden[:, 0], actions[:, t])
+        assert torch.allclose(logits, together[:, t - 1], atol=1e-4), t
+        state.cache = model._remember(tokens[:, t : t + 1], actions[:, t : t + 1], state.cache)
+
+
+@torch.no_grad()
+def test_greedy_dreams_are_the_arg_max_of_the_same_forward_pass(model, tokens, actions):
+    hidden = torch.full_like(tokens[:, 1:], model.mask_token)
+    expected = model.predict(tokens[:, :-1], hidden, actions).argmax(dim=-1)
+    state = model.start(tokens[:, :8], actions[:, :8])
+    assert torch.equal(model.generate_next(state, actions[:, 8], num_steps=1, temperature=0), expected[:, 7])
+
+
+def test_a_dream_remembers_the_same_amount_at_frame_100_as_at_frame_10(model, tokens, actions):
+    state = model.start(tokens, actions)
+    sizes = []
+    for frame in range(100):
+        model.generate_next(state, torch.tensor([0, 1]), num_steps=1)
+        if frame in (9, 99):
+            sizes.append(sum(part.numel() for pair in state.cache.blocks for part in pair))
+    assert sizes[0] == sizes[1] and state.cache.num_kept == TINY.context_frames - 1
+
+
+@pytest.mark.parametrize("order", ["confidence", "random"])
+def test_the_same_seed_dreams_the_same_and_every_token_is_filled(model, tokens, actions, order):
+    def dream(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        state = model.start(tokens, actions)
+        frames = [model.generate_next(state, torch.tensor([0, 1]), 3, order=order, generator=generator) for _ in range(4)]
+        return torch.stack(frames)
+
+    assert torch.equal(dream(0), dream(0)) and not torch.equal(dream(0), dream(1))
+    assert dream(0).max() < 20 and dream(0).min() >= 0
+
+
+def test_fixed_tokens_stay_fixed(model, tokens, actions, monkeypatch):
+    seen = []
+    inner = model._present_logits
+    monkeypatch.setattr(
+        model, "_present_logits", lambda cache, now, action: seen.append(now.clone()) or inner(cache, now, action)
+    )
+    final = model.generate_next(model.start(tokens, actions), torch.tensor([0, 1]), num_steps=4)
+    assert [int((now == model.mask_token).sum(dim=1)[0]) for now in seen] == [6, 5, 4, 3]
+    for now in seen:
+        fixed = now != model.mask_token
+        assert torch.equal(now[fixed], final[fixed])
+
+
+def test_cosine_schedule_of_the_docstring():
+    assert [tokens_left_masked(step, 4, 64) for step in (1, 2, 3, 4)] == [60, 46, 25, 0]
+    for num_steps in range(1, 65):
+        left = [64] + [tokens_left_masked(step, num_steps, 64) for step in range(1, num_steps + 1)]
+        assert left[-1] == 0 and all(a > b for a, b in itertools.pairwise(left))
+
+
+def test_mask_rate_is_drawn_per_clip_between_the_smallest_and_one():
+    torch.manual_seed(0)
+    rates = random_mask((400, 5, 64), 0.5).float().mean(dim=(1, 2))
+    assert 0.4 < rates.min() < 0.55 and rates.max() > 0.95 and rates.mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_corruption_replaces_at_most_the_given_share():
+    torch.manual_seed(0)
+    tokens = torch.zeros(200, 4, 64, dtype=torch.int64)
+    share = (corrupt(tokens, 0.2, 1000) != 0).float().mean(dim=(1, 2))
+    assert share.max() < 0.3 and share.mean() == pytest.approx(0.1, abs=0.02)
+    assert torch.equal(corrupt(tokens, 0.0, 1000), tokens)
+
+
+def test_temperature_acts_on_the_logits():
+    logits = torch.tensor([[[0.0, 1.0]]]).expand(1, 20_000, 2)
+    generator = torch.Generator().manual_seed(0)
+    for temperature in (0.5, 1.0, 2.0):
+        tokens, _ = sample_tokens(logits, temperature, None, generator)
+        assert tokens.float().mean() == pytest.approx(1 / (1 + math.exp(-1 / temperature)), abs=0.02)
+    assert sample_tokens(logits, 0.0, None, generator)[0].all()
+
+
+def test_top_k_forbids_the_rest():
+    logits = torch.randn(1, 1, 10).expand(1, 5_000, 10)
+    tokens, log_probability = sample_tokens(logits, 5.0, 3, torch.Generator().manual_seed(0))
+    assert set(tokens.unique().tolist()) == set(logits[0, 0].topk(3).indices.tolist())
+    assert torch.allclose(log_probability, logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
+
+
+def test_every_parameter_receives_a_gradient(tokens, actions):
+    torch.manual_seed(0)
+    model = build_dynamics(replace(TINY, clean_context_share=0.5)).train()
+    model(tokens.repeat(8, 1, 1), actions.repeat(8, 1)).losses["cross_entropy"].backward()
+    dead = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert dead == []
+
+
+def test_the_loss_counts_hidden_tokens_only_and_changed_ones_more(tokens, actions, monkeypatch):
+    model = build_dynamics(replace(TINY, clean_context_share=1.0, context_corruption=0.0, action_dropout=0.0)).eval()
+    torch.manual_seed(3)
+    output = model(tokens, actions)
+    losses = torch.nn.functional.cross_entropy(output.logits.flatten(0, 2), tokens[:, 1:].flatten(), reduction="none")
+    weight = output.masked * torch.where(tokens[:, 1:] != tokens[:, :-1], 6.0, 1.0)
+    expected = (losses.view_as(weight) * weight).sum() / weight.sum()
+    assert torch.allclose(output.losses["cross_entropy"], expected)
+
+
+def test_without_actions_nothing_steers(tokens, actions):
+    torch.manual_seed(0)
+    model = build_dynamics(replace(TINY, actions="none")).eval()
+    assert model.num_actions == 0
+    assert torch.equal(model.loss_per_token(tokens, actions), model.loss_per_token(tokens, (actions + 1) % 4))
+
+
+def test_a_saved_model_is_rebuilt_bit_by_bit(model, tokens, actions, tmp_path):
+    path = tmp_path / "dynamics.pt"
+    save_checkpoint(path, "dynamics", "maskgit", asdict(TINY), model.state_dict(), 1, {}, "data", action_names=["NOOP"])
+    assert torch.equal(load_dynamics(path).loss_per_token(tokens, actions), model.loss_per_token(tokens, actions))

@@ -1,0 +1,189 @@
+"""The numbers of an evaluation: by hand where they are small, against the emulator where they are not."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from script_runner import load_script, run
+from structure_checks import REPOSITORY
+from tiny_world import save_tiny_world, some_frames
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.sources import dummy_clip_store
+from world_model.evaluation.dreams import agreement, horizon_scores, rollout_windows, world_actions
+from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, directions, record_branches, record_games
+from world_model.evaluation.model_scores import halves
+from world_model.evaluation.table import flatten, results_table
+from world_model.real_game import open_game, play_beginning, play_keys
+from world_model.world import WorldModel
+
+EVALUATE = REPOSITORY / "4.inference" / "evaluate.py"
+BREAKOUT = "ALE/Breakout-v5"
+NAMES = {  # what every evaluation of a game's world reports
+    "psnr_db", "copy_last_psnr_db", "moving_psnr_db", "foreground_recall", "object_recall", "codes_used", "perplexity",
+    "shuffle_ratio", "delta_psnr_db", "obedience", "rollout", "frames_per_second", "p95_ms",
+}  # fmt: skip
+NAMES_OF_LATENT_ACTIONS = {"action_information", "action_information_single", "supervised_information", "mapping_accuracy"}
+
+
+@pytest.fixture(scope="module")
+def game():
+    return open_game(BREAKOUT, {"frame_skip": 4}, (32, 32))
+
+
+@pytest.fixture(scope="module")
+def games(game):
+    return record_games(game, num_episodes=2, num_frames=60, seed=7)
+
+
+# ---- the games ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_evaluation_game_can_have_been_recorded():
+    largest_recorded = 9_999 * 100_000 + 99_999  # record.py --seed 9999, its last episode
+    assert largest_recorded < EVALUATION_SEEDS
+    for seed in (-1, 10_000):
+        with pytest.raises(InputError, match=f"--seed {seed}"):
+            check_seed(seed)
+
+
+def test_the_same_seed_plays_the_same_games(game, games):
+    again, other = (record_games(game, 2, 60, seed) for seed in (7, 8))
+    assert np.array_equal(again.store.frames, games.store.frames)
+    assert not np.array_equal(other.store.actions, games.store.actions)
+    assert (games.store.actions[games.store.episodes[:, 0]] == -1).all()
+
+
+def test_ball_and_player_are_known_for_every_frame(games):
+    assert games.ball.shape == (len(games.store.frames), 2) and np.isfinite(games.ball).any()
+    assert np.isfinite(games.player).mean() > 0.9
+
+
+def test_branches_share_their_beginning_and_part_with_their_keys(game):
+    branches = record_branches(game, num_beginnings=2, context_frames=3, num_steps=4, seed=1)
+    assert branches.keys == ["LEFT", "RIGHT", "NOOP"] * 2
+    assert branches.frames.shape == (6, 4, 32, 32, 3) and branches.start_frames.shape == (6, 3, 32, 32, 3)
+    assert np.array_equal(branches.start_frames[0, 0], branches.start_frames[1, 0])
+    assert np.array_equal(branches.start_actions[0], branches.start_actions[1])
+    assert not np.array_equal(branches.frames[0], branches.frames[1])
+
+
+def test_a_game_repeats_itself_from_its_actions(game):
+    beginning = play_beginning(game, lambda game, rng: int(rng.integers(4)), 20, seed=3)
+    first, again = (play_keys(game, beginning, ["LEFT"] * 5, seed=3) for _ in range(2))
+    assert len(first.frames) == 25 and np.array_equal(first.frames, again.frames)
+    assert first.actions[20:].tolist() == [game.action_names.index("LEFT")] * 5
+
+
+def test_a_world_is_evaluated_on_its_own_game():
+    with pytest.raises(InputError, match="learnt from a game with UP"):
+        open_game(BREAKOUT, {"action_names": ["UP"]}, (32, 32))
+
+
+# ---- the scores ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_movement_below_half_a_pixel_is_none():
+    assert directions(np.array([[1.0, 1.4, 2.4, 0.0, np.nan, 3.0]])).tolist()[0][:3] == [0, 1, -1]
+    assert np.isnan(directions(np.array([1.0, np.nan, 3.0]))).all()
+
+
+def test_obedience_counts_steps_in_which_the_real_player_is_seen():
+    real = np.array([[1.0, 1.0, 0.0, np.nan], [-1.0, 0.0, 0.0, 0.0]])
+    dreamed = np.array([[1.0, -1.0, 0.0, 1.0], [-1.0, np.nan, 0.0, 1.0]])
+    scores = agreement(dreamed, real, ["RIGHT", "LEFT"])
+    assert scores["obedience"] == pytest.approx(4 / 7)  # right in 1, 3 of the first row and 1, 3 of the second
+    assert scores["obedience_moving"] == pytest.approx(2 / 3)
+    assert scores["obedience_by_key"] == {"RIGHT": pytest.approx(2 / 3), "LEFT": pytest.approx(2 / 4)}
+
+
+def test_a_player_who_stands_still_obeys_only_where_the_real_one_does():
+    real = np.array([[1.0, 1.0, 0.0]])
+    assert agreement(np.zeros_like(real), real, ["RIGHT"])["obedience"] == pytest.approx(1 / 3)
+
+
+def test_a_perfect_dream_scores_perfectly(games):
+    real = games.store.frames[10:36][None]  # one frame before the dream, then 25
+    table = horizon_scores(real[:, 1:], real, BREAKOUT)
+    assert list(table) == ["1", "4", "16"]
+    for row in table.values():
+        assert row["psnr_db"] == math.inf and row["sprite_error_px"] == 0.0
+        assert row["ball_share"] == row["ball_share_real"]
+
+
+def test_a_dream_of_an_unknown_game_has_pictures_only():
+    frames = some_frames(1, 5)
+    assert set(horizon_scores(frames[:, 1:], frames, None)["4"]) == {"psnr_db", "moving_psnr_db"}
+
+
+def test_no_rollout_crosses_the_end_of_an_episode(games):
+    windows = rollout_windows(games, context_frames=3, num_frames=16, count=10)
+    assert 0 < len(windows) <= 10
+    for start in windows:
+        first, last = (np.searchsorted(games.store.episodes[:, 0], frame, side="right") for frame in (start, start + 18))
+        assert first == last
+    assert len(rollout_windows(games, 3, 1000, 10)) == 0
+
+
+def test_true_actions_reach_a_latent_world_through_its_map(tmp_path):
+    names = ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    latent = WorldModel.load(save_tiny_world(tmp_path / "latent"), "cpu")
+    assert world_actions(latent, np.array([3, 2, -1, 0]), names).tolist() == [5, 2, -1, 0]
+    true = WorldModel.load(save_tiny_world(tmp_path / "true", "true"), "cpu")
+    assert world_actions(true, np.array([3, 2, -1, 0]), names).tolist() == [3, 2, -1, 0]
+
+
+def test_both_players_are_on_both_sides_of_the_split():
+    assert halves(8) == ([0, 1, 4, 5], [2, 3, 6, 7])
+    assert halves(2) == ([0], [1])
+
+
+def test_nested_scores_become_rows_with_their_controls():
+    results = {
+        "rollout": {"4": {"psnr_db": 30.0}},
+        "obedience": None,
+        "controls": {"untrained": {"rollout": {"4": {"psnr_db": 5.5}}}, "copy_last": {}},
+        "reasons": {"obedience": "no player"},
+    }
+    assert flatten({"a": {"b": 1}, "c": 2}) == {"a.b": 1, "c": 2}
+    lines = results_table(results).splitlines()
+    assert lines[1].split() == ["rollout.4.psnr_db", "30.00", "5.500"]
+    assert lines[2].split() == ["obedience", "-"]
+    assert lines[3] == "- obedience: no player"
+
+
+# ---- the script ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("actions", ["latent", "true"])
+def test_evaluate_writes_every_name(tmp_path, actions):
+    save_tiny_world(tmp_path / "world", actions)
+    done = run(EVALUATE, "--world", "world", "--quick", "--json", "metrics.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert results.keys() >= NAMES | (NAMES_OF_LATENT_ACTIONS if actions == "latent" else {"action_information"})
+    assert set(results["rollout"]) == {"1", "4", "16", "64"}
+    assert set(results["delta_psnr_db"]) == {"1", "4", "16"}
+    assert set(results["obedience_by_key"]) == {"LEFT", "RIGHT", "NOOP"}
+    assert results["controls"]["untrained"].keys() >= {"psnr_db", "rollout", "obedience", "shuffle_ratio"}
+    assert results["controls"]["copy_last"].keys() >= {"psnr_db", "moving_psnr_db", "rollout", "obedience"}
+    assert results["settings"]["env"] == BREAKOUT and results["num_threads"] == 1
+    assert ("action_information" in results["reasons"]) == (actions == "true")
+    assert "rollout.64.sprite_error_px" in done.stdout
+
+
+def test_a_world_of_videos_is_measured_without_a_game(tmp_path, monkeypatch, capsys):
+    save_tiny_world(tmp_path / "world", env_id=None)
+    store = dummy_clip_store(frame_size=32, seed=0)
+    module = load_script(EVALUATE)
+    flags = ["--world", str(tmp_path / "world"), "--quick", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags])
+    with pytest.raises(SystemExit) as ended:
+        module.run_script(module.main)
+    assert ended.value.code == 2 and "give --data-path" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags, "--data-path", str(store.path), "--json", str(tmp_path / "m.json")])
+    module.main()
+    results = json.loads((tmp_path / "m.json").read_text())
+    assert results["obedience"] is None and "no game" in results["reasons"]["obedience"]
+    assert results["object_recall"] is None and results["psnr_db"] > 0

@@ -1,0 +1,215 @@
+"""Recording games: the action that a frame carries is the one you see in it, and nothing small gets lost on the way."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from script_runner import call
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.environment import Game, record_episode
+from video_tokenizer.data.games import GAMES, ball_position, detect_ball, detect_player, game_facts, player_position
+from video_tokenizer.data.picture_delay import MeasuredDelay, calibrate_picture_delay, information_share
+from video_tokenizer.data.policies import MixedPolicy, make_players, random_policy, replay
+from video_tokenizer.data.resize import resize_by_area
+
+BREAKOUT = "ALE/Breakout-v5"
+RECORD = Path(__file__).parents[1] / "1.video-tokenizer" / "record.py"
+
+
+@pytest.fixture(scope="module")
+def breakout():
+    return Game(BREAKOUT)
+
+
+@pytest.fixture(scope="module")
+def rally(breakout):
+    """200 frames in which the scripted player returns the ball, with the Atari's memory at every picture."""
+    return record_episode(breakout, make_players("scripted", breakout)["scripted"], 200, seed=3)
+
+
+class SlowSquare(gymnasium.Env):
+    """A 32x32 world whose white 8x8 square moves one pixel per frame, `lag` frames after the action: 1 right, 2 left, 0 rest."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 40}  # noqa: RUF012
+    action_space = gymnasium.spaces.Discrete(3)
+    observation_space = gymnasium.spaces.Discrete(1)
+
+    def __init__(self, render_mode="rgb_array", lag=1):
+        self.render_mode, self.lag = render_mode, lag
+
+    def reset(self, *, seed=None, options=None):
+        self.place, self.pending = 12, [0] * self.lag
+        return 0, {}
+
+    def step(self, action):
+        self.pending.append(int(action))
+        self.place = int(np.clip(self.place + (0, 1, -1)[self.pending.pop(0)], 0, 24))
+        return 0, 0.0, False, False, {}
+
+    def render(self):
+        picture = np.zeros((32, 32, 3), dtype=np.uint8)
+        picture[12:20, self.place : self.place + 8] = 255
+        return picture
+
+
+gymnasium.register("SlowSquare-v0", SlowSquare)
+gymnasium.register("PromptSquare-v0", SlowSquare, kwargs={"lag": 0})
+
+
+def test_area_resize_averages_so_that_a_ball_between_the_samples_stays():
+    picture = np.zeros((210, 160, 3), dtype=np.uint8)
+    picture[101:105, 80:82] = 200  # a ball of 2x4 pixels, 8 of the 33,600
+    small = resize_by_area(picture, (64, 64)).astype(float)
+    assert small.sum() == pytest.approx(picture.sum() * 64 * 64 / 33_600, rel=0.05)  # none of its light is lost
+    assert small.max() > 0.3 * 200
+
+
+def test_no_frame_of_a_rally_loses_the_ball(rally):
+    """In the open field between bricks, paddle and walls, memory and picture agree on the ball in every frame."""
+    remembered, seen = ball_position(rally.ram, BREAKOUT), detect_ball(rally.frames, BREAKOUT)
+    x, y = remembered.T
+    open_field = (y > 30.0) & (y < 53.0) & (x > 5.0) & (x < 58.0)
+    assert open_field.sum() > 60
+    error = np.abs(remembered - seen)[open_field].max(axis=1)
+    assert not np.isnan(error).any()
+    assert np.median(error) < 0.5 and error.max() < 1.5  # pixels
+
+
+def test_the_paddle_is_where_memory_says(rally):
+    """At rest exactly; in motion the picture merges two emulator frames, and the paddle lies up to 1.5 pixels behind."""
+    error = detect_player(rally.frames, BREAKOUT) - player_position(rally.ram, BREAKOUT)
+    assert np.median(np.abs(error)) <= 1.2 and np.abs(error).max() < 2.5
+    at_rest = np.abs(np.diff(player_position(rally.ram, BREAKOUT), prepend=np.nan)) == 0.0
+    assert np.abs(error[at_rest]).mean() < 0.1
+
+
+def test_the_frame_that_carries_right_is_the_frame_in_which_the_paddle_moves_right(breakout):
+    """Single presses between rests: the picture delay makes one movement belong to one action, in the same place of the list."""
+    noop, right, left = (breakout.action_names.index(name) for name in ("NOOP", "RIGHT", "LEFT"))
+    pressed = [noop] * 4 + [right] + [noop] * 3 + [left] + [noop] * 3 + [left] + [noop] * 3
+    episode = record_episode(breakout, replay(pressed), len(pressed) + 1, seed=0)
+    assert episode.actions.tolist() == [-1, *pressed]
+    moved = np.diff(detect_player(episode.frames, BREAKOUT), prepend=np.nan)
+    for action, way in ((right, 1), (left, -1)):
+        assert (way * moved[episode.actions == action] > 5.0).all()  # pixels; 18 to 21 emulator pixels are 7 to 8
+    assert np.nanmax(np.abs(moved[episode.actions == noop])) < 2.5  # what is left of the glide
+
+
+def test_with_random_actions_most_movements_have_the_sign_of_their_own_action(breakout):
+    episode = record_episode(breakout, random_policy, 120, seed=11)
+    moved = np.diff(detect_player(episode.frames, BREAKOUT), prepend=np.nan)
+    inside = np.abs(player_position(episode.ram, BREAKOUT) - 31.5) < 20  # away from the walls
+    right = inside & (episode.actions == breakout.action_names.index("RIGHT"))
+    left = inside & (episode.actions == breakout.action_names.index("LEFT"))
+    assert (moved[right] > 3.0).mean() > 0.9 and (moved[left] < -3.0).mean() > 0.9
+
+
+def test_an_episode_repeats_from_its_seed_and_its_actions(breakout, rally):
+    again = record_episode(breakout, replay(rally.actions[1:]), 200, seed=3)
+    assert np.array_equal(again.frames, rally.frames) and np.array_equal(again.actions, rally.actions)
+
+
+def test_fire_is_pressed_at_the_start_and_after_a_lost_life_and_stored_as_fire(breakout):
+    """A player that never moves loses ball after ball; without FIRE the screen would stay empty."""
+    asked = make_players("random", breakout)["random"]
+
+    def fire_or_rest(game, rng):
+        return asked(game, rng) if game.needs_fire else 0
+
+    episode = record_episode(breakout, fire_or_rest, 120, seed=0)
+    fire = np.flatnonzero(episode.actions == breakout.action_names.index("FIRE"))
+    assert fire[0] == 1 and len(fire) >= 3
+    present = ~np.isnan(ball_position(episode.ram, BREAKOUT)[:, 0])
+    assert present[fire[:-1] + 1].all()  # the ball is back one frame after each FIRE
+    assert present.mean() > 0.6  # it takes a moment from losing the ball to losing the life
+
+
+def test_random_play_is_uniform_and_independent_of_the_step_before(breakout):
+    episodes = [record_episode(breakout, random_policy, 300, seed) for seed in range(8)]
+    actions = np.concatenate([episode.actions[2:] for episode in episodes])
+    shares = np.bincount(actions, minlength=4) / len(actions)
+    assert shares.min() > 0.18 and shares.max() < 0.32
+    before = np.concatenate([episode.actions[1:-1] for episode in episodes])
+    assert (actions == before).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_mixed_records_as_many_frames_of_each_player():
+    players = MixedPolicy({"random": random_policy, "scripted": random_policy})
+    order = []
+    for length in (100, 700, 200, 300, 150):
+        name, _ = players.next_player()
+        players.num_frames[name] += length
+        order.append(name)
+    assert order == ["random", "scripted", "random", "random", "random"]
+
+
+def test_a_scripted_player_exists_only_where_the_ball_is_known(breakout):
+    boxing = Game("ALE/Boxing-v5")
+    with pytest.raises(InputError, match="no scripted player for ALE/Boxing-v5, only for ALE/Breakout-v5, ALE/Pong-v5"):
+        make_players("scripted", boxing)
+    assert list(make_players("mixed", boxing)) == ["random"]
+    assert list(make_players("mixed", breakout)) == ["random", "scripted"]
+
+
+@pytest.mark.parametrize("env_id", [env_id for env_id, facts in GAMES.items() if facts.player is not None])
+def test_the_player_is_found_in_every_game_that_claims_it(env_id):
+    game = Game(env_id)
+    episode = record_episode(game, random_policy, 100, seed=2)
+    error = np.abs(detect_player(episode.frames, env_id) - player_position(episode.ram, env_id))
+    assert np.median(error) < 1.2 and not np.isnan(error).any()
+
+
+def test_a_blank_screen_holds_no_player_and_no_ball():
+    blank = np.zeros((2, 64, 64, 3), dtype=np.uint8)
+    assert np.isnan(detect_player(blank, BREAKOUT)).all()
+    assert np.isnan(detect_ball(blank, BREAKOUT)).all()
+
+
+def test_any_environment_with_discrete_actions_and_rgb_pictures_can_be_recorded():
+    """Action 1 moves the square of PromptSquare by 4 pixels per step of 4 frames, at once."""
+    game = Game("PromptSquare-v0", frame_size=(32, 32))
+    episode = record_episode(game, replay([1, 0, 2, 2]), 5, seed=0)
+    columns = np.arange(32) @ episode.frames[:, 16, :, 0].astype(float).T / episode.frames[:, 16, :, 0].sum(axis=1)
+    assert np.diff(columns).tolist() == [3.5, 0.5, -3.5, -4.0]  # two merged frames lie half a pixel behind a moving square
+    assert episode.ram is None and game.frames_per_second == 10.0
+
+
+def test_the_delay_of_an_unknown_game_is_measured_from_its_pixels():
+    """The square answers 0 or 1 frames late; its picture merges two frames, which is half a frame more."""
+    prompt = calibrate_picture_delay("PromptSquare-v0", num_frames=600)
+    slow = calibrate_picture_delay("SlowSquare-v0", num_frames=600)
+    assert prompt.best in (0, 1) and slow.best in (1, 2) and slow.best > prompt.best
+    assert max(slow.own) > 0.6
+    assert f"picture delay {slow.best}" in slow.describe()
+
+
+def test_a_game_that_shows_no_action_gets_no_delay():
+    assert MeasuredDelay(own=[0.0, 0.01], before=[0.0, 0.0], after=[0.0, 0.0]).best == 0
+
+
+def test_information_is_one_for_a_movement_that_names_its_action_and_zero_for_noise():
+    rng = np.random.default_rng(0)
+    actions = rng.integers(3, size=800)
+    assert information_share((actions - 1.0)[:, None], actions, 3) == pytest.approx(1.0, abs=0.02)
+    assert information_share(rng.normal(size=(800, 4)), actions, 3) < 0.02
+
+
+def test_the_command_records_a_store_and_says_what_is_in_it(tmp_path, capsys):
+    output = tmp_path / "breakout"
+    flags = ("--num-frames", "150", "--output", str(output), "--seed", "5")
+    assert call(RECORD, *flags, "--video", str(tmp_path / "videos")) == 0
+    said = capsys.readouterr().out
+    assert "recorded 150 frames in" in said and "RIGHT" in said and "MiB" in said
+    store = open_clip_store(output)
+    facts = game_facts(BREAKOUT)
+    assert len(store.frames) == 150 and store.frame_size == (64, 64) and store.env_id == BREAKOUT
+    assert facts is not None and store.info["picture_delay"] == facts.picture_delay
+    assert store.action_names == ["NOOP", "FIRE", "RIGHT", "LEFT"] and store.frames_per_second == 15.0
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == len(store.episodes) == len(store.info["episode_players"])
+
+    assert call(RECORD, *flags) == 2 and "already exists" in capsys.readouterr().err
+    assert call(RECORD, *flags, "--overwrite") == 0
+    assert open_clip_store(output).fingerprint == store.fingerprint  # the same seed records the same frames

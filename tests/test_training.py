@@ -1,0 +1,132 @@
+"""Claims about training: atomic writes, refusals, schedules, averages, and runs that go on as if nothing had happened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from video_tokenizer import load_tokenizer
+from video_tokenizer.command_line import InputError
+from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from video_tokenizer.training.optimizer import build_optimizer
+from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_schedule_of_the_docstring():
+    values = [learning_rate_factor(step, 100, warmup_steps=10, decay_share=0.2) for step in range(101)]
+    assert values[4] == 0.5 and values[50] == 1.0 and values[85] == pytest.approx(0.5) and values[100] == 0.0
+    assert all(0 <= value <= 1 for value in values)
+
+
+def test_the_average_follows_the_weights_and_copies_buffers():
+    model = nn.BatchNorm1d(2)
+    average = ExponentialMovingAverage(model, decay=0.5)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.running_mean.fill_(7.0)
+    average.update(model)  # decay is min(0.5, 2 / 11)
+    assert torch.allclose(average.weights["weight"], torch.full((2,), 1 * 2 / 11 + 2 * 9 / 11))
+    assert torch.equal(average.weights["running_mean"], torch.full((2,), 7.0))
+
+
+def test_only_matrices_decay():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+    decayed, kept = build_optimizer(model, 1e-3, 0.1).param_groups
+    assert [p.shape for p in decayed["params"]] == [(4, 4)] and decayed["weight_decay"] == 0.1
+    assert len(kept["params"]) == 4 and kept["weight_decay"] == 0.0
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half of the new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_of_another_chapter_is_named_as_such(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", "dynamics", "maskgit", {}, {}, 1, {}, "data")
+    with pytest.raises(
+        InputError, match=r"holds a dynamics \(3.dynamics-model\), but a tokenizer \(1.video-tokenizer\) is needed"
+    ):
+        load_checkpoint(tmp_path / "a.pt", "tokenizer")
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [(None, "does not exist"), (b"", "truncated or not a PyTorch checkpoint"), (b"PK\x03\x04 nothing", "truncated or not")],
+)
+def test_files_that_are_no_checkpoint_are_refused(tmp_path, content, words):
+    path = tmp_path / "model.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        load_checkpoint(path, "tokenizer")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Dangerous:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "was_run",))
+
+    torch.save({"kind": "tokenizer", "weights": {}, "config": Dangerous()}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="cannot be read safely"):
+        load_checkpoint(tmp_path / "model.pt", "tokenizer")
+    assert not (tmp_path / "was_run").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    weights = {"a": torch.tensor([1.0, float("nan")])}
+    config = {"frame_size": 16, "embed_dim": 32, "num_heads": 2}
+    save_checkpoint(tmp_path / "model.pt", "tokenizer", "st-fsq", config, weights, 1, {}, "data")
+    with pytest.raises(InputError, match="not finite in 'a'"):
+        load_tokenizer(tmp_path / "model.pt")
+
+
+def train(folder: Path, *flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "1.video-tokenizer/train.py"), "--use-dummy-data", "--checkpoint-dir", str(folder)]
+    sizes = "--frame-size 16 --embed-dim 24 --num-heads 2 --num-blocks 1 --batch-size 2 --validate-every 3 --validation-batches 1"
+    return subprocess.run([*command, *sizes.split(), "--num-steps", "6", *flags], capture_output=True, text=True, check=False)
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path):
+    """resume.pt of step 4 is what a run killed after step 4 leaves behind."""
+    whole = train(tmp_path / "whole", "--save-every", "4")
+    assert whole.returncode == 0, whole.stderr
+    # the same command, leaving at once after resume.pt of step 4 is written
+    state_at_4 = tmp_path / "stopped"
+    stopper = (
+        "import sys; sys.argv = ['train.py'] + sys.argv[1:];"
+        "from video_tokenizer.training import run as r; inner = r.Run.save_resume\n"
+        "def save(self, step, state):\n    inner(self, step, state)\n    sys.exit(9) if step == 4 else None\n"
+        "r.Run.save_resume = save\n"
+        f"import runpy; runpy.run_path({str(ROOT / '1.video-tokenizer/train.py')!r}, run_name='__main__')"
+    )
+    sizes = "--frame-size 16 --embed-dim 24 --num-heads 2 --num-blocks 1 --batch-size 2 --validate-every 3 --validation-batches 1"
+    flags = ["--use-dummy-data", "--checkpoint-dir", str(state_at_4), *sizes.split(), "--num-steps", "6", "--save-every", "4"]
+    killed = subprocess.run([sys.executable, "-c", stopper, *flags], capture_output=True, text=True, check=False)
+    assert killed.returncode == 9, killed.stderr
+    assert not (state_at_4 / "final_model.pt").exists()
+    resumed = train(state_at_4, "--save-every", "4")
+    assert "going on from step 4 of 6" in resumed.stdout, resumed.stdout + resumed.stderr
+    first, second = (load_checkpoint(tmp_path / name / "final_model.pt", "tokenizer") for name in ("whole", "stopped"))
+    assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+
+
+def test_another_run_in_the_same_folder_keeps_the_earlier_one(tmp_path):
+    assert train(tmp_path / "run").returncode == 0
+    second = train(tmp_path / "run", "--seed", "1")
+    assert second.returncode == 0 and "is kept in previous-1/" in second.stdout
+    assert (tmp_path / "run" / "previous-1" / "best_model.pt").exists()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
