@@ -26,6 +26,8 @@ SHORTEST_EPISODE = 64  # frames; small recordings are cut into about ten episode
 
 @dataclass(frozen=True)
 class RecordConfig:
+    """Record a game into a clip store."""
+
     env: str = "ALE/Breakout-v5"
     """Gymnasium id of the game, for example ALE/Pong-v5, ALE/Boxing-v5, ALE/Freeway-v5, ALE/MsPacman-v5 or CartPole-v1"""
     num_frames: int = 40_000
@@ -51,6 +53,7 @@ class RecordConfig:
 
 
 def check(config: RecordConfig) -> None:
+    """Raise InputError for a flag whose value cannot work, before anything is played."""
     for name, smallest in {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0}.items():
         if getattr(config, name) < smallest:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)} is too small; give at least {smallest}")
@@ -63,7 +66,7 @@ def choose_picture_delay(config: RecordConfig) -> int:
     if config.picture_delay != "auto":
         return int(config.picture_delay)
     facts = game_facts(config.env)
-    if facts is not None and config.frame_skip == 4:
+    if facts is not None and facts.picture_delay < config.frame_skip:
         return facts.picture_delay
     print(f"measuring after how many emulator frames {config.env} shows an action ...")
     measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)

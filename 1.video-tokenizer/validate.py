@@ -22,6 +22,7 @@ from video_tokenizer.loading import load_tokenizer
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import TokenizerMetrics, VideoScores
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.readings import readings
 from video_tokenizer.report import format_number, format_table, save_json
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
@@ -97,33 +98,6 @@ def score(
 def random_tokens(tokenizer: VideoTokenizer, indices: Tensor, generator: torch.Generator) -> Tensor:
     """Tokens drawn evenly from the whole codebook, in the shape of `indices` (B, T, N)."""
     return torch.randint(tokenizer.codebook_size, indices.shape, generator=generator).to(indices.device)
-
-
-def readings(rows: dict[str, dict[str, float]], usage: dict[str, float], codebook_size: int) -> list[str]:
-    """One line per question a reader has about the table."""
-    model, copied = rows["tokenizer"], rows["copy last frame"]
-    gain = model["moving_psnr_db"] - copied["moving_psnr_db"]
-    recall, found = model["foreground_recall"], model["object_recall"]
-    lines = [
-        f"moving pixels: {gain:+.1f} dB against repeating the last frame: "
-        + (
-            "what moves is drawn"
-            if gain > 6
-            else "what moves is drawn roughly"
-            if gain > 2
-            else "hardly better than a copy; train longer"
-        ),
-        f"foreground: {recall:.0%} of the pixels that differ from the background are there"
-        + ("" if recall >= 0.9 else "; below 90 % means lost objects: try a smaller patch or a higher --foreground-weight"),
-    ]
-    if found == found:  # NaN where the game has no known ball
-        lines.append(f"ball: there in {found:.1%} of the frames that show one; plain PSNR hardly notices when it is lost")
-    share_used = usage["codes_used"] / codebook_size
-    lines.append(
-        f"codes: {usage['codes_used']:,} of {codebook_size:,} used, as varied as {usage['perplexity']:.0f} evenly used ones"
-        + ("; under a tenth are used: the codebook is larger than the data need" if share_used < 0.1 else "")
-    )
-    return lines
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@
 Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,10 +29,11 @@ from latent_action_model.metrics import (
     mutual_information,
 )
 from latent_action_model.models.latent_action_model import LatentActionModel
+from latent_action_model.readings import print_actions, print_drawings
 from video_tokenizer.command_line import InputError, config_from_dict, parse_config, run_script
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
-from video_tokenizer.report import format_number, format_table, save_json
+from video_tokenizer.report import format_number, save_json
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.validation import clip_videos, even_batches, open_validation_data, output_folder, telling_clips
@@ -74,7 +74,13 @@ class ValidateConfig:
 
     def check(self) -> None:
         """Raise InputError for counts that leave nothing to score."""
-        for name, smallest in (("num_batches", 1), ("batch_size", 2), ("num_samples", 1), ("fit_frames", 1), ("probe_seconds", 0)):
+        for name, smallest in (
+            ("num_batches", 1),
+            ("batch_size", 2),
+            ("num_samples", 1),
+            ("fit_frames", 1),
+            ("probe_seconds", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise InputError(f"--{name.replace('_', '-')} {value} must be at least {smallest}")
@@ -115,51 +121,16 @@ def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateCon
             "latent_names": latent_names(fit.codes[:, 1], fit.actions, model.num_actions, store.action_names),
         }
     if flags.probe_seconds > 0:
-        probe = supervised_information(store, training, validation, max_seconds=flags.probe_seconds, seed=flags.seed, device=device)
+        probe = supervised_information(
+            store, training, validation, max_seconds=flags.probe_seconds, seed=flags.seed, device=device
+        )
         scores |= {"supervised_information": probe.supervised_information, "supervised_accuracy": probe.supervised_accuracy}
     return scores
 
 
-def print_actions(scores: dict[str, Any]) -> None:
-    """The table of what the codes know, and a line on what it means."""
-    missing = math.nan
-    rows = {
-        "latent actions": {
-            "action_information": scores.get("action_information", missing),
-            "from_single_code": scores.get("action_information_single", missing),
-            "accuracy": scores.get("mapping_accuracy", missing),
-        },
-        "codes shuffled": {"action_information": scores.get("action_information_shuffled", missing)},
-        "most frequent action": {"action_information": 0.0, "accuracy": scores.get("majority_accuracy", missing)},
-        "supervised ceiling": {
-            "action_information": scores.get("supervised_information", missing),
-            "accuracy": scores.get("supervised_accuracy", missing),
-        },
-    }
-    print(f"\ntrue actions, {scores['num_test']:,} transitions of episodes never trained on ({scores['players']} players)")
-    print(format_table(rows))
-    if "action_map" in scores:
-        known, ceiling = scores["action_information"], scores.get("supervised_information", missing)
-        if ceiling > 0:
-            verdict = "the actions are found" if known >= 0.5 * ceiling else "found in part" if known >= 0.2 * ceiling else "not found"
-            print(f"the codes tell {known / ceiling:.0%} of what can be seen of the action: {verdict}")
-        print("to press " + ", ".join(f"{name} send {code}" for name, code in scores["action_map"].items()))
-
-
-def print_drawings(metrics: LatentActionMetrics, num_actions: int) -> None:
-    """The table of next frames beside its controls, and lines on what it means."""
-    names = ("psnr_db", "moving_psnr_db")
-    parts = {"inferred actions": metrics.inferred, "random actions": metrics.random, "copy last frame": metrics.copy_last}
-    print(format_table({label: {name: part.result()[name] for name in names} for label, part in parts.items()}))
-    scores = metrics.result()
-    verdict = "the decoder listens to the code" if scores["delta_moving_psnr_db"] > 0.5 else "the decoder hardly needs the code"
-    print(f"the right action is worth {scores['delta_moving_psnr_db']:+.2f} dB on moving pixels: {verdict}")
-    print(f"swap test: exchanging two actions makes the drawings worse in {scores['swap_test']:.0%} of the pairs (chance 50 %)")
-    collapsed = "; collapsed, the codes say next to nothing" if scores["perplexity"] < 1.5 else ""
-    print(f"codes: {scores['codes_used']} of {num_actions} used, as varied as {scores['perplexity']:.1f} evenly used ones{collapsed}")
-
-
-def save_pictures(model: LatentActionModel, clips: Clips, scores: dict, caption: str, folder: Path, flags: ValidateConfig, device):
+def save_pictures(
+    model: LatentActionModel, clips: Clips, scores: dict, caption: str, folder: Path, flags: ValidateConfig, device
+):
     """confusion.png, gallery_<k>.png and swap_test.png."""
     names = scores.get("latent_names", ())
     if "counts" in scores:
@@ -183,7 +154,9 @@ def main() -> None:
     folder = output_folder(flags.output, path)
 
     metrics = score_drawings(model, data.validation, flags, device)
-    print(f"{path} | step {content['step']:,} | {metrics.inferred.num_frames:,} frames of {data.store.path.name} never trained on")
+    print(
+        f"{path} | step {content['step']:,} | {metrics.inferred.num_frames:,} frames of {data.store.path.name} never trained on"
+    )
     print_drawings(metrics, model.num_actions)
     scores: dict[str, Any] = {}
     if data.store.num_actions:

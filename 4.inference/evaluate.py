@@ -118,7 +118,9 @@ def dream_results(
     few = max(1, config.num_rollouts // 4)
     results = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
     control, still = delta_psnr_scores(fresh, games, few, config.seed), {}
-    results["rollout"], still["rollout"] = timed("rollout", lambda: rollout_scores(world, games, config.num_rollouts, config.seed))
+    results["rollout"], still["rollout"] = timed(
+        "rollout", lambda: rollout_scores(world, games, config.num_rollouts, config.seed)
+    )
     control["rollout"], _ = rollout_scores(fresh, games, few, config.seed)
     if game is not None and player_keys(game) and world.num_actions:
         branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, config.seed)
@@ -134,7 +136,9 @@ def missing(world: WorldModel, games: RealGames, game: Game | None) -> dict[str,
     env_id = game.env_id if game else None
     reasons = {}
     if games.ball is None:
-        reasons["object_recall"] = f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
+        reasons["object_recall"] = (
+            f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
+        )
     if world.latent_action_model is None:
         reasons["action_information"] = "this world's actions are the game's own, nothing had to be discovered"
     elif games.store.num_actions == 0:
@@ -142,7 +146,9 @@ def missing(world: WorldModel, games: RealGames, game: Game | None) -> dict[str,
     if world.num_actions == 0:
         reasons |= dict.fromkeys(("shuffle_ratio", "delta_psnr_db", "obedience"), "this world has no actions")
     elif game is None or not player_keys(game):
-        reasons["obedience"] = f"the place of the player in {env_id} is not known" if env_id else "there is no game to compare with"
+        reasons["obedience"] = (
+            f"the place of the player in {env_id} is not known" if env_id else "there is no game to compare with"
+        )
     return reasons
 
 
@@ -162,12 +168,16 @@ def main() -> None:
     if config.data_path is not None:
         games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
     elif env_id is None:
-        raise InputError(f"{config.world} was learnt from videos, not from a game; give --data-path with the clip store it was learnt from")
+        raise InputError(
+            f"{config.world} was learnt from videos, not from a game; give --data-path with the clip store it was learnt from"
+        )
     else:
         game = open_game(env_id, world.facts, world.frame_size)
         games = timed("recording", lambda: record_games(game, config.num_episodes, config.num_frames, config.seed))
     if games.store.frame_size != world.frame_size:
-        raise InputError(f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data")
+        raise InputError(
+            f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
+        )
 
     # --- measure ---
     results, control = model_results(world, games, config)

@@ -71,7 +71,9 @@ class GenerateConfig:
             if value is not None and value < smallest:
                 raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {smallest}")
         if self.beside_emulator is not None and self.start is not None:
-            raise InputError("--start and --beside-emulator exclude each other: beside the emulator the dream begins where the game is")
+            raise InputError(
+                "--start and --beside-emulator exclude each other: beside the emulator the dream begins where the game is"
+            )
         check_suffix(Path(self.output))
 
 
@@ -98,7 +100,9 @@ def chosen_actions(config: GenerateConfig, world: WorldModel, listed: tuple[int 
     return np.resize(np.array(numbers, dtype=np.int64), config.num_frames or len(listed))
 
 
-def beside_emulator(env_id: str, world: WorldModel, keys: list[str], seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+def beside_emulator(
+    env_id: str, world: WorldModel, keys: list[str], seed: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Play the keys in the real game. Returns the frames before them, their actions for the world, and the frames under them."""
     game = open_game(env_id, world.facts, world.frame_size)
     unknown = sorted(set(keys) - set(game.action_names))
@@ -110,7 +114,9 @@ def beside_emulator(env_id: str, world: WorldModel, keys: list[str], seed: int) 
     episode = play_keys(game, beginning, keys, seed)
     real = episode.frames[len(beginning) + 1 :]
     if len(real) < len(keys):
-        raise InputError(f"the real game was over after {len(real)} of {len(keys)} frames; give a smaller --num-frames or another --seed")
+        raise InputError(
+            f"the real game was over after {len(real)} of {len(keys)} frames; give a smaller --num-frames or another --seed"
+        )
     past = slice(len(beginning) + 1 - world.context_frames, len(beginning) + 1)
     known = episode.actions[past].astype(np.int64) if world.action_kind == "true" else None
     return episode.frames[past], known, real

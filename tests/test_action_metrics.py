@@ -1,6 +1,7 @@
 """The scores of chapter 2, on codes and actions small enough to count by hand."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,7 +58,7 @@ def column_store(num_episodes=6, length=41, size=16, seed=0):
             actions.append(action if frame else -1)
         episodes.append((episode * length, (episode + 1) * length))
     info = {"action_names": ["NOOP", "RIGHT", "LEFT"]}
-    return ClipStore(None, np.stack(frames), np.array(actions, np.int16), np.array(episodes, np.int64), info)
+    return ClipStore(Path(), np.stack(frames), np.array(actions, np.int16), np.array(episodes, np.int64), info)
 
 
 def transitions(codes, actions, episode_length=20):

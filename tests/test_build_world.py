@@ -23,7 +23,9 @@ def stage(tmp_path):
     (tmp_path / "input.txt").write_text("one")
     program = tmp_path / "program.py"
     program.write_text(f"open({str(tmp_path / 'output.txt')!r}, 'a').write('ran\\n')")
-    return Stage("count", "Count the runs", [str(program)], [tmp_path / "input.txt"], tmp_path / "output.txt", lambda: "Learned to count.")
+    return Stage(
+        "count", "Count the runs", [str(program)], [tmp_path / "input.txt"], tmp_path / "output.txt", lambda: "Learned to count."
+    )
 
 
 def runs_of(stage: Stage) -> int:
@@ -59,7 +61,9 @@ def test_a_stage_is_run_again_when_something_has_changed(stage, tmp_path, change
 
 def test_a_failing_stage_shows_its_own_error_and_passes_its_exit_code_on(stage, tmp_path, capfd):
     program = tmp_path / "fails.py"
-    program.write_text("import sys; sys.exit(f'error: no such game') if False else (print('error: no such game', file=sys.stderr), sys.exit(2))")
+    program.write_text(
+        "import sys; sys.exit(f'error: no such game') if False else (print('error: no such game', file=sys.stderr), sys.exit(2))"
+    )
     failing = Stage("fail", "Fail", [str(program)], [], tmp_path / "never.txt")
     with pytest.raises(StageFailed) as failure:
         run_stages([stage, failing], tmp_path / "state.json")
@@ -101,7 +105,12 @@ def test_seconds_are_said_as_people_say_them():
 def test_a_sentence_without_its_number_is_not_said(tmp_path):
     (tmp_path / "metrics.json").write_text('{"psnr_db": 41.26, "recall": null}')
     assert say("{psnr_db:.1f} dB", tmp_path / "metrics.json") == "41.3 dB"
-    assert say("{recall:.1f}", tmp_path / "metrics.json") == say("{gone}", tmp_path / "metrics.json") == say("x", tmp_path / "no") == ""
+    assert (
+        say("{recall:.1f}", tmp_path / "metrics.json")
+        == say("{gone}", tmp_path / "metrics.json")
+        == say("x", tmp_path / "no")
+        == ""
+    )
 
 
 # ---- the recipe ---------------------------------------------------------------------------------------------------------
@@ -129,7 +138,15 @@ def test_true_actions_reuse_data_and_tokenizer(tmp_path):
         return {stage.name: stage for stage in all_stages(config, "ALE/Breakout-v5", paths)}
 
     latent, true = stages("latent"), stages("true")
-    assert list(latent) == ["record", "tokenizer", "latent_actions", "dynamics_latent", "evaluate_latent", "dream_latent", "beside_latent"]
+    assert list(latent) == [
+        "record",
+        "tokenizer",
+        "latent_actions",
+        "dynamics_latent",
+        "evaluate_latent",
+        "dream_latent",
+        "beside_latent",
+    ]
     assert list(true) == ["record", "tokenizer", "dynamics_true", "evaluate_true", "dream_true", "beside_true"]
     assert latent["tokenizer"].output == true["tokenizer"].output
     assert "--latent-action-checkpoint" in latent["dynamics_latent"].command

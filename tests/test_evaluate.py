@@ -175,7 +175,7 @@ def test_evaluate_writes_every_name(tmp_path, actions):
 
 def test_a_world_of_videos_is_measured_without_a_game(tmp_path, monkeypatch, capsys):
     save_tiny_world(tmp_path / "world", env_id=None)
-    store = dummy_clip_store(frame_size=32, seed=0)
+    store = dummy_clip_store(frame_size=(32, 32), seed=0)
     module = load_script(EVALUATE)
     flags = ["--world", str(tmp_path / "world"), "--quick", "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["evaluate.py", *flags])

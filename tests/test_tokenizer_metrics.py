@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from video_tokenizer import metrics
@@ -53,6 +54,7 @@ def test_ssim_equals_torchmetrics():
     video = torch.rand(2, 3, 3, 16, 24, generator=generator)
     prediction = (video + 0.2 * torch.rand(video.shape, generator=generator)).clamp(0, 1)
     expected = structural_similarity_index_measure(prediction.flatten(0, 1), video.flatten(0, 1), data_range=1.0)
+    assert isinstance(expected, torch.Tensor)
     assert metrics.ssim(prediction, video) == pytest.approx(float(expected), abs=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):  # a score does not change with the model's number format
         assert metrics.ssim(prediction, video) == pytest.approx(float(expected), abs=1e-5)
@@ -172,12 +174,21 @@ def test_one_pixel_of_a_grid_is_one_crisp_square():
 
 
 def test_a_gif_plays_every_frame(tmp_path):
-    from PIL import Image
-
     frames = np.zeros((5, 8, 8, 3), np.uint8)
     for frame in range(5):
         frames[frame, :, frame] = 255
     save_gif(tmp_path / "video.gif", frames, frames_per_second=10, scale=2, captions=[f"frame {frame}" for frame in range(5)])
     with Image.open(tmp_path / "video.gif") as gif:
-        assert gif.n_frames == 5
+        assert sum(1 for _ in ImageSequence.Iterator(gif)) == 5
         assert gif.width >= 16
+
+
+def test_a_ball_of_one_pixel_keeps_its_colour_in_a_gif(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, size=(6, 32, 32, 3)).astype(np.uint8)  # far more than 256 colours
+    frames[..., 0] //= 2
+    frames[:, 5, 5] = (250, 10, 10)
+    save_gif(tmp_path / "noise.gif", frames, scale=1, captions="a line of text")
+    with Image.open(tmp_path / "noise.gif") as gif:
+        first = np.asarray(gif.convert("RGB")).astype(int)
+    assert np.abs(first[5, 5] - (250, 10, 10)).max() < 40
+    assert (first[-1, 0] == 255).all()  # the paper under the caption stays white

@@ -25,7 +25,9 @@ def save_tiny_world(folder: Path, actions: str = "latent", env_id: str | None = 
     tokenizer = build_tokenizer(tokenizer_config)
     save("tokenizer", folder, "st-fsq", tokenizer_config, tokenizer)
     if actions == "latent":
-        latent_config = LatentActionConfig(frame_size=32, conv_width=8, embed_dim=32, num_heads=2, num_actions=6, context_frames=2)
+        latent_config = LatentActionConfig(
+            frame_size=32, conv_width=8, embed_dim=32, num_heads=2, num_actions=6, context_frames=2
+        )
         save("latent_action_model", folder, "latent-action-model", latent_config, build_latent_action_model(latent_config))
     num_actions = {"latent": 6, "true": 4, "none": 0}[actions]
     dynamics_config = DynamicsConfig(

@@ -176,14 +176,19 @@ def common_palette(videos: Sequence[np.ndarray]) -> Image.Image:
     Each colour that occurs counts once, however few pixels have it: a palette chosen by area would give the ball the wall's
     colour.
     """
-    greys = np.linspace(0, 255, 16).astype(np.uint8)[:, None].repeat(3, axis=1)  # the shades of letters
-    pixels = np.concatenate([greys, *(video.reshape(-1, 3) for video in videos)]).astype(np.int32)
+    greys = np.linspace(0, 255, 16).astype(np.uint8)[:, None].repeat(3, axis=1)  # paper, ink and the shades between
+    pixels = np.concatenate([video.reshape(-1, 3) for video in videos]).astype(np.int32)
     for step in (1, 4, 8):  # 8: 32 shades a channel, so that a noisy video does not bring millions of colours
         packed = np.unique((pixels // step * step) @ np.array([65536, 256, 1]))
-        if len(packed) <= 256 or step == 8:
+        if len(packed) <= 240:
             break
     colours = np.stack([packed >> 16, (packed >> 8) & 255, packed & 255], axis=1).astype(np.uint8)
-    return Image.fromarray(colours[None]).quantize(256)
+    if len(colours) > 240:
+        merged = Image.fromarray(colours[None]).quantize(240)
+        colours = np.array(merged.getpalette(), np.uint8).reshape(-1, 3)[:240]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, colours]).ravel().tolist())
+    return palette
 
 
 def style(axes) -> None:

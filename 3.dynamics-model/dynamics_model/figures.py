@@ -94,7 +94,7 @@ def save_real_and_dreamed(
     columns = np.array([step for step in steps if step <= len(real)]) - 1
     rows = [("real", real[columns])]
     for label, dream in dreams.items():
-        rows += [(label, dream[columns]), ("difference x2", difference(dream[columns], real[columns]))]
+        rows += [(label.replace(", ", ",\n"), dream[columns]), ("difference x2", difference(dream[columns], real[columns]))]
     save_picture(path, image_grid(rows, caption, [f"step {column + 1}" for column in columns]))
 
 

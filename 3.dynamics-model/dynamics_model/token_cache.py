@@ -40,7 +40,7 @@ def encode_tokens(store: ClipStore, tokenizer: VideoTokenizer, device: torch.dev
         cache = None
         for first in range(start, stop, CHUNK):
             last = min(first + CHUNK, stop)
-            video = to_video(np.asarray(store.frames[first:last])[None], device)
+            video = to_video(np.array(store.frames[first:last])[None], device)
             with autocast(device, precision):
                 encoded, cache = tokenizer.encode_next(video, cache)
             tokens[first:last] = encoded.indices[0].cpu().numpy()

@@ -74,7 +74,9 @@ def read_action_file(path: Path | str) -> ActionFile:
     for name, value in settings.items():
         kinds = {"order": str, "temperature": (int, float)}.get(name, int)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise InputError(f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it")
+            raise InputError(
+                f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it"
+            )
     return ActionFile(tuple(actions), settings)
 
 

@@ -26,9 +26,7 @@ class WorldModelEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
 
-    def __init__(
-        self, world: WorldModel | Path | str, max_steps: int = 256, render_mode: str | None = None, device: str = "cpu"
-    ):
+    def __init__(self, world: WorldModel | Path | str, max_steps: int = 256, render_mode: str | None = None, device: str = "cpu"):
         self.world = world if isinstance(world, WorldModel) else WorldModel.load(world, device=device)
         self.max_steps = max_steps
         self.render_mode = render_mode

@@ -54,7 +54,9 @@ def film_strip(videos: Mapping[str, np.ndarray], captions: Sequence[str], scale:
     for first in range(0, num_frames, STRIP_COLUMNS):
         last = min(first + STRIP_COLUMNS, num_frames)
         rows = [(label or f"{first + 1} to {last}", padded(video[first:last])) for label, video in videos.items()]
-        pieces.append(image_grid(rows, column_labels=[*captions[first:last], *[""] * (STRIP_COLUMNS - last + first)], scale=scale))
+        pieces.append(
+            image_grid(rows, column_labels=[*captions[first:last], *[""] * (STRIP_COLUMNS - last + first)], scale=scale)
+        )
     width = max(piece.shape[1] for piece in pieces)
     return np.concatenate([np.pad(piece, ((0, 0), (0, width - piece.shape[1]), (0, 0)), constant_values=255) for piece in pieces])
 

@@ -37,14 +37,15 @@ def recording_stage(config: BuildConfig, env_id: str, paths: Paths) -> Stage | N
     if config.data_path is not None or (paths.data.exists() and not recorded_here):
         store = open_clip_store(paths.data)
         if config.data_path is None and store.env_id != env_id:
-            raise InputError(f"{paths.data} holds {store.env_id or 'videos'}, not {env_id}; move it away or give it as --data-path")
+            raise InputError(
+                f"{paths.data} holds {store.env_id or 'videos'}, not {env_id}; move it away or give it as --data-path"
+            )
         print(f"\nlearning from {paths.data}: {len(store.frames):,} frames of {store.env_id or 'video'}, recorded before")
         return None
     num_frames = min(config.num_frames, QUICK_FRAMES) if config.quick else config.num_frames
     command = [script("1.video-tokenizer", "record.py"), "--env", env_id, "--num-frames", str(num_frames),
-               "--output", str(paths.data), "--seed", str(config.seed)]  # fmt: skip
+               "--output", str(paths.data), "--seed", str(config.seed), "--overwrite"]  # fmt: skip
     command += ["--frame-size", str(QUICK_FRAME_SIZE)] if config.quick else []
-    command += ["--overwrite"] if recorded_here else []
 
     def learned() -> str:
         store = open_clip_store(paths.data)
@@ -68,7 +69,9 @@ def training_stages(config: BuildConfig, paths: Paths) -> list[Stage]:
     shared += QUICK_TRAINING if config.quick else []
     tokenizer, latent, dynamics = (paths.runs / name for name in ("tokenizer", "latent_actions", f"dynamics_{config.actions}"))
 
-    def stage(title: str, chapter: str, folder: Path, kind: str, sentence: str, *models: Path, flags: Sequence[str] = ()) -> Stage:
+    def stage(
+        title: str, chapter: str, folder: Path, kind: str, sentence: str, *models: Path, flags: Sequence[str] = ()
+    ) -> Stage:
         command = [script(chapter, "train.py"), *shared, "--checkpoint-dir", str(folder), *flags]
         settings = next((REPOSITORY / chapter).glob("*/config.py"))  # a changed default is a changed training
         output = folder / "best_model.pt"

@@ -32,9 +32,13 @@ def write_report(paths: Paths, stages: Sequence[Stage], remembered: Mapping[str,
     store = open_clip_store(paths.data)
     metrics = read_state(paths.world / "metrics.json")
     save_picture(paths.world / "reconstructions.png", reconstruction_strip(world, store))
-    sections = [figure(paths.world / "dream.gif", "A game that was never played: the world, steered by the keys below each frame.")]
+    sections = [
+        figure(paths.world / "dream.gif", "A game that was never played: the world, steered by the keys below each frame.")
+    ]
     if (paths.world / "beside.gif").exists():
-        sections.append(figure(paths.world / "beside.gif", "The dream beside the real game, from the same frames under the same keys."))
+        sections.append(
+            figure(paths.world / "beside.gif", "The dream beside the real game, from the same frames under the same keys.")
+        )
     if world.num_actions:
         save_picture(paths.world / "actions.png", action_gallery(world))
         what = "Every action held from the same start frame; each row is another dream."

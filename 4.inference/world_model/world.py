@@ -199,9 +199,7 @@ class WorldModel:
         self.stage_seconds = {"dynamics": predicted - begun, "decoder": time.perf_counter() - predicted}
         return dream.frames
 
-    def dream(
-        self, frames: np.ndarray, known: np.ndarray | None, actions: np.ndarray, seed: int | None = None
-    ) -> np.ndarray:
+    def dream(self, frames: np.ndarray, known: np.ndarray | None, actions: np.ndarray, seed: int | None = None) -> np.ndarray:
         """Whole dreams: start frames (B, T, H, W, 3) with their actions `known` (B, T) or None, then actions (B, K).
 
         Returns the K dreamed frames, (B, K, H, W, 3) uint8.

@@ -248,6 +248,7 @@ class ClipStoreWriter:
 
 
 def is_empty_folder(path: Path) -> bool:
+    """Whether `path` is a folder in which nothing lies."""
     return path.is_dir() and not any(path.iterdir())
 
 

@@ -8,9 +8,9 @@ Games answer the stick late, and glide on after it is released. Breakout's paddl
     picture, delay 0             -12|            -11|          a movement between two pictures is a blend of two actions
     picture, delay 2                     -21|           -2|    one movement is one action
 
-So the picture that closes a step is taken `picture_delay` emulator frames into the next step. It merges that emulator frame with
-the one before it, pixel by pixel the brighter, because some games draw their sprites in every other frame only; the merged picture
-is half a frame older, and the best delay (Breakout 2, Pong 3) therefore one more than for a single frame.
+So the picture that closes a step is taken `picture_delay` emulator frames into the next step. It merges that emulator frame
+with the one before it, pixel by pixel the brighter, because some games draw their sprites in every other frame only. The merged
+picture is half a frame older, and the best delay (Breakout 2, Pong 3) therefore one more than for a single frame.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,8 @@ MAX_NOOP_STEPS = 8  # an episode starts after up to so many unrecorded NOOP step
 
 
 class Episode(NamedTuple):
+    """One recorded game, F frames long."""
+
     frames: np.ndarray  # uint8 (F, H, W, 3)
     actions: np.ndarray  # int16 (F,), actions[f] led from frame f-1 to frame f; actions[0] is -1
     ram: np.ndarray | None  # uint8 (F, 128), the Atari's memory at the moment of each picture; None for other environments
@@ -51,7 +53,8 @@ class Game:
         """
         facts = game_facts(env_id)
         self.env_id, self.frame_size, self.frame_skip = env_id, frame_size, frame_skip
-        self.picture_delay = picture_delay if picture_delay is not None else (facts.picture_delay if facts else 0)
+        known_delay = facts.picture_delay if facts is not None and facts.picture_delay < frame_skip else 0
+        self.picture_delay = known_delay if picture_delay is None else picture_delay
         if frame_skip < 1 or not 0 <= self.picture_delay < frame_skip:
             raise InputError(
                 f"picture delay {self.picture_delay} is impossible with frame skip {frame_skip}; give 0 to frame skip - 1"

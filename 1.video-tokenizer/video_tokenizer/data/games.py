@@ -42,8 +42,10 @@ class Sprite:
 
 @dataclass(frozen=True)
 class GameFacts:
+    """What is known about one game. Parts that nobody has looked up are None."""
+
     picture_delay: int
-    """emulator frames after the end of a step until its action shows, measured by `calibrate_picture_delay`"""
+    """emulator frames into the next step at which a step's picture shows its action best, from `calibrate_picture_delay`"""
     player: Sprite | None = None
     player_axis: str = "x"
     """the axis whose position counts: "x" or "y" """
@@ -86,11 +88,11 @@ GAMES = {
         ball_rows_in_ram=(46, 208),
     ),
     "ALE/Boxing-v5": GameFacts(
-        picture_delay=0,
+        picture_delay=2,
         player=Sprite((214, 214, 214), (110, 156, 66), ((36, 178, 30, 132),), (32, 34), (11.4, 61.0), contrast_with=(0, 0, 1)),
     ),
     "ALE/Freeway-v5": GameFacts(
-        picture_delay=0,
+        picture_delay=1,
         player=Sprite(
             (252, 252, 84),
             (142, 142, 142),
@@ -106,6 +108,7 @@ GAMES = {
         player_axis="y",
         player_keys=("UP", "DOWN"),
     ),
+    "ALE/MsPacman-v5": GameFacts(picture_delay=2),  # faint: most of its movements are decided by the maze
 }
 
 

@@ -34,7 +34,7 @@ class Run:
         self.is_main = is_main
         self.history: list[dict[str, float]] = []
         self.resume_state: dict[str, Any] | None = None
-        self.started = time.monotonic()
+        self.started = self.loop_started = time.monotonic()
         self.first_step = 0
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--checkpoint-dir {folder} is a file; give a folder")
@@ -76,13 +76,14 @@ class Run:
 
     def steps(self, loader: Any, name: str) -> Iterator[Any]:
         """The loader's batches behind a progress bar, which only a terminal shows."""
+        self.loop_started = time.monotonic()
         hidden = None if self.is_main else True  # None: tqdm hides itself where the output is not a terminal
         return iter(tqdm(loader, total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden))
 
     def log(self, step: int, values: dict[str, tuple[float, str]]) -> None:
         """One log line: values maps a name to (number, its text with unit). The numbers are kept for the curves."""
         steps_done = step - self.first_step
-        seconds = (time.monotonic() - self.started) / max(1, steps_done)
+        seconds = (time.monotonic() - self.loop_started) / max(1, steps_done)
         left = (self.num_steps - step) * seconds / 60
         text = " | ".join(f"{name} {shown}" for name, (_, shown) in values.items())
         self.print(f"step {step:6,}/{self.num_steps:,} | {text} | {1000 * seconds:.0f} ms/step | {left:.1f} min left")

@@ -113,7 +113,9 @@ def record_branches(game: Game, num_beginnings: int, context_frames: int, num_st
             branches += [(episode.frames[length - context_frames :], episode.actions[length - context_frames :])
                          for episode in held.values()]  # fmt: skip
     if not branches:
-        raise InputError(f"every game of {game.env_id} was over within {max(lengths) + num_steps} frames; there is nothing to steer")
+        raise InputError(
+            f"every game of {game.env_id} was over within {max(lengths) + num_steps} frames; there is nothing to steer"
+        )
     frames = np.stack([frames for frames, _ in branches])  # (B, C + K, H, W, 3)
     actions = np.stack([actions for _, actions in branches])[:, :context_frames].astype(np.int64)
     return Branches(keys, frames[:, :context_frames], actions, frames[:, context_frames:])

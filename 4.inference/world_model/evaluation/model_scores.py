@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from latent_action_model.models.latent_action_model import LatentActionModel
 from dynamics_model.metrics import DynamicsMetrics
 from dynamics_model.token_cache import TokenClips, encode_tokens
 from latent_action_model.action_probe import supervised_information
 from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import Clips
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import CodeUsage, TokenizerMetrics
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.device import autocast
 from video_tokenizer.validation import clip_videos, even_batches, surroundings
 from world_model.evaluation.games import RealGames
@@ -48,9 +48,7 @@ def tokenizer_scores(tokenizer: VideoTokenizer, games: RealGames, max_clips: int
     return metrics.result()
 
 
-def latent_action_scores(
-    model: LatentActionModel, games: RealGames, probe_seconds: float, seed: int = 0
-) -> dict[str, Any]:
+def latent_action_scores(model: LatentActionModel, games: RealGames, probe_seconds: float, seed: int = 0) -> dict[str, Any]:
     """What the codes tell about the true actions, learnt on half of the episodes and tested on the others.
 
     probe_seconds: how long the supervised classifier, the ceiling, may train; 0 leaves it out.
