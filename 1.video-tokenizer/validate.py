@@ -138,6 +138,7 @@ def save_pictures(
 
 
 def main() -> None:
+    """Load the checkpoint and the data it was not trained on, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
     flags.check()
     device = choose_device(flags.device)

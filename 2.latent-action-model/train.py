@@ -119,8 +119,8 @@ def main() -> None:
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
-                run.check_finite(step, float(loss) * config.accumulate)
-                shown = {name: (float(value), f"{float(value):.4f}") for name, value in output.losses.items()}
+                run.check_finite(step, loss.item() * config.accumulate)
+                shown = {name: (value.item(), f"{value.item():.4f}") for name, value in output.losses.items()}
                 codes = len(output.indices.unique())
                 run.log(step, shown | {"codes": (codes, f"{codes}/{config.num_actions}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:

@@ -112,7 +112,7 @@ def main() -> None:
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
-                loss_value = float(loss) * config.accumulate
+                loss_value = loss.item() * config.accumulate
                 run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.4f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:

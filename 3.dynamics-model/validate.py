@@ -62,7 +62,7 @@ class ValidateConfig:
     """dreams that are compared with the real video"""
     sampling_steps: int = 4
     """passes in which the tokens of one dreamed frame are filled in"""
-    temperature: float = 1.0
+    temperature: float = 0.5
     """divides the logits; 0 always takes the most likely token"""
     save_images: bool = False
     """also write the pictures"""
@@ -160,6 +160,7 @@ def save_pictures(model, prepared, content, scores, videos, caption: str, folder
 
 
 def main() -> None:
+    """Load the checkpoint and the data it was not trained on, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
     flags.check()
     device = choose_device(flags.device)

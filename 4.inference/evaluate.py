@@ -1,6 +1,6 @@
 """Measure a world against the game it was learnt from, on games that no training has seen.
 
-    python 4.inference/evaluate.py --world assets/worlds/breakout --env ALE/Breakout-v5 --seed 7 --num-episodes 8 --json metrics.json
+    python 4.inference/evaluate.py --world assets/worlds/breakout --json metrics.json
 
 What each number means stands in the chapter's README; beside the world stand an untrained one and the repeated last frame.
 """
@@ -53,7 +53,7 @@ class EvaluateConfig:
     """steps that are timed"""
     num_steps: int = 4
     """sampling steps per frame"""
-    temperature: float = 1.0
+    temperature: float = 0.5
     """temperature of the token draws"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""
@@ -116,8 +116,9 @@ def dream_results(
     """Scores of the dreams of the world, of an untrained one, and of a picture that stands still."""
     fresh = untrained_copy(world)
     few = max(1, config.num_rollouts // 4)
-    results = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
-    control, still = delta_psnr_scores(fresh, games, few, config.seed), {}
+    results: dict[str, Any] = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
+    control: dict[str, Any] = dict(delta_psnr_scores(fresh, games, few, config.seed))
+    still: dict[str, Any] = {}
     results["rollout"], still["rollout"] = timed(
         "rollout", lambda: rollout_scores(world, games, config.num_rollouts, config.seed)
     )

@@ -38,7 +38,7 @@ class GenerateConfig:
     actions: str = "random"
     """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated until the film is full"""
     actions_file: str | None = None
-    """JSON file: a list of actions, or an object with "actions" and optionally seed, temperature, num_steps, top_k, order, start_index"""
+    """JSON file: a list of actions, or {"actions": [...]} with any of seed, temperature, num_steps, top_k, order, start_index"""
     start: str | None = None
     """where the dream begins: a clip store, a video or a picture; default: the world's own start frames"""
     start_index: int | None = None
@@ -79,7 +79,7 @@ class GenerateConfig:
 
 def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], tuple[int | str, ...] | None]:
     """What flags, actions file and defaults make together, in this order of precedence; and the file's actions."""
-    settings = {"seed": 0, "temperature": 1.0, "num_steps": 4, "top_k": None, "order": "confidence", "start_index": 0}
+    settings = {"seed": 0, "temperature": 0.5, "num_steps": 4, "top_k": None, "order": "confidence", "start_index": 0}
     actions = None
     if config.actions_file is not None:
         recorded = read_action_file(config.actions_file)
@@ -100,9 +100,7 @@ def chosen_actions(config: GenerateConfig, world: WorldModel, listed: tuple[int 
     return np.resize(np.array(numbers, dtype=np.int64), config.num_frames or len(listed))
 
 
-def beside_emulator(
-    env_id: str, world: WorldModel, keys: list[str], seed: int
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Play the keys in the real game. Returns the frames before them, their actions for the world, and the frames under them."""
     game = open_game(env_id, world.facts, world.frame_size)
     unknown = sorted(set(keys) - set(game.action_names))
@@ -133,7 +131,7 @@ def main() -> None:
 
     real = None
     if config.beside_emulator is not None:
-        frames, known, real = beside_emulator(config.beside_emulator, world, labels, settings["seed"])
+        frames, known, real = play_beside(config.beside_emulator, world, labels, settings["seed"])
     else:
         frames, known = read_start(world, config.start, start_index)
 
@@ -146,8 +144,8 @@ def main() -> None:
     captions = labels if config.caption else [""] * len(dream)
     save_film(Path(config.output), videos, captions, config.fps or world.frames_per_second, config.scale)
     print(
-        f"{len(dream)} frames of {config.world} dreamed in {seconds:.1f} s ({len(dream) / seconds:.0f} a second on {world.device}), "
-        f"seed {settings['seed']} | {config.output}"
+        f"{len(dream)} frames of {config.world} dreamed in {seconds:.1f} s, {len(dream) / seconds:.0f} a second on {world.device}"
+        f" | seed {settings['seed']} | {config.output}"
     )
 
 

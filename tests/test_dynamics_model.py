@@ -110,17 +110,18 @@ def test_fixed_tokens_stay_fixed(model, tokens, actions, monkeypatch):
     monkeypatch.setattr(
         model, "_present_logits", lambda cache, now, action: seen.append(now.clone()) or inner(cache, now, action)
     )
-    final = model.generate_next(model.start(tokens, actions), torch.tensor([0, 1]), num_steps=4)
+    final = model.generate_next(model.start(tokens, actions), torch.tensor([0, 1]), num_steps=4, schedule="cosine")
     assert [int((now == model.mask_token).sum(dim=1)[0]) for now in seen] == [6, 5, 4, 3]
     for now in seen:
         fixed = now != model.mask_token
         assert torch.equal(now[fixed], final[fixed])
 
 
-def test_cosine_schedule_of_the_docstring():
-    assert [tokens_left_masked(step, 4, 64) for step in (1, 2, 3, 4)] == [60, 46, 25, 0]
+@pytest.mark.parametrize("schedule, expected", [("cosine", [60, 46, 25, 0]), ("halving", [4, 2, 1, 0])])
+def test_schedules_of_the_docstring_fix_at_least_one_token_a_step(schedule, expected):
+    assert [tokens_left_masked(step, 4, 64, schedule) for step in (1, 2, 3, 4)] == expected
     for num_steps in range(1, 65):
-        left = [64] + [tokens_left_masked(step, num_steps, 64) for step in range(1, num_steps + 1)]
+        left = [64] + [tokens_left_masked(step, num_steps, 64, schedule) for step in range(1, num_steps + 1)]
         assert left[-1] == 0 and all(a > b for a, b in itertools.pairwise(left))
 
 

@@ -112,31 +112,6 @@ def test_chapter_4_dreams_and_measures(reader, world):
     assert json.loads(numbers.read_text())["frames_per_second"] > 0
 
 
-# ---- from an empty folder to a world: what `make world` does, in small --------------------------------------------------
-
-
-def test_a_world_is_built_from_a_recording_and_not_built_twice(tmp_path):
-    record = ("--env", "ALE/Breakout-v5", "--num-frames", 1500, "--output", tmp_path / "data")
-    recorded = run(REPOSITORY / "1.video-tokenizer" / "record.py", *record, folder=tmp_path)
-    assert recorded.returncode == 0, recorded.stderr
-    build = (
-        REPOSITORY / "4.inference" / "build_world.py",
-        "--quick",
-        "--data-path",
-        tmp_path / "data",
-        "--output",
-        tmp_path / "world",
-    )
-    built = run(*build, folder=tmp_path)
-    assert built.returncode == 0, built.stderr
-    wanted = {"tokenizer.pt", "latent_action_model.pt", "dynamics.pt", "metrics.json", "report.html", "dream.gif"}
-    assert {file.name for file in (tmp_path / "world").iterdir()} >= wanted
-    assert json.loads((tmp_path / "world" / "metrics.json").read_text())["obedience"] >= 0
-    again = run(*build, folder=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("nothing has changed since") == built.stdout.count("$ ")
-
-
 # ---- input that cannot be used ------------------------------------------------------------------------------------------
 
 

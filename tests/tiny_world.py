@@ -43,7 +43,7 @@ def save_tiny_world(folder: Path, actions: str = "latent", env_id: str | None = 
         "action_map": dict(zip(KEYS, numbers, strict=False)) if env_id else {},
         "latent_names": ["NOOP", "FIRE", "RIGHT", "mixed", "unused", "LEFT"] if actions == "latent" else [],
         "start_frames": torch.from_numpy(some_frames(2, 4)),
-        "start_actions": torch.tensor([[-1, 0, 0, 0], [-1, 0, 0, 0]][:2]) if num_actions else torch.full((2, 4), -1),
+        "start_actions": torch.tensor([[-1, 0, 0, 0], [-1, 0, 0, 0]]) if num_actions else torch.full((2, 4), -1),
         "tokenizer_fingerprint": fingerprint(tokenizer.state_dict()),
         "frame_skip": 4,
         "picture_delay": 1,

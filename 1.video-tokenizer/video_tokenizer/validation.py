@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.games import detect_ball, game_facts
@@ -21,12 +22,17 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
 
     flags: a config with data_path, data_type and use_dummy_data; where none is given, the data the checkpoint was trained on.
     training_config: the checkpoint's config, whose seed and share make the split. fingerprint: that of the data it was trained
-    on; other data are announced.
+    on; other data are announced. Raises InputError for frames of another size.
     """
     config = training_config
     if flags.data_path is not None or flags.use_dummy_data:
         config = replace(config, data_path=flags.data_path, data_type=flags.data_type, use_dummy_data=flags.use_dummy_data)
     store = open_store(config)
+    if config.frame_size not in (None, store.frame_size[0]):
+        raise InputError(
+            f"the checkpoint was trained on frames of {config.frame_size} pixels, {store.path} holds {store.frame_size[0]}; "
+            f"record with --frame-size {config.frame_size}"
+        )
     data = open_training_data(with_frame_size_of(store, config), store)
     if fingerprint is not None and store.fingerprint != fingerprint:
         print(f"{store.path} is not the data this checkpoint was trained on; its validation episodes are scored")

@@ -61,7 +61,7 @@ def latent_names(
     counts = count_pairs(codes, actions, num_codes, len(action_names))
     names = []
     for row in counts:
-        order = np.argsort(-row, kind="stable")
+        order = [int(action) for action in np.argsort(-row, kind="stable")]
         shares = np.cumsum(row[order]) / max(row.sum(), 1)
         if row.sum() < 5:
             names.append("rare" if row.any() else "unused")

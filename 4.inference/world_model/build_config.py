@@ -24,7 +24,7 @@ class BuildConfig:
     game: str = "breakout"
     """breakout, pong, boxing, freeway, mspacman, or the Gymnasium id of any game with discrete actions, such as CartPole-v1"""
     actions: Literal["latent", "true"] = "latent"
-    """what steers the world: actions discovered from video (chapter 2), or the recorded keys; the second reuses data and tokenizer"""
+    """what steers the world: actions discovered from video (chapter 2), or the recorded keys, with the same data and tokenizer"""
     preset: Literal["tiny", "small", "paper"] = "tiny"
     """sizes: tiny (two CPU cores, minutes), small (one GPU), paper (Genie's Appendix F)"""
     output: str | None = None

@@ -1,7 +1,7 @@
 """The dreamed game behind Gymnasium's interface, for every agent that can play one."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -24,13 +24,13 @@ class WorldModelEnv(gymnasium.Env[np.ndarray, np.int64]):
     world's own start frames, chosen by the seed; `reset(options={"frames": uint8 (T, H, W, 3)})` begins elsewhere.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 15}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012, Gymnasium's own way to write it
 
     def __init__(self, world: WorldModel | Path | str, max_steps: int = 256, render_mode: str | None = None, device: str = "cpu"):
         self.world = world if isinstance(world, WorldModel) else WorldModel.load(world, device=device)
         self.max_steps = max_steps
         self.render_mode = render_mode
-        self.metadata = {**type(self).metadata, "render_fps": round(self.world.frames_per_second)}
+        self.metadata = {**self.metadata, "render_fps": round(self.world.frames_per_second)}
         self.observation_space = gymnasium.spaces.Box(0, 255, (*self.world.frame_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(max(1, self.world.num_actions))  # a world without actions has one: watch
         self.num_steps_taken = 0

@@ -79,25 +79,41 @@ def training_stages(config: BuildConfig, paths: Paths) -> list[Stage]:
         return Stage(folder.name, title, command, [paths.data, settings, *models], output, learned, paths.world / f"{kind}.pt")
 
     stages = [
-        stage("Chapter 1, video tokenizer: learn to write frames as tokens", "1.video-tokenizer", tokenizer, "tokenizer",
-              "Learned to redraw frames: {psnr_db:.1f} dB, {moving_psnr_db:.1f} dB where something moves (repeating the last frame: "
-              "{copy_last_moving_psnr_db:.1f}), with {codes_used:.0f} different tokens.")
-    ]  # fmt: skip
+        stage(
+            "Chapter 1, video tokenizer: learn to write frames as tokens",
+            "1.video-tokenizer",
+            tokenizer,
+            "tokenizer",
+            "Learned to redraw frames: {psnr_db:.1f} dB, {moving_psnr_db:.1f} dB where something moves "
+            "(repeating the last frame: {copy_last_moving_psnr_db:.1f}), with {codes_used:.0f} different tokens.",
+        )
+    ]
     models = [tokenizer / "best_model.pt"]
     flags = ["--actions", config.actions, "--tokenizer-checkpoint", str(models[0])]
     if config.actions == "latent":
         stages.append(
-            stage("Chapter 2, latent actions: find out which actions there are", "2.latent-action-model", latent, "latent_action_model",
-                  "Found {codes_used:.0f} actions that nobody labelled: with the right one, what moves is drawn {delta_moving_psnr_db:.1f} dB "
-                  "better than with a random one.")
-        )  # fmt: skip
+            stage(
+                "Chapter 2, latent actions: find out which actions there are",
+                "2.latent-action-model",
+                latent,
+                "latent_action_model",
+                "Found {codes_used:.0f} actions that nobody labelled: with the right one, what moves is drawn "
+                "{delta_moving_psnr_db:.1f} dB better than with a random one.",
+            )
+        )
         models.append(latent / "best_model.pt")
         flags += ["--latent-action-checkpoint", str(models[1])]
     stages.append(
-        stage("Chapter 3, dynamics: learn what happens next", "3.dynamics-model", dynamics, "dynamics",
-              "Learned what happens next: given the wrong actions, its loss on what changes is {shuffle_ratio:.2f} times as large.",
-              *models, flags=flags)
-    )  # fmt: skip
+        stage(
+            "Chapter 3, dynamics: learn what happens next",
+            "3.dynamics-model",
+            dynamics,
+            "dynamics",
+            "Learned what happens next: given the wrong actions, its loss on what changes is {shuffle_ratio:.2f} times as large.",
+            *models,
+            flags=flags,
+        )
+    )
     return stages
 
 

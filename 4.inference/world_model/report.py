@@ -52,7 +52,7 @@ def write_report(paths: Paths, stages: Sequence[Stage], remembered: Mapping[str,
         subtitle=html.escape(f"{len(store.frames):,} frames, {world.action_kind} actions, peak memory {peak:,} MiB"),
         figures="\n".join(sections),
         metrics=metrics_table(metrics),
-        reasons="".join(f"<li><code>{html.escape(name)}</code>: {html.escape(why)}</li>" for name, why in metrics.get("reasons", {}).items()),
+        reasons="".join(f"<li>{html.escape(f'{name}: {why}')}</li>" for name, why in metrics.get("reasons", {}).items()),
         stages=stage_table(stages, remembered),
         play=html.escape(shown_command([str(Path("4.inference/play.py")), "--world", shown_path(paths.world)])),
     )  # fmt: skip
@@ -98,8 +98,8 @@ def figure(path: Path, caption: str) -> str:
     """A picture inside the page, so that one file is all there is to send."""
     kind = "gif" if path.suffix == ".gif" else "png"
     content = base64.b64encode(path.read_bytes()).decode()
-    alternative = html.escape(caption)
-    return f'<figure><img src="data:image/{kind};base64,{content}" alt="{alternative}"><figcaption>{alternative}</figcaption></figure>'
+    text = html.escape(caption)
+    return f'<figure><img src="data:image/{kind};base64,{content}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ class WorldModel:
         *,
         device: str = "cpu",
         num_steps: int = 4,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int | None = None,
         order: str = "confidence",
         seed: int = 0,
@@ -191,7 +191,7 @@ class WorldModel:
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
             dream.tokens = self.dynamics.generate_next(
-                dream.dynamics, chosen, self.num_steps, self.temperature, self.top_k, self.order, dream.generator
+                dream.dynamics, chosen, self.num_steps, self.temperature, self.top_k, self.order, generator=dream.generator
             )
             predicted = time.perf_counter()
             picture, dream.decoder = self.tokenizer.decode_frame(dream.tokens, dream.decoder)  # (B, C, H, W)
@@ -247,7 +247,7 @@ def check_parts_fit(
     """Raise InputError where the models of a world folder were not trained for each other."""
     if (tokenizer.codebook_size, tokenizer.tokens_per_frame) != (dynamics.codebook_size, dynamics.tokens_per_frame):
         raise InputError(
-            f"{folder}: dynamics.pt predicts {dynamics.tokens_per_frame} tokens out of {dynamics.codebook_size}, but tokenizer.pt "
+            f"{folder}: dynamics.pt predicts {dynamics.tokens_per_frame} tokens out of {dynamics.codebook_size}, tokenizer.pt "
             f"writes {tokenizer.tokens_per_frame} out of {tokenizer.codebook_size}; train the dynamics on this tokenizer"
         )
     stored = facts.get("tokenizer_fingerprint")

@@ -31,11 +31,12 @@ def open_store(config: Any) -> ClipStore:
     if config.use_dummy_data:
         folder = Path(tempfile.mkdtemp(prefix="moving-square-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return dummy_clip_store(folder / "clip_store", frame_size=(config.frame_size or DUMMY_SIZE,) * 2)
+        side = config.frame_size or DUMMY_SIZE
+        return dummy_clip_store(folder / "clip_store", frame_size=(side, side))
     if config.data_path is None:
         raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
-    frame_size = (config.frame_size or DEFAULT_VIDEO_SIZE,) * 2  # a clip store keeps its own
-    return open_clips_source(config.data_path, config.data_type, frame_size, config.frame_stride, config.filter_dull)
+    side = config.frame_size or DEFAULT_VIDEO_SIZE  # a clip store keeps its own
+    return open_clips_source(config.data_path, config.data_type, (side, side), config.frame_stride, config.filter_dull)
 
 
 def with_frame_size_of(store: ClipStore, config: Config) -> Config:

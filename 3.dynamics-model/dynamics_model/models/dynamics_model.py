@@ -137,15 +137,16 @@ class DynamicsModel(nn.Module):
         state: DynamicsState,
         action: Tensor,
         num_steps: int = 4,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int | None = None,
         order: str = "confidence",
         generator: torch.Generator | None = None,
+        schedule: str = "halving",
     ) -> Tensor:
         """Dream one frame under `action` (B,) and remember it in `state`. Returns its tokens (B, N).
 
         All tokens start hidden. Each of `num_steps` passes predicts every hidden token, samples, and keeps some: the most
-        confident ones (order "confidence") or random ones (order "random"), as many as the cosine schedule says.
+        confident ones (order "confidence") or random ones (order "random"), as many as the schedule says.
         """
         num_tokens = state.tokens.shape[1]
         num_steps = min(num_steps, num_tokens)
@@ -156,7 +157,7 @@ class DynamicsModel(nn.Module):
             hidden = tokens == self.mask_token
             if order == "random":
                 confidence = torch.rand(confidence.shape, generator=generator, device=tokens.device)
-            left = tokens_left_masked(step, num_steps, num_tokens)
+            left = tokens_left_masked(step, num_steps, num_tokens, schedule)
             confidence = confidence.masked_fill(~hidden, float("inf"))  # what is fixed stays fixed
             again = confidence.topk(left, dim=-1, largest=False).indices  # the least sure ones wait
             tokens = torch.where(hidden, sampled, tokens).scatter(1, again, self.mask_token)

@@ -103,7 +103,8 @@ def delta_psnr_scores(world: WorldModel, games: RealGames, count: int, seed: int
         scores.append(HorizonScores(DELTA_HORIZONS))
         scores[-1].update(to_video(dream), real[:, context:], real[:, context - 1])
     names = {"delta_psnr_db": "psnr_db", "delta_moving_psnr_db": "moving_psnr_db"}
-    return {name: delta_psnr_db(*scores, picture_score) for name, picture_score in names.items()}
+    of_right, of_random = scores
+    return {name: delta_psnr_db(of_right, of_random, picture_score) for name, picture_score in names.items()}
 
 
 def obedience_scores(world: WorldModel, branches: Branches, env_id: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
