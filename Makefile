@@ -9,17 +9,20 @@ VENV ?= .venv
 # where pip looks for another build of torch; on Linux, this one is small and has no CUDA:
 #   make install TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
-# the game that `make world` records and learns
+# the game that `make world` records and learns, and `make play` plays
 GAME ?= breakout
+# how many test files run at a time, each on one thread
+TEST_PROCESSES ?= 2
 # passed on to pytest:  make test PYTEST_ARGS="tests/test_readmes.py -x"
 PYTEST_ARGS ?=
 
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --constraint constraints.txt
+OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world test lint clean
+.PHONY: help install world play test lint clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
@@ -29,8 +32,11 @@ install: $(VENV)/installed  ## make .venv and install everything that the course
 world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluate, and write a report to worlds/<game>/
 	$(RUN) 4.inference/build_world.py --game $(GAME)
 
+play: $(VENV)/installed  ## play a world in the browser: yours where `make world` has made one, else the reference world
+	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
+
 test: $(VENV)/installed-for-development  ## run every test
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-for-development  ## check style (ruff), formatting (ruff format) and types (pyright)
 	$(RUN) -m ruff check .

@@ -42,8 +42,7 @@ class ValidateConfig:
     checkpoint: str | None = None
     """checkpoint of chapter 3; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
     tokenizer_checkpoint: str | None = None
-    """chapter 1's; default: the one beside the checkpoint (as in a world), else the one named in training, else chapter 1's
-    own"""
+    """chapter 1's; default: the one beside the checkpoint, as in a world folder, else the one it was trained with"""
     latent_action_checkpoint: str | None = None
     """chapter 2's, for latent actions; default as above"""
     true_checkpoint: str | None = None

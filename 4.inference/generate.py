@@ -46,7 +46,7 @@ class GenerateConfig:
     seed: int | None = None
     """same seed, start and actions give the same dream; default 0"""
     temperature: float | None = None
-    """how adventurous the token draws are: 0 takes the likeliest, 1 draws as often as predicted; default 1"""
+    """how adventurous the token draws are: 0 takes the likeliest, 1 draws as often as predicted; default 0.5"""
     num_steps: int | None = None
     """sampling steps per frame; default 4"""
     top_k: int | None = None

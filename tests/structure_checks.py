@@ -90,7 +90,8 @@ def docstring_complaints(source: str) -> list[str]:
 
     def visit(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
-            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+            is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if not is_definition or node.name.startswith("_") or node.name == "main":  # what main does is what the module says
                 continue
             is_short_method = bool(prefix) and (node.end_lineno or 0) - node.lineno <= 3
             if ast.get_docstring(node) is None and not is_short_method:

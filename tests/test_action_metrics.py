@@ -19,8 +19,7 @@ STAY, RIGHT, LEFT = 0, 1, 2
 
 
 class PerfectActions(nn.Module):
-    """Stands in for a trained model: a bright column that stays, goes right or goes left is coded 0, 1, 2, and drawn exactly
-    so."""
+    """Stands in for a trained model: a bright column that stays, goes right or left is coded 0, 1 or 2, and drawn so."""
 
     num_actions = 3
 

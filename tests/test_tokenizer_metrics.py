@@ -16,8 +16,7 @@ from video_tokenizer.report import format_table, to_json
 
 @pytest.fixture
 def ball_video():
-    """One clip (1, 4, 3, 16, 16): a grey wall of 0.5 in rows 0 to 3, and one bright pixel that runs along row 8, two columns a
-    frame."""
+    """One clip (1, 4, 3, 16, 16): a grey wall in rows 0 to 3, and one bright pixel that runs along row 8, two columns a frame."""
     video = torch.zeros(1, 4, 3, 16, 16)
     video[..., 0:4, :] = 0.5
     for frame in range(4):

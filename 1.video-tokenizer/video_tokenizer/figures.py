@@ -56,8 +56,7 @@ def image_grid(
     """One picture with a labelled row per entry, a label above each column and a caption below.
 
     rows: (label, frames uint8 (N, H, W, 3)); rows may differ in N, H and W. column_labels: as many as the longest row, or none.
-    scale: enlargement; None takes the largest whole number that keeps the grid within `PAGE_WIDTH`. text: letter height in
-    pixels.
+    scale: enlargement; None takes the largest whole number that keeps the grid within `PAGE_WIDTH`. text: letter height, pixels.
     Returns uint8 (height, width, 3).
     """
     label_width = max((text_size(label, text)[0] + GAP for label, _ in rows if label), default=0) + GAP
@@ -173,8 +172,7 @@ def gif_page(frames: Mapping[str, np.ndarray], caption: str, scale: int, text: i
 def common_palette(videos: Sequence[np.ndarray]) -> Image.Image:
     """A palette of at most 256 colours for all frames of a GIF. videos: uint8 (T, H, W, 3).
 
-    Each colour that occurs counts once, however few pixels have it: a palette chosen by area would give the ball the wall's
-    colour.
+    Each colour counts once, however few pixels have it: a palette chosen by area would give the ball the wall's colour.
     """
     greys = np.linspace(0, 255, 16).astype(np.uint8)[:, None].repeat(3, axis=1)  # paper, ink and the shades between
     pixels = np.concatenate([video.reshape(-1, 3) for video in videos]).astype(np.int32)

@@ -7,12 +7,10 @@ and the picture decoded from random tokens. `VideoScores` scores any of them, ba
     psnr_db             over all pixels: 10 * log10(1 / mean squared error)
     ssim                structural similarity, mean over frames
     moving_psnr_db      over the pixels that moved in the real video: max-channel |x_t - x_(t-1)| > 0.05
-    foreground_recall   of the pixels that differ from the temporal median by more than 0.1: share drawn with under half that
-    error object_recall       of the frames that show the ball: share whose reconstruction shows it with at least half its
-    contrast
+    foreground_recall   of the pixels further than 0.1 from the temporal median: share drawn with under half that error
+    object_recall       of the frames with a ball: share whose reconstruction shows it with at least half its contrast
 
-Videos are float (B, T, C, H, W) in [0, 1]. PSNRs pool the squared error of the whole validation set before the logarithm is
-taken.
+Videos are float (B, T, C, H, W) in [0, 1]. PSNRs pool the squared error of the whole validation set, then take the logarithm.
 """
 
 import math
@@ -28,8 +26,7 @@ OBJECT_THRESHOLD = 0.08
 
 
 def psnr_from_mean_error(mean_squared_error: float) -> float:
-    """PSNR in dB of values in [0, 1]: an error of 0.1 everywhere is 10 * log10(1 / 0.01) = 20 dB. No error at all is inf, no data
-    NaN."""
+    """PSNR in dB of values in [0, 1]: an error of 0.1 is 10 * log10(1 / 0.01) = 20 dB; no error gives inf, no data NaN."""
     if math.isnan(mean_squared_error):
         return math.nan
     return math.inf if mean_squared_error == 0 else -10.0 * math.log10(mean_squared_error)
@@ -114,13 +111,13 @@ def object_recall(
 ) -> tuple[int, int]:
     """(frames whose prediction shows the object with at least half its contrast, frames that show it).
 
-    prediction, video: (B, T, C, H, W); background: the scene behind the object, broadcasting to video; positions: float (B, T,
-    2), the object's centre as (x, y) in pixels, so that pixel (row 3, column 5) has its centre at (5, 3); NaN where it is absent.
+    prediction, video: (B, T, C, H, W); background: the scene behind the object, broadcasting to video.
+    positions: float (B, T, 2), the object's centre as (x, y) in pixels: (5, 3) is the centre of the pixel in row 3, column 5; NaN
+    where it is absent.
 
     In the (2 * radius + 1)^2 pixels around the position, what the object adds to the background is the pattern r. The contrast of
     the prediction is the factor that fits what it adds there, d, to the pattern: <d, r> / <r, r>; 1 for a perfect object, 0 for
-    none. An error that the prediction makes all around, over `ring` more pixels on each side, is no object: its median is taken
-    off.
+    none. An error that the prediction makes all around, over `ring` more pixels on each side, is no object; its median goes.
     """
     background = background.expand_as(video)
     found = visible = 0

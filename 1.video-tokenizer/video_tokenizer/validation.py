@@ -47,8 +47,7 @@ def even_batches(num_clips: int, batch_size: int, num_batches: int | None = None
 
 
 def telling_clips(clips: Clips, number: int, candidates: int = 64) -> list[int]:
-    """Clips for pictures: from each of `number` equal stretches the one in whose last step most pixels move; the same every
-    time."""
+    """Clips for pictures, the same every time: from each of `number` equal stretches the one that ends in most movement."""
     chosen = []
     for stretch in np.array_split(np.arange(len(clips)), min(number, len(clips))):
         some = stretch[np.unique(np.linspace(0, len(stretch) - 1, candidates).astype(np.int64))]

@@ -2,8 +2,7 @@
 
 A latent action model cannot know more about the button than the frames show: NOOP and FIRE look the same in the middle of a game,
 and a paddle at the wall does not move whatever is pressed. So the information in the codes is judged against that of this
-supervised classifier, which sees the four frames f-2 .. f+1 around the transition from f-1 to f, the same evidence as three codes
-in a row.
+supervised classifier. It sees frames f-2 .. f+1 around the transition from f-1 to f, the same evidence as three codes in a row.
 """
 
 import math

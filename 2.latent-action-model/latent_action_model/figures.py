@@ -96,8 +96,7 @@ def beside(pictures: Sequence[np.ndarray], caption: str = "") -> np.ndarray:
 
 
 def save_swap_test(path: Path | str, model, video: Tensor, caption: str = "") -> None:
-    """Two clips exchange their last action: each is drawn with its own and with the other's. Shows the clearest pair of the
-    batch.
+    """Two clips exchange their last action: each is drawn with its own and with the other's.
 
     video: (B, T, C, H, W) in [0, 1], B >= 2. The pair is that of the neighbouring clips with different actions in which the
     exchange changes the drawings most; where no two actions differ, the first two clips are shown.

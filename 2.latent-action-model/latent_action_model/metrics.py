@@ -2,8 +2,7 @@
 
 Codes are kept in step with the clip store: `codes[f]` belongs to the movement from frame f-1 to frame f, as `actions[f]` does,
 and both are -1 where there is none (first frames of episodes, videos without actions). What a code says about an action is always
-measured on episodes other than those it was learnt from: a code as rare as a fingerprint would otherwise look perfectly
-informative.
+measured on other episodes than those it was learnt from: a code as rare as a fingerprint would otherwise tell everything.
 """
 
 import math
@@ -66,8 +65,7 @@ def entropy(labels: np.ndarray) -> float:
 
 
 def mutual_information(codes: np.ndarray, actions: np.ndarray) -> float:
-    """I(code; action) in nats from the frequencies of one set (N,): an upper estimate, since it is measured where it is
-    counted."""
+    """I(code; action) in nats from the frequencies of one set (N,): too high for small sets, as it is measured where counted."""
     pairs = np.unique(np.stack([codes, actions]), axis=1, return_inverse=True)[1].ravel()
     codes, actions = np.unique(codes, return_inverse=True)[1], np.unique(actions, return_inverse=True)[1]
     return max(0.0, entropy(codes.ravel()) + entropy(actions.ravel()) - entropy(pairs))
@@ -185,12 +183,11 @@ def encode_episodes(model, store: ClipStore, episodes: Sequence[int], num_frames
 class LatentActionMetrics:
     """The report of one latent action model over any number of batches of clips, the part that needs no true actions.
 
-    psnr_db, moving_psnr_db                 of the next frames drawn with the inferred actions, and copy_last_... beside them
-    delta_psnr_db, delta_moving_psnr_db     the same minus that of the next frames drawn with random actions
-    swap_test                               share of pairs of clips whose last actions, exchanged, make the two drawings together
-    worse
-                                            where something moved; 0.5 is chance, 0 when the decoder ignores the action
-    codes_used, perplexity                  over all transitions
+    psnr_db, moving_psnr_db                of the next frames drawn with the inferred actions, and copy_last_... beside them
+    delta_psnr_db, delta_moving_psnr_db    the same minus that of the next frames drawn with random actions
+    swap_test                              share of pairs of clips that are drawn worse when they exchange their last actions;
+                                           0.5 is chance, 0 a decoder that ignores the action
+    codes_used, perplexity                 over all transitions
     """
 
     def __init__(self, num_actions: int) -> None:
@@ -200,8 +197,7 @@ class LatentActionMetrics:
 
     @torch.no_grad()
     def update(self, model, video: Tensor, generator: torch.Generator) -> None:
-        """video: (B, T, C, H, W) in [0, 1], B >= 2 for the swap test; generator: a CPU generator that draws the random
-        actions."""
+        """video: (B, T, C, H, W) in [0, 1], B >= 2 for the swap test; generator: on the CPU, draws the random actions."""
         past, target = video[:, :-1], video[:, 1:]
         indices = model.encode(video).indices  # (B, T-1)
         random = torch.randint(model.num_actions, indices.shape, generator=generator).to(indices.device)

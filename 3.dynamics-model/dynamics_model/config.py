@@ -10,12 +10,13 @@ PRESETS: dict[str, dict] = {
     "tiny": {},
     "small": dict(
         embed_dim=384, num_blocks=8, num_heads=12, num_frames=16, context_frames=16, batch_size=32, num_steps=60_000,
-        learning_rate=5e-4, warmup_steps=1_000,
+        learning_rate=5e-4, warmup_steps=1_000, log_every=200, validate_every=2_000, save_every=2_000,
     ),
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
     "paper": dict(
         embed_dim=512, num_blocks=12, num_heads=8, num_frames=16, context_frames=16, batch_size=36, num_steps=200_000,
-        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True,
+        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True, log_every=500, validate_every=5_000,
+        save_every=5_000,
     ),
 }  # fmt: skip
 
@@ -83,7 +84,7 @@ class DynamicsConfig:
     # --- optimisation ---
     batch_size: int = 8
     """clips per step, over all processes"""
-    num_steps: int = 4_000
+    num_steps: int = 1_500
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
@@ -109,11 +110,11 @@ class DynamicsConfig:
     # --- run ---
     checkpoint_dir: str | None = None
     """run folder; default: checkpoints/ inside the chapter"""
-    log_every: int = 200
+    log_every: int = 100
     """steps between log lines"""
-    validate_every: int = 1_000
+    validate_every: int = 500
     """steps between validations; the best weights are kept in best_model.pt"""
-    save_every: int = 1_000
+    save_every: int = 500
     """steps between writes of resume.pt, from which a stopped run goes on"""
     validation_batches: int = 16
     """batches per validation"""

@@ -70,16 +70,14 @@ class HorizonScores:
         self.scores = {horizon: VideoScores() for horizon in horizons}
 
     def update(self, dreamed: Tensor, real: Tensor, before: Tensor) -> None:
-        """dreamed, real: (B, S, C, H, W) in [0, 1], step 1 at entry 0; before: (B, C, H, W), the last real frame of the
-        prompt."""
+        """dreamed, real: (B, S, C, H, W) in [0, 1], step 1 at entry 0; before: (B, C, H, W), the real frame before."""
         for horizon, scores in self.scores.items():
             if horizon <= real.shape[1]:
                 previous = real[:, horizon - 2] if horizon > 1 else before
                 scores.update(dreamed[:, horizon - 1 : horizon], real[:, horizon - 1 : horizon], previous[:, None])
 
     def result(self, name: str = "psnr_db") -> dict[int, float]:
-        """horizon -> "psnr_db" or "moving_psnr_db", the squared error of all clips pooled; NaN for horizons that were not
-        reached."""
+        """horizon -> "psnr_db" or "moving_psnr_db", the squared error of all clips pooled; NaN for horizons not reached."""
         return {horizon: scores.result()[name] for horizon, scores in self.scores.items()}
 
 
@@ -92,8 +90,7 @@ def delta_psnr_db(inferred: HorizonScores, random: HorizonScores, name: str = "p
 def shuffle_actions(actions: Tensor, generator: torch.Generator) -> Tensor:
     """Give each clip the actions of another clip of the batch. actions: (B, T), B >= 2.
 
-    The clips are put in a random circle and each takes its neighbour's actions: a plain permutation would leave one clip, on
-    average, with its own.
+    The clips form a random circle and each takes its neighbour's actions; a permutation leaves one clip, on average, its own.
     """
     circle = torch.randperm(len(actions), generator=generator)
     partner = torch.empty_like(circle)
@@ -102,8 +99,7 @@ def shuffle_actions(actions: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class DynamicsMetrics:
-    """The report of one dynamics model over any number of batches of token clips: next frames given the real past, all tokens
-    hidden.
+    """The report of one dynamics model over any number of batches: next frames given the real past, all their tokens hidden.
 
     loss, loss_changed, accuracy, accuracy_changed, copy_accuracy, copy_accuracy_changed   as in `TokenScores`
     loss_changed_shuffled   loss on changed tokens with every clip under another clip's actions

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.environment import Episode, Game, Policy, record_episode
 from video_tokenizer.data.policies import make_players, replay
+from world_model.world import WorldModel
 
 
 def open_game(env_id: str, facts: dict[str, Any], frame_size: tuple[int, int]) -> Game:
@@ -40,3 +43,39 @@ def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: i
     # the last picture is taken a little into the step after it, in which the last key stays down
     actions = [*beginning, *pressed, *pressed[-1:]]
     return record_episode(game, replay(actions), len(beginning) + 1 + len(keys), seed)
+
+
+class RealGame:
+    """The real game played live, one key at a time, beside a dream."""
+
+    def __init__(self, env_id: str, world: WorldModel, beginning_frames: int = 48):
+        self.world, self.beginning_frames = world, max(beginning_frames, world.context_frames)
+        self.game = open_game(env_id, world.facts, world.frame_size)
+        # the way back from the world's actions to keys; of two keys with the same action the first
+        self.keys = {action: self.game.action_names.index(key) for key, action in reversed(world.action_map.items())}
+
+    def reset(self, seed: int) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Let a practised player begin a new game.
+
+        Returns its last frames (T, H, W, 3), the actions (1, T) that led to them where the world knows true ones, and the
+        action pressed since, which no picture shows yet.
+        """
+        policy, rng = best_player(self.game), np.random.default_rng(seed)
+        self.game.reset(seed)
+        frames, pressed = [], [-1]
+        for _ in range(self.beginning_frames):
+            pressed.append(policy(self.game, rng))
+            frames.append(self.game.step(pressed[-1])[0])
+        context = self.world.context_frames
+        known = np.array([pressed[:-1]])[:, -context:] if self.world.action_kind == "true" else None
+        last = self.world.action_map.get(self.game.action_names[pressed[-1]], -1)
+        return np.stack(frames[-context:]), known, last
+
+    def step(self, action: int) -> np.ndarray:
+        """Press the key that stands for the world's action. Returns the picture (H, W, 3) that closes the step before it.
+
+        A game that is over begins anew.
+        """
+        if self.game.over:
+            self.game.reset(0)
+        return self.game.step(self.keys.get(action, 0))[0]
