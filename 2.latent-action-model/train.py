@@ -42,7 +42,8 @@ def validate(
             metrics.update(model, video, generator)
     information = float("nan")
     if store.num_actions:
-        _, episodes = split_episodes(store, config.validation_share, config.seed)
+        training, episodes = split_episodes(store, config.validation_share, config.seed)
+        episodes = episodes if len(episodes) > 1 else [training[0], *episodes]  # some to learn the table from, others to test it
         with autocast(device, config.precision):
             codes = encode_episodes(model, store, episodes, config.num_frames)
         half = max(1, len(episodes) // 2)

@@ -39,16 +39,18 @@ class EvaluateConfig:
     """games to record"""
     num_frames: int = 500
     """longest game, in frames"""
+    num_labelled_games: int = 32
+    """games with random actions; half of them teach what the codes, and for the ceiling the pictures, tell about the keys"""
     num_clips: int = 128
     """clips on which the dynamics model's loss is measured"""
     num_rollouts: int = 16
     """dreams that are held against the real game, for rollout and delta_psnr_db each"""
-    num_beginnings: int = 8
+    num_beginnings: int = 16
     """beginnings from which every key is held, for obedience"""
-    hold_frames: int = 16
-    """frames for which a key is held"""
-    probe_seconds: float = 20.0
-    """training time of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
+    hold_frames: int = 8
+    """frames for which a key is held; later on most players stand at a wall"""
+    probe_steps: int = 300
+    """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
     speed_frames: int = 100
     """steps that are timed"""
     num_steps: int = 4
@@ -67,14 +69,16 @@ class EvaluateConfig:
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
         check_seed(self.seed)
-        for name, smallest in {"num_episodes": 2, "num_frames": 16, "num_clips": 2, "num_rollouts": 1, "num_beginnings": 1,
-                               "hold_frames": 1, "probe_seconds": 0, "speed_frames": 1}.items():  # fmt: skip
+        for name, smallest in {
+            "num_episodes": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2, "num_rollouts": 1,
+            "num_beginnings": 1, "hold_frames": 1, "probe_steps": 0, "speed_frames": 1,
+        }.items():  # fmt: skip
             if getattr(self, name) < smallest:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small; give at least {smallest}")
 
 
-QUICK = dict(num_episodes=2, num_frames=120, num_clips=8, num_rollouts=2, num_beginnings=1, hold_frames=2, probe_seconds=0.5,
-             speed_frames=5)  # fmt: skip
+QUICK = dict(num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2, num_beginnings=1, hold_frames=2,
+             probe_steps=3, speed_frames=5)  # fmt: skip
 
 
 def timed(title: str, measure: Callable[[], Any]) -> Any:
@@ -93,7 +97,9 @@ def untrained_copy(world: WorldModel) -> WorldModel:
     return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device))
 
 
-def model_results(world: WorldModel, games: RealGames, config: EvaluateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def model_results(
+    world: WorldModel, games: RealGames, labelled: RealGames, config: EvaluateConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores of the three models one by one, of the world and of models with fresh weights."""
     results = timed("tokenizer", lambda: tokenizer_scores(world.tokenizer, games))
     with torch.random.fork_rng(devices=[]):
@@ -103,8 +109,8 @@ def model_results(world: WorldModel, games: RealGames, config: EvaluateConfig) -
     control = tokenizer_scores(tokenizer, games, max_clips=16)
     if world.latent_action_model is not None and latent is not None:
         model = world.latent_action_model
-        results |= timed("latent actions", lambda: latent_action_scores(model, games, config.probe_seconds, config.seed))
-        control |= latent_action_scores(latent.to(world.device).eval(), games, 0.0, config.seed)
+        results |= timed("latent actions", lambda: latent_action_scores(model, labelled, config.probe_steps, config.seed))
+        control |= latent_action_scores(latent.to(world.device).eval(), labelled, 0, config.seed)
     results |= timed("dynamics", lambda: dynamics_scores(world, games, config.num_clips, config.seed))
     control |= dynamics_scores(untrained_copy(world), games, min(16, config.num_clips), config.seed)
     return results, control
@@ -168,6 +174,7 @@ def main() -> None:
     game = None
     if config.data_path is not None:
         games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
+        labelled = games
     elif env_id is None:
         raise InputError(
             f"{config.world} was learnt from videos, not from a game; give --data-path with the clip store it was learnt from"
@@ -175,13 +182,16 @@ def main() -> None:
     else:
         game = open_game(env_id, world.facts, world.frame_size)
         games = timed("recording", lambda: record_games(game, config.num_episodes, config.num_frames, config.seed))
+        labelled = games
+        if world.latent_action_model is not None:
+            labelled = record_games(game, config.num_labelled_games, config.num_frames, config.seed, "random")
     if games.store.frame_size != world.frame_size:
         raise InputError(
             f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
         )
 
     # --- measure ---
-    results, control = model_results(world, games, config)
+    results, control = model_results(world, games, labelled, config)
     dreamed, dreamed_control, still = dream_results(world, games, game, config)
     speed = timed("speed", lambda: speed_scores(world, config.speed_frames))
     reasons = missing(world, games, game)

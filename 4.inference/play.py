@@ -6,6 +6,7 @@
 The second plays the real game under the same keys beside it. The page is served to this machine only.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,11 +55,12 @@ def main() -> None:
         open_game(config.env, world.facts, world.frame_size).close()  # a wrong game is named now, not in the browser
 
     def announce(text: str) -> None:
-        print(text.replace("(Press CTRL+C to quit)", "| arrow keys steer, R begins again, Ctrl-C here ends it"), flush=True)
+        for address in re.findall(r"http://\S+", text):
+            print(f"{config.world} is played at {address} | arrow keys steer, R begins again, Ctrl-C here ends it", flush=True)
 
     try:
         web.run_app(make_app(world, config.env), host="127.0.0.1", port=config.port, print=announce, access_log=None)
-    except OSError as error:
+    except OSError as error:  # another program has the port
         raise InputError(f"--port {config.port} cannot be used ({error.strerror}); give another one") from None
 
 

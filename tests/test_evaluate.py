@@ -12,7 +12,7 @@ from tiny_world import save_tiny_world, some_frames
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.sources import dummy_clip_store
 from world_model.evaluation.dreams import agreement, horizon_scores, rollout_windows, world_actions
-from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, directions, record_branches, record_games
+from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, directions, record_branches, record_games, usual_step
 from world_model.evaluation.model_scores import halves
 from world_model.evaluation.table import flatten, results_table
 from world_model.real_game import open_game, play_beginning, play_keys
@@ -84,9 +84,11 @@ def test_a_world_is_evaluated_on_its_own_game():
 # ---- the scores ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_movement_below_half_a_pixel_is_none():
-    assert directions(np.array([[1.0, 1.4, 2.4, 0.0, np.nan, 3.0]])).tolist()[0][:3] == [0, 1, -1]
-    assert np.isnan(directions(np.array([1.0, np.nan, 3.0]))).all()
+def test_a_movement_much_shorter_than_usual_is_none():
+    places = np.array([[0.0, 8.0, 16.0, 15.9, 14.4, 6.0]])
+    assert usual_step(places) == 8.0  # of the steps 8, 8, 1.5 and 8.4; a tenth of a pixel is none
+    assert directions(places, still=2.0).tolist() == [[1, 1, 0, 0, -1]]
+    assert np.isnan(directions(np.array([1.0, np.nan, 3.0]), still=2.0)).all()
 
 
 def test_obedience_counts_steps_in_which_the_real_player_is_seen():

@@ -155,7 +155,11 @@ def test_arrows_are_the_keys_of_the_game(world, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--port", "99999"], "--port 99999"), (["--env", "ALE/Pong-v5"], "learnt from a game"), (["--world", "nowhere"], "nowhere")],
+    [
+        (["--port", "99999"], "--port 99999"),
+        (["--env", "ALE/Pong-v5"], "learnt from a game"),
+        (["--world", "nowhere"], "nowhere"),
+    ],
 )
 def test_play_answers_bad_input_with_one_sentence(tmp_path, monkeypatch, capsys, flags, words):
     save_tiny_world(tmp_path / "world", "true")

@@ -109,7 +109,9 @@ def description(world: WorldModel, env_id: str | None) -> dict[str, Any]:
 async def only_this_machine(request: web.Request, handler: Any) -> web.StreamResponse:
     """Refuse requests that another site's page sends through the reader's browser."""
     origin = request.headers.get("Origin")
-    if urlsplit(f"//{request.host}").hostname not in LOCAL_NAMES or (origin is not None and origin.split("//")[-1] != request.host):
+    if urlsplit(f"//{request.host}").hostname not in LOCAL_NAMES or (
+        origin is not None and origin.split("//")[-1] != request.host
+    ):
         raise web.HTTPForbidden(text="this page answers only to itself, on this machine")
     return await handler(request)
 

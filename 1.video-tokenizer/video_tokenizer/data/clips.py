@@ -124,7 +124,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 def make_loader(
-    clips: Clips,
+    clips: Dataset,
     batch_size: int,
     num_steps: int,
     seed: int,
@@ -134,9 +134,10 @@ def make_loader(
     world_size: int = 1,
 ) -> DataLoader:
     """A loader of `num_steps - start_step` shuffled batches, dicts as in `Clips.__getitems__`; pinned when CUDA is there."""
+    num_clips = len(clips)  # type: ignore[arg-type]
     return DataLoader(
         clips,
-        batch_sampler=ShuffledBatches(len(clips), batch_size, num_steps, seed, start_step, rank, world_size),
+        batch_sampler=ShuffledBatches(num_clips, batch_size, num_steps, seed, start_step, rank, world_size),
         collate_fn=_already_a_batch,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),

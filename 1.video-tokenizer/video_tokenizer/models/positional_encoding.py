@@ -44,6 +44,9 @@ class SpaceTimePositions(nn.Module):
     clip starts at a random time, so that no frame number is special.
     """
 
+    space: Tensor
+    time: Tensor
+
     def __init__(self, embed_dim: int, grid_size: tuple[int, int], period: int = 64):
         super().__init__()
         rows, columns = grid_size

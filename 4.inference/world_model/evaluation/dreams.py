@@ -10,7 +10,7 @@ from dynamics_model.metrics import HorizonScores, delta_psnr_db
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.data.games import detect_ball, detect_player, game_facts
 from video_tokenizer.metrics import share
-from world_model.evaluation.games import Branches, RealGames, directions
+from world_model.evaluation.games import Branches, RealGames, directions, usual_step
 from world_model.world import WorldModel
 
 HORIZONS = (1, 4, 16, 64)
@@ -111,17 +111,20 @@ def obedience_scores(world: WorldModel, branches: Branches, env_id: str, seed: i
     """Does the player go where the held key sends it?
 
     A step counts as obeyed when the dreamed player moves the same way (back, not at all, forth) as the real one at that step.
-    Both are found by the same pixel detector; steps where it does not find the real player are left out, steps where it does
-    not find the dreamed one are disobeyed. Returns the world's scores and those of a picture that stands still: obedience
-    (all steps), obedience_moving (steps in which the real player moves, away from the wall) and obedience_by_key.
+    Both are found by the same pixel detector, and for both a quarter of the real player's usual step is the least that counts
+    as a movement. Steps where the real player is not found are left out, steps where the dreamed one is not are disobeyed.
+    Returns the world's scores and those of a picture that stands still: obedience (all steps), obedience_moving (steps in
+    which the real player moves, away from the wall) and obedience_by_key.
     """
     num_steps = branches.frames.shape[1]
     held = np.array([world.action_map.get(key, -1) for key in branches.keys], dtype=np.int64)
     known = branches.start_actions if world.action_kind == "true" else None  # latent actions are read off the frames
     dream = world.dream(branches.start_frames, known, np.repeat(held[:, None], num_steps, axis=1), seed)
     last = branches.start_frames[:, -1:]
-    real = directions(players(np.concatenate([last, branches.frames], axis=1), env_id))  # (B, K)
-    dreamed = directions(players(np.concatenate([last, dream], axis=1), env_id))
+    places = players(np.concatenate([last, branches.frames], axis=1), env_id)  # (B, K + 1)
+    still = usual_step(places) / 4
+    real = directions(places, still)  # (B, K)
+    dreamed = directions(players(np.concatenate([last, dream], axis=1), env_id), still)
     return agreement(dreamed, real, branches.keys), agreement(np.zeros_like(real), real, branches.keys)
 
 

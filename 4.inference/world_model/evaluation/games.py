@@ -16,10 +16,10 @@ from world_model.real_game import play_beginning, play_keys
 EVALUATION_SEEDS = 1_000_000_000
 """evaluation with --seed s plays the games EVALUATION_SEEDS + 10,000 s and following; record.py --seed s plays 100,000 s and
 following, so the two never meet while s < 10,000"""
+LABELLED_SEEDS = 2_000
+"""the games with random actions, for what latent actions mean, begin here, counted from the first evaluation game"""
 BRANCH_SEEDS = 5_000
 """the games of the obedience test begin here, counted from the first evaluation game"""
-STILL = 0.5
-"""a player that moves by less than this many recorded pixels between two frames stands still; real steps are 1 to 10 pixels"""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,15 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed {seed} must lie between 0 and 9,999, so that no evaluation game was ever recorded for training")
 
 
-def record_games(game: Game, num_episodes: int, num_frames: int, seed: int) -> RealGames:
-    """Play episodes of at most num_frames frames with the players that record training data, random and scripted in turn."""
-    players = MixedPolicy(make_players("mixed", game))
+def record_games(game: Game, num_episodes: int, num_frames: int, seed: int, policy_name: str = "mixed") -> RealGames:
+    """Play episodes of at most num_frames frames: "mixed" with the players that record training data, in turn, "random" with
+    a fresh random action at every step. The two play different games."""
+    players = MixedPolicy(make_players(policy_name, game))
+    first = EVALUATION_SEEDS + 10_000 * seed + (LABELLED_SEEDS if policy_name == "random" else 0)
     episodes = []
     for number in range(num_episodes):
         name, policy = players.next_player()
-        episode = record_episode(game, policy, num_frames, EVALUATION_SEEDS + 10_000 * seed + number)
+        episode = record_episode(game, policy, num_frames, first + number)
         players.num_frames[name] += len(episode.frames)
         episodes.append(episode)
     stops = np.cumsum([len(episode.frames) for episode in episodes])
@@ -121,7 +123,20 @@ def record_branches(game: Game, num_beginnings: int, context_frames: int, num_st
     return Branches(keys, frames[:, :context_frames], actions, frames[:, context_frames:])
 
 
-def directions(positions: np.ndarray) -> np.ndarray:
-    """-1, 0 or +1 for every step between neighbouring positions (..., T), NaN where one of the two is unknown: (..., T-1)."""
+def usual_step(positions: np.ndarray) -> float:
+    """How far the real player moves in a step in which it moves: the median over its steps of half a pixel or more, in pixels.
+
+    positions: (B, T). Breakout's paddle runs 9 recorded pixels a step, and its detector is off by up to 1.2 (95th percentile
+    against the emulator's memory); Freeway's chicken walks 1. NaN where nothing moves.
+    """
+    steps = np.abs(np.diff(positions, axis=-1))
+    return float(np.median(steps[steps >= 0.5])) if (steps >= 0.5).any() else np.nan
+
+
+def directions(positions: np.ndarray, still: float) -> np.ndarray:
+    """-1, 0 or +1 for every step between neighbouring positions (..., T), NaN where one of the two is unknown: (..., T-1).
+
+    still: a step shorter than this many pixels is none.
+    """
     steps = np.diff(positions, axis=-1)
-    return np.where(np.isnan(steps), np.nan, np.sign(steps) * (np.abs(steps) >= STILL))
+    return np.where(np.isnan(steps), np.nan, np.sign(steps) * (np.abs(steps) >= still))

@@ -48,15 +48,14 @@ def tokenizer_scores(tokenizer: VideoTokenizer, games: RealGames, max_clips: int
     return metrics.result()
 
 
-def latent_action_scores(model: LatentActionModel, games: RealGames, probe_seconds: float, seed: int = 0) -> dict[str, Any]:
+def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps: int, seed: int = 0) -> dict[str, Any]:
     """What the codes tell about the true actions, learnt on half of the episodes and tested on the others.
 
-    probe_seconds: how long the supervised classifier, the ceiling, may train; 0 leaves it out.
+    probe_steps: training steps of the supervised classifier, which is the ceiling; 0 leaves it out.
     """
     store = games.store
     fit_episodes, test_episodes = halves(len(store.episodes))
-    clip_frames = evaluation_clips(games).num_frames
-    codes = encode_episodes(model, store, range(len(store.episodes)), clip_frames)
+    codes = encode_episodes(model, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
     usage = CodeUsage(model.num_actions)
     usage.update(torch.from_numpy(codes[codes >= 0]))
     scores: dict[str, Any] = {f"latent_{name}": value for name, value in usage.result().items()}
@@ -68,10 +67,10 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_secon
     scores["action_information"] = action_information(fit, test, *sizes)
     scores["action_information_single"] = action_information(fit, test, *sizes, single=True)
     scores |= mapping_accuracy(fit, test, model.num_actions, seed=seed)
-    if probe_seconds > 0:
+    if probe_steps > 0:
         device = next(model.parameters()).device
         ceiling = supervised_information(
-            store, fit_episodes, test_episodes, max_seconds=probe_seconds, seed=seed, device=device
+            store, fit_episodes, test_episodes, probe_steps, max_seconds=120, seed=seed, device=device
         )  # fmt: skip
         scores["supervised_information"] = ceiling.supervised_information
         scores["supervised_accuracy"] = ceiling.supervised_accuracy
