@@ -80,9 +80,7 @@ def main() -> None:
     best_error = float("inf")
     metrics: dict = {}
     run.print(f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size} | run folder {folder}")
-    run.print(
-        f"data {store.path} | clips of {config.num_frames} frames: {len(data.training):,} training, {len(data.validation):,} validation"
-    )
+    run.print(f"data {store.path} | {len(data.training):,} training and {len(data.validation):,} validation clips")
     if run.resume_state:
         tokenizer.load_state_dict(run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])

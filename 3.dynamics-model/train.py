@@ -79,9 +79,7 @@ def main() -> None:
     run.print(
         f"device {device} | {num_parameters:,} parameters | {model.num_actions} {config.actions} actions | run folder {folder}"
     )
-    run.print(
-        f"data {store.path} | clips of {config.num_frames} frames: {len(training):,} training, {len(validation):,} validation"
-    )
+    run.print(f"data {store.path} | {len(training):,} training and {len(validation):,} validation clips")
     if run.resume_state:
         model.load_state_dict(run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])

@@ -17,10 +17,16 @@ from video_tokenizer.data.environment import Game
 from video_tokenizer.report import plain, save_json
 from world_model.evaluation.dreams import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
 from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_games, validation_games
-from world_model.evaluation.model_scores import dynamics_scores, latent_action_scores, tokenizer_scores
-from world_model.evaluation.table import results_table
+from world_model.evaluation.model_scores import (
+    dynamics_scores,
+    latent_action_scores,
+    token_clips,
+    tokenizer_scores,
+    untrained_copy,
+)
+from world_model.evaluation.table import reasons_for_gaps, results_table
 from world_model.real_game import open_game
-from world_model.world import WorldModel
+from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class EvaluateConfig:
     """games to record"""
     num_frames: int = 500
     """longest game, in frames"""
-    num_labelled_games: int = 32
-    """games with random actions; half of them teach what the codes, and for the ceiling the pictures, tell about the keys"""
+    num_labelled_games: int = 48
+    """games with random actions; most of them teach what the codes, and for the ceiling the pictures, tell about the keys"""
     num_clips: int = 128
     """clips on which the dynamics model's loss is measured"""
     num_rollouts: int = 16
@@ -53,9 +59,9 @@ class EvaluateConfig:
     """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
     speed_frames: int = 100
     """steps that are timed"""
-    num_steps: int = 4
+    num_steps: int = NUM_STEPS
     """sampling steps per frame"""
-    temperature: float = 0.5
+    temperature: float = TEMPERATURE
     """temperature of the token draws"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""
@@ -89,14 +95,6 @@ def timed(title: str, measure: Callable[[], Any]) -> Any:
     return result
 
 
-def untrained_copy(world: WorldModel) -> WorldModel:
-    """A world of the same sizes with fresh weights; its dynamics dreams in the trained tokenizer's tokens."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        dynamics = type(world.dynamics)(world.dynamics.config)
-    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device))
-
-
 def model_results(
     world: WorldModel, games: RealGames, labelled: RealGames, config: EvaluateConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -110,9 +108,10 @@ def model_results(
     if world.latent_action_model is not None and latent is not None:
         model = world.latent_action_model
         results |= timed("latent actions", lambda: latent_action_scores(model, labelled, config.probe_steps, config.seed))
-        control |= latent_action_scores(latent.to(world.device).eval(), labelled, 0, config.seed)
-    results |= timed("dynamics", lambda: dynamics_scores(world, games, config.num_clips, config.seed))
-    control |= dynamics_scores(untrained_copy(world), games, min(16, config.num_clips), config.seed)
+        control |= latent_action_scores(latent.to(world.device).eval(), games, 0, config.seed)
+    clips = token_clips(world, games)
+    results |= timed("dynamics", lambda: dynamics_scores(world, clips, config.num_clips, config.seed))
+    control |= dynamics_scores(untrained_copy(world), clips, min(16, config.num_clips), config.seed)
     return results, control
 
 
@@ -136,27 +135,6 @@ def dream_results(
         branches = record_branches(game, 1, world.context_frames, config.hold_frames, config.seed)
         control |= obedience_scores(fresh, branches, game.env_id, config.seed)[0]
     return results, control, still
-
-
-def missing(world: WorldModel, games: RealGames, game: Game | None) -> dict[str, str]:
-    """Metric -> why it cannot be measured for this world."""
-    env_id = game.env_id if game else None
-    reasons = {}
-    if games.ball is None:
-        reasons["object_recall"] = (
-            f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
-        )
-    if world.latent_action_model is None:
-        reasons["action_information"] = "this world's actions are the game's own, nothing had to be discovered"
-    elif games.store.num_actions == 0:
-        reasons["action_information"] = "videos do not say which keys were pressed"
-    if world.num_actions == 0:
-        reasons |= dict.fromkeys(("shuffle_ratio", "delta_psnr_db", "obedience"), "this world has no actions")
-    elif game is None or not player_keys(game):
-        reasons["obedience"] = (
-            f"the place of the player in {env_id} is not known" if env_id else "there is no game to compare with"
-        )
-    return reasons
 
 
 def main() -> None:
@@ -184,7 +162,8 @@ def main() -> None:
         games = timed("recording", lambda: record_games(game, config.num_episodes, config.num_frames, config.seed))
         labelled = games
         if world.latent_action_model is not None:
-            labelled = record_games(game, config.num_labelled_games, config.num_frames, config.seed, "random")
+            count = config.num_labelled_games
+            labelled = timed("labelled games", lambda: record_games(game, count, config.num_frames, config.seed, "random"))
     if games.store.frame_size != world.frame_size:
         raise InputError(
             f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
@@ -194,7 +173,7 @@ def main() -> None:
     results, control = model_results(world, games, labelled, config)
     dreamed, dreamed_control, still = dream_results(world, games, game, config)
     speed = timed("speed", lambda: speed_scores(world, config.speed_frames))
-    reasons = missing(world, games, game)
+    reasons = reasons_for_gaps(world, games, game)
     results = results | dreamed | speed
     results |= {name: None for name in reasons if name not in results}
     still |= {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}

@@ -20,7 +20,7 @@ from world_model.actions import action_label, action_number, parse_actions, read
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys
 from world_model.starts import read_start
-from world_model.world import WorldModel
+from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
 
 BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the dream begins
 
@@ -79,7 +79,14 @@ class GenerateConfig:
 
 def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], tuple[int | str, ...] | None]:
     """What flags, actions file and defaults make together, in this order of precedence; and the file's actions."""
-    settings = {"seed": 0, "temperature": 0.5, "num_steps": 4, "top_k": None, "order": "confidence", "start_index": 0}
+    settings = {
+        "seed": 0,
+        "temperature": TEMPERATURE,
+        "num_steps": NUM_STEPS,
+        "top_k": None,
+        "order": "confidence",
+        "start_index": 0,
+    }
     actions = None
     if config.actions_file is not None:
         recorded = read_action_file(config.actions_file)

@@ -16,7 +16,7 @@ from aiohttp import web
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from world_model.play_server import make_app
 from world_model.real_game import open_game
-from world_model.world import WorldModel
+from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class PlayConfig:
     """Gymnasium id of the world's own game: play it beside the dream under the same keys"""
     port: int = 8000
     """port of the page on this machine; 0 takes a free one"""
-    num_steps: int = 4
+    num_steps: int = NUM_STEPS
     """sampling steps per frame: fewer are faster"""
-    temperature: float = 1.0
+    temperature: float = TEMPERATURE
     """how adventurous the token draws are: 0 takes the likeliest"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""

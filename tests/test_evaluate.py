@@ -13,7 +13,7 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.data.sources import dummy_clip_store
 from world_model.evaluation.dreams import agreement, horizon_scores, rollout_windows, world_actions
 from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, directions, record_branches, record_games, usual_step
-from world_model.evaluation.model_scores import halves
+from world_model.evaluation.model_scores import learn_and_test
 from world_model.evaluation.table import flatten, results_table
 from world_model.real_game import open_game, play_beginning, play_keys
 from world_model.world import WorldModel
@@ -137,8 +137,8 @@ def test_true_actions_reach_a_latent_world_through_its_map(tmp_path):
 
 
 def test_both_players_are_on_both_sides_of_the_split():
-    assert halves(8) == ([0, 1, 4, 5], [2, 3, 6, 7])
-    assert halves(2) == ([0], [1])
+    assert learn_and_test(8) == ([0, 1, 2, 3, 4, 5], [6, 7])
+    assert learn_and_test(2) == ([0], [1])
 
 
 def test_nested_scores_become_rows_with_their_controls():

@@ -24,28 +24,32 @@ def test_every_chapter_has_a_text():
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_every_link_leads_somewhere(page):
-    assert checks.link_complaints(page.read_text(), page, REPOSITORY) == []
+    complaints = checks.link_complaints(page.read_text(), page, REPOSITORY)
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_every_excerpt_is_in_the_cited_file_to_the_letter(page):
-    assert checks.excerpt_complaints(page.read_text(), page) == []
+    complaints = checks.excerpt_complaints(page.read_text(), page)
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_every_quoted_command_is_accepted_by_its_script(page, capsys):
     complaints = checks.command_complaints(page.read_text(), page, REPOSITORY, parse_only)
-    assert complaints == [], capsys.readouterr().err
+    assert not complaints, "\n".join(complaints) + capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_every_paper_is_called_by_its_title(page):
-    assert checks.reference_complaints(page.read_text(), PAPERS) == []
+    complaints = checks.reference_complaints(page.read_text(), PAPERS)
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_every_number_marked_as_measured_is_in_the_metrics(page):
-    assert checks.measured_complaints(page.read_text(), page) == []
+    complaints = checks.measured_complaints(page.read_text(), page)
+    assert not complaints, "\n".join(complaints)
 
 
 def test_the_code_cites_papers_that_the_table_knows():

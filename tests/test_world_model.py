@@ -85,8 +85,8 @@ def test_without_chance_a_batch_equals_its_games_one_by_one(folders):
 
 def test_what_is_dreamed_is_fed_back_as_tokens(world, monkeypatch):
     world.reset(world.start_frames[0])
-    monkeypatch.setattr(type(world.tokenizer), "_encode", None)
-    monkeypatch.setattr(type(world.tokenizer), "encode_frame", None)  # any encoding from here on would fail
+    for name in ("encode", "encode_next", "encode_frame"):
+        monkeypatch.setattr(type(world.tokenizer), name, None)  # any encoding from here on would fail
     world.step(0)
     assert world.current is not None and world.current.tokens.shape == (1, 16)
     assert torch.equal(world.current.tokens, world.current.dynamics.tokens)

@@ -91,7 +91,7 @@ def action_gallery(world: WorldModel) -> np.ndarray:
         means = f"\nkey {keys[action]}" if action in keys and world.action_kind == "latent" else ""
         label = f"{action}: {name}{means}" if world.action_kind == "latent" else name
         rows.append((label, np.concatenate([starts[action, -1:], dreams[action, np.array(GALLERY_FRAMES) - 1]])))
-    return image_grid(rows, column_labels=["start", *(f"{frames} frames" for frames in GALLERY_FRAMES)])
+    return image_grid(rows, column_labels=["start", *(f"after {frames}" for frames in GALLERY_FRAMES)])
 
 
 def figure(path: Path, caption: str) -> str:

@@ -23,6 +23,10 @@ from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
 
 ORDERS = ("confidence", "random")
+NUM_STEPS = 4
+"""sampling steps per frame, unless told otherwise"""
+TEMPERATURE = 0.5
+"""of the token draws, unless told otherwise"""
 
 
 @dataclass
@@ -60,8 +64,8 @@ class WorldModel:
         facts: dict[str, Any] | None = None,
         *,
         device: str = "cpu",
-        num_steps: int = 4,
-        temperature: float = 0.5,
+        num_steps: int = NUM_STEPS,
+        temperature: float = TEMPERATURE,
         top_k: int | None = None,
         order: str = "confidence",
         seed: int = 0,

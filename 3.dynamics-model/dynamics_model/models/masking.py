@@ -33,7 +33,8 @@ def tokens_left_masked(step: int, num_steps: int, num_tokens: int, schedule: str
     """
     if step >= num_steps:
         return 0
-    left = 2 ** (num_steps - step - 1) if schedule == "halving" else math.ceil(num_tokens * math.cos(math.pi / 2 * step / num_steps))
+    cosine = math.ceil(num_tokens * math.cos(math.pi / 2 * step / num_steps))
+    left = 2 ** (num_steps - step - 1) if schedule == "halving" else cosine
     return min(left, num_tokens - step)
 
 

@@ -49,12 +49,12 @@ def tokenizer_scores(tokenizer: VideoTokenizer, games: RealGames, max_clips: int
 
 
 def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps: int, seed: int = 0) -> dict[str, Any]:
-    """What the codes tell about the true actions, learnt on half of the episodes and tested on the others.
+    """What the codes tell about the true actions, learnt on three quarters of the episodes and tested on the others.
 
     probe_steps: training steps of the supervised classifier, which is the ceiling; 0 leaves it out.
     """
     store = games.store
-    fit_episodes, test_episodes = halves(len(store.episodes))
+    fit_episodes, test_episodes = learn_and_test(len(store.episodes))
     codes = encode_episodes(model, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
     usage = CodeUsage(model.num_actions)
     usage.update(torch.from_numpy(codes[codes >= 0]))
@@ -78,14 +78,19 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps
 
 
 @torch.no_grad()
-def dynamics_scores(world: WorldModel, games: RealGames, max_clips: int, seed: int = 0) -> dict[str, Any]:
-    """loss_changed in nats and accuracy_changed on tokens that changed, loss_changed_shuffled and shuffle_ratio."""
+def token_clips(world: WorldModel, games: RealGames) -> TokenClips:
+    """The games as the dynamics model sees them: tokens and, read off the pictures or true, the actions between them."""
     store, latent = games.store, world.latent_action_model
     tokens = encode_tokens(store, world.tokenizer, world.device)  # (F, N), every episode as one stream, as in training
     actions = store.actions
     if latent is not None:
         actions = encode_episodes(latent, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
-    clips = TokenClips(evaluation_clips(games, world.context_frames), tokens, actions)
+    return TokenClips(evaluation_clips(games, world.context_frames), tokens, actions)
+
+
+@torch.no_grad()
+def dynamics_scores(world: WorldModel, clips: TokenClips, max_clips: int, seed: int = 0) -> dict[str, Any]:
+    """loss_changed in nats and accuracy_changed on tokens that changed, loss_changed_shuffled and shuffle_ratio."""
     metrics = DynamicsMetrics()
     generator = torch.Generator().manual_seed(seed)
     for indices in even_batches(len(clips), BATCH_SIZE, -(-max_clips // BATCH_SIZE)):
@@ -96,6 +101,14 @@ def dynamics_scores(world: WorldModel, games: RealGames, max_clips: int, seed: i
     return {name: metrics.result()[name] for name in names}
 
 
+def untrained_copy(world: WorldModel) -> WorldModel:
+    """A world of the same sizes with fresh weights; its dynamics dreams in the trained tokenizer's tokens."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dynamics = type(world.dynamics)(world.dynamics.config)
+    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device))
+
+
 def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:
     """Clips that overlap by one frame, so that every transition is in one of them."""
     store = games.store
@@ -104,9 +117,9 @@ def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:
     return Clips(store, range(len(store.episodes)), num_frames, stride=num_frames - 1)
 
 
-def halves(num_episodes: int) -> tuple[list[int], list[int]]:
-    """Episode numbers to learn from and to test on. Players take turns, so pairs of episodes go to the same side."""
-    if num_episodes < 4:
+def learn_and_test(num_episodes: int) -> tuple[list[int], list[int]]:
+    """Episode numbers to learn from and to test on, three to one. Players may take turns, so pairs go to the same side."""
+    if num_episodes < 8:
         return list(range(0, num_episodes, 2)), list(range(1, num_episodes, 2))
-    test = [number for number in range(num_episodes) if number // 2 % 2]
+    test = [number for number in range(num_episodes) if number // 2 % 4 == 3]
     return [number for number in range(num_episodes) if number not in test], test

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from video_tokenizer.data.environment import Game
 from video_tokenizer.report import format_number
+from world_model.evaluation.games import RealGames, player_keys
+from world_model.world import WorldModel
 
 NOT_METRICS = ("controls", "reasons", "settings")
 COLUMNS = ("world", "untrained", "copy last frame")
@@ -40,3 +43,24 @@ def results_table(results: Mapping[str, Any]) -> str:
              for row in rows]  # fmt: skip
     lines += [f"- {name}: {reason}" for name, reason in results.get("reasons", {}).items()]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def reasons_for_gaps(world: WorldModel, games: RealGames, game: Game | None) -> dict[str, str]:
+    """Metric -> why it cannot be measured for this world."""
+    env_id = game.env_id if game else None
+    reasons = {}
+    if games.ball is None:
+        reasons["object_recall"] = (
+            f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
+        )
+    if world.latent_action_model is None:
+        reasons["action_information"] = "this world's actions are the game's own, nothing had to be discovered"
+    elif games.store.num_actions == 0:
+        reasons["action_information"] = "videos do not say which keys were pressed"
+    if world.num_actions == 0:
+        reasons |= dict.fromkeys(("shuffle_ratio", "delta_psnr_db", "obedience"), "this world has no actions")
+    elif game is None or not player_keys(game):
+        reasons["obedience"] = (
+            f"the place of the player in {env_id} is not known" if env_id else "there is no game to compare with"
+        )
+    return reasons
