@@ -124,6 +124,14 @@ def test_a_window_of_one_frame_looks_at_no_other():
     assert cache.num_kept == 0 and torch.allclose(transformer(x)[:, 2:], alone, atol=1e-5)
 
 
+def test_remembering_gives_the_keys_and_values_of_the_whole_run():
+    torch.manual_seed(0)
+    transformer = SpaceTimeTransformer(16, 2, num_blocks=2, window=3)
+    x = torch.randn(1, 4, 4, 16)
+    whole, short = transformer.run(x, causal_mask(4, 3))[1], transformer.remember(x)
+    assert all(torch.equal(a, b) for own, same in zip(whole, short, strict=True) for a, b in zip(own, same, strict=True))
+
+
 def test_activation_checkpointing_changes_no_gradient():
     def gradients(checkpointing: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)

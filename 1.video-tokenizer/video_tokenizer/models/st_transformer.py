@@ -77,6 +77,11 @@ class MultiHeadAttention(nn.Module):
         mixed = attention(queries, keys, values, mask)
         return self.output(rearrange(mixed, "b h s d -> b s (h d)")), own
 
+    def keys_and_values(self, x: Tensor) -> KeysValues:
+        """What `forward` returns as x's own keys and values, without the rest. x: (batch, S, E)."""
+        _, keys, values = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
+        return keys, values
+
 
 class SwiGLU(nn.Module):
     """Feed-forward network with a gate (arXiv:2002.05202): silu(x W_gate) * (x W_value), then back to E."""
@@ -110,16 +115,22 @@ class SpaceTimeBlock(nn.Module):
 
         Returns x (B, T, N, E), and its own keys and values.
         """
-        batch_size, _, num_patches, _ = x.shape
-        frames = rearrange(x, "b t n e -> (b t) n e")  # each frame is a sequence of N patches
-        update, _ = self.space_attention(self.space_norm(frames))
-        x = x + rearrange(update, "(b t) n e -> b t n e", b=batch_size)
-
+        x = self.look_around(x)
         columns = rearrange(x, "b t n e -> (b n) t e")  # each position is a sequence of T frames
         update, own = self.time_attention(self.time_norm(columns), time_mask, memory)
-        x = x + rearrange(update, "(b n) t e -> b t n e", n=num_patches)
-
+        x = x + rearrange(update, "(b n) t e -> b t n e", n=x.shape[2])
         return x + self.feed_forward(self.feed_forward_norm(x)), own
+
+    def look_around(self, x: Tensor) -> Tensor:
+        """Spatial attention, the first third of the block. x: (B, T, N, E)."""
+        frames = rearrange(x, "b t n e -> (b t) n e")  # each frame is a sequence of N patches
+        update, _ = self.space_attention(self.space_norm(frames))
+        return x + rearrange(update, "(b t) n e -> b t n e", b=x.shape[0])
+
+    def remember(self, x: Tensor) -> KeysValues:
+        """The keys and values that `forward` returns, without the rest of the block. x: (B, T, N, E)."""
+        columns = rearrange(self.look_around(x), "b t n e -> (b n) t e")
+        return self.time_attention.keys_and_values(self.time_norm(columns))
 
 
 class SpaceTimeTransformer(nn.Module):
@@ -154,8 +165,23 @@ class SpaceTimeTransformer(nn.Module):
         memory: per block, keys and values of M frames to look back at. conditions: per block, what is added to x before it,
         broadcast to (B, T, N, E). Returns the normalised output and per block x's own keys and values.
         """
+        x, kept = self._run_blocks(x, len(self.blocks), mask, memory, conditions)
+        return self.norm(x), kept
+
+    def remember(self, x: Tensor, conditions: Conditions = None) -> list[KeysValues]:
+        """Per block, the keys and values of frames x (B, T, N, E): `run` without the output, which saves most of a block."""
+        last = len(self.blocks) - 1
+        mask = causal_mask(x.shape[1], self.window, device=x.device)
+        x, kept = self._run_blocks(x, last, mask, None, conditions)
+        if conditions is not None:
+            x = x + conditions[last]
+        return [*kept, self.blocks[last].remember(x)]  # type: ignore[operator]
+
+    def _run_blocks(
+        self, x: Tensor, num_blocks: int, mask: Tensor, memory: list[KeysValues] | None, conditions: Conditions
+    ) -> tuple[Tensor, list[KeysValues]]:
         kept: list[KeysValues] = []
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.blocks[:num_blocks]):
             if conditions is not None:
                 x = x + conditions[number]
             past = memory[number] if memory is not None else None
@@ -164,7 +190,7 @@ class SpaceTimeTransformer(nn.Module):
             else:
                 x, own = block(x, mask, past)
             kept.append(own)
-        return self.norm(x), kept
+        return x, kept
 
 
 def last_frames(memory: KeysValues | None, own: KeysValues, window: int) -> KeysValues:

@@ -100,8 +100,7 @@ class DynamicsModel(nn.Module):
         """
         num_present = present.shape[1]
         x_past = self.positions(self.token_embedding(past), start)
-        past_mask = causal_mask(num_present, self.transformer.window, device=past.device)
-        _, memory = self.transformer.run(x_past, past_mask, conditions=self._conditions(actions[:, :-1]))
+        memory = self.transformer.remember(x_past, self._conditions(actions[:, :-1]))
         x = self.positions(self.token_embedding(present), start + 1)
         # frame t looks at past frames t - window + 1 .. t - 1, and at itself
         past_of_present = causal_mask(num_present, self.transformer.window - 1, device=past.device)

@@ -1,0 +1,55 @@
+"""Write a smaller copy of a world to give away: the same files with weights in half precision.
+
+    python 4.inference/export_world.py --world worlds/breakout --output assets/worlds/breakout
+
+Loading turns the weights back into float32. What rounding costs is measured, not assumed: run evaluate.py on the copy.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint, write_atomically
+from world_model.world import WorldModel
+
+KINDS = ("tokenizer", "latent_action_model", "dynamics")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Copy a world with weights in half precision."""
+
+    world: str = "worlds/breakout"
+    """folder of the world to copy"""
+    output: str = "assets/worlds/breakout"
+    """folder of the copy; files of these names there are replaced"""
+
+
+def main() -> None:
+    config = parse_config(ExportConfig)
+    world, output = Path(config.world), Path(config.output)
+    if output.exists() and (not output.is_dir() or output.resolve() == world.resolve()):
+        raise InputError(f"--output {output} is a file or the world itself; give another folder")
+    WorldModel.load(world)  # refuses a world whose parts do not fit together
+    rounded = ""
+    for kind in KINDS:
+        if kind == "latent_action_model" and not (world / f"{kind}.pt").exists():
+            continue  # a world of true actions has none
+        content = load_checkpoint(world / f"{kind}.pt", kind)
+        content["weights"] = {
+            name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in content["weights"].items()
+        }
+        if kind == "tokenizer":
+            rounded = fingerprint(content["weights"])
+        elif kind == "dynamics":
+            content["tokenizer_fingerprint"] = rounded  # it dreams in the rounded tokenizer's tokens from now on
+        write_atomically(output / f"{kind}.pt", lambda path, content=content: torch.save(content, path))
+        size = (output / f"{kind}.pt").stat().st_size / 2**20
+        print(f"{output / f'{kind}.pt'}: {size:.1f} MiB")
+    WorldModel.load(output)
+
+
+if __name__ == "__main__":
+    run_script(main)

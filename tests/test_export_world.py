@@ -1,0 +1,29 @@
+"""A copy to give away: smaller, loadable, and still one world."""
+
+import numpy as np
+import pytest
+from script_runner import run
+from structure_checks import REPOSITORY
+from tiny_world import save_tiny_world
+
+from world_model.world import WorldModel
+
+EXPORT = REPOSITORY / "4.inference" / "export_world.py"
+
+
+@pytest.mark.parametrize("actions", ["latent", "true"])
+def test_the_copy_is_half_as_large_and_shows_nearly_the_same(tmp_path, actions):
+    world = save_tiny_world(tmp_path / "world", actions)
+    done = run(EXPORT, "--world", world, "--output", "copy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for file in world.glob("*.pt"):
+        assert (tmp_path / "copy" / file.name).stat().st_size < 0.8 * file.stat().st_size
+    first, second = (WorldModel.load(tmp_path / name, "cpu", precision="float32") for name in ("world", "copy"))
+    pictures = [world.reset(world.start_frames[0]).astype(int) for world in (first, second)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 2.0
+
+
+def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path):
+    world = save_tiny_world(tmp_path / "world", "true")
+    done = run(EXPORT, "--world", world, "--output", world, folder=tmp_path)
+    assert done.returncode == 2 and "the world itself" in done.stderr
