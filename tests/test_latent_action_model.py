@@ -70,6 +70,14 @@ def test_exchanging_two_actions_exchanges_what_the_decoder_draws(clip, changes):
 
 
 @pytest.mark.parametrize("changes", KINDS)
+@torch.no_grad()
+def test_training_gives_each_transition_its_own_action(clip, changes):
+    """A code shifted by one step would still lower the loss a little, and make every action mean the one before it."""
+    model = build(**changes)
+    assert torch.equal(model(clip).prediction, model.decode(clip[:, :-1], model.encode(clip).codes))
+
+
+@pytest.mark.parametrize("changes", KINDS)
 def test_every_parameter_receives_a_gradient(clip, changes):
     model = build(**changes).train()
     if model.config.quantizer == "vq":

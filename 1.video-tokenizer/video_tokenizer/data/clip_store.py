@@ -91,7 +91,13 @@ def open_clip_store(path: str | Path) -> ClipStore:
     actions = _read_array(path, "actions.npy", "int16", 1)
     episodes = _read_array(path, "episodes.npy", "int64", 2)
     _check_contents(path, frames, actions, episodes, info)
-    return ClipStore(path.resolve(), frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
+    return ClipStore(_shortest(path), frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
+
+
+def _shortest(path: Path) -> Path:
+    """The path relative to the present folder where it lies below it, else absolute: what is shown and written down."""
+    absolute = path.resolve()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
