@@ -42,6 +42,14 @@ def videos(tmp_path):
     return folder
 
 
+def test_small_videos_are_decoded_at_their_own_size_unless_another_is_asked_for(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (12, 72, 68, 3), dtype=np.uint8)
+    write_video(tmp_path / "small.mp4", frames, 10.0)
+    assert open_clips_source(tmp_path, "folder", None).frame_size == (64, 64)  # the largest multiple of 8 that 68 pixels fill
+    write_video(tmp_path / "small.mp4", frames.repeat(3, axis=1).repeat(3, axis=2), 10.0)
+    assert open_clips_source(tmp_path, "folder", None).frame_size == (128, 128)
+
+
 def test_the_dummy_square_moves_as_its_actions_say(tmp_path):
     store = dummy_clip_store(tmp_path / "square", num_episodes=2, episode_frames=30, frame_size=(32, 32), seed=1)
     assert store.action_names == list(SQUARE_ACTIONS)

@@ -16,6 +16,7 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_clip_store
 from video_tokenizer.data.hdf5_files import HDF5_ENDINGS, convert_hdf5
 from video_tokenizer.data.moving_square import dummy_clip_store
+from video_tokenizer.data.natural_size import default_side
 from video_tokenizer.data.quality import DullFilter
 from video_tokenizer.data.video_files import VIDEO_ENDINGS, BadVideo, read_image, read_video, video_frame_rate
 
@@ -28,14 +29,14 @@ __all__ = ["DATA_TYPES", "dummy_clip_store", "guess_data_type", "open_clips_sour
 def open_clips_source(
     data_path: str | Path,
     data_type: str = "auto",
-    frame_size: tuple[int, int] = (64, 64),
+    frame_size: tuple[int, int] | None = (64, 64),
     frame_step: int = 1,
     filter_dull: bool = False,
 ) -> ClipStore:
     """Open `data_path` as a clip store, converting it first where needed.
 
     data_type: store, folder (of videos, or one video), images (one folder, or one subfolder per episode), h5, or auto.
-    frame_size: (height, width) of the frames of a converted source; a store keeps its own.
+    frame_size: (height, width) of the frames of a converted source, None for `default_side`; a store keeps its own.
     frame_step: keep every n-th frame. filter_dull: leave out black, static and repeated stretches, and say how much that was.
     Raises InputError, one sentence, for a source that is missing, empty or unusable. Bad files among good ones are named and
     skipped.
@@ -59,6 +60,9 @@ def open_clips_source(
     if not files:
         kind = {"folder": "video", "images": "image", "h5": "HDF5 file"}[data_type]
         raise InputError(f"{path} contains no {kind}; give a folder that does, or another --data-type")
+    if frame_size is None:
+        side = default_side(files)
+        frame_size = (side, side)
     settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_dull": filter_dull}
     fingerprint = _source_fingerprint(path, files, settings)
     place = _store_place(path, frame_size)

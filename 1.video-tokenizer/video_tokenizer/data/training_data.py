@@ -14,7 +14,6 @@ from video_tokenizer.data.clips import Clips, split_episodes
 from video_tokenizer.data.sources import dummy_clip_store, open_clips_source
 
 Config = TypeVar("Config", bound=Any)
-DEFAULT_VIDEO_SIZE = 128
 DUMMY_SIZE = 64
 
 
@@ -35,8 +34,8 @@ def open_store(config: Any) -> ClipStore:
         return dummy_clip_store(folder / "clip_store", frame_size=(side, side))
     if config.data_path is None:
         raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
-    side = config.frame_size or DEFAULT_VIDEO_SIZE  # a clip store keeps its own
-    return open_clips_source(config.data_path, config.data_type, (side, side), config.frame_stride, config.filter_dull)
+    frame_size = (config.frame_size, config.frame_size) if config.frame_size else None
+    return open_clips_source(config.data_path, config.data_type, frame_size, config.frame_stride, config.filter_dull)
 
 
 def with_frame_size_of(store: ClipStore, config: Config) -> Config:
