@@ -33,7 +33,7 @@ class TokenizerConfig:
     use_dummy_data: bool = False
     """train on a synthetic moving square instead of data_path (a sanity check of one minute)"""
     frame_size: int | None = None
-    """side of the square frames, in pixels; default: the recording's; videos: 128, or their own where that is smaller; dummy data: 64"""
+    """side of the square frames, in pixels; default: as recorded; videos 128, or their own size where smaller; dummy data 64"""
     num_frames: int = 4
     """frames per training clip (T)"""
     crop_augmentation: float = 0.0
