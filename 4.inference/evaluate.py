@@ -7,7 +7,7 @@ What each number means stands in the chapter's README; beside the world stand an
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.data.environment import Game
 from video_tokenizer.report import plain, save_json
 from world_model.evaluation.dreams import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
-from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_games, validation_games
+from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_game_sets, validation_games
+from world_model.evaluation.long_dream import long_dream_results
 from world_model.evaluation.model_scores import (
     dynamics_scores,
     latent_action_scores,
@@ -25,6 +26,7 @@ from world_model.evaluation.model_scores import (
     untrained_copy,
 )
 from world_model.evaluation.table import reasons_for_gaps, results_table
+from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
 from world_model.real_game import open_game
 from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
 
@@ -49,13 +51,17 @@ class EvaluateConfig:
     """games with random actions; most of them teach what the codes, and for the ceiling the pictures, tell about the keys"""
     num_clips: int = 128
     """clips on which the dynamics model's loss is measured"""
-    num_rollouts: int = 16
+    num_rollouts: int = 32
     """dreams that are held against the real game, for rollout and delta_psnr_db each"""
     num_beginnings: int = 16
     """beginnings from which every key is held, for obedience"""
     hold_frames: int = 8
     """frames for which a key is held; later on most players stand at a wall"""
-    probe_steps: int = 300
+    long_frames: int = 1000
+    """frames of the long dreams under random keys"""
+    num_long_dreams: int = 4
+    """long dreams, each from another beginning; all are one batch"""
+    probe_steps: int = 600
     """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
     speed_frames: int = 100
     """steps that are timed"""
@@ -65,8 +71,10 @@ class EvaluateConfig:
     """temperature of the token draws"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""
+    true_metrics: str | None = None
+    """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
     quick: bool = False
-    """a few seconds instead of a minute, to see that everything runs; the numbers mean little"""
+    """a few seconds instead of minutes, to see that everything runs; the numbers mean little"""
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
@@ -77,14 +85,14 @@ class EvaluateConfig:
         check_seed(self.seed)
         for name, smallest in {
             "num_episodes": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2, "num_rollouts": 1,
-            "num_beginnings": 1, "hold_frames": 1, "probe_steps": 0, "speed_frames": 1,
+            "num_beginnings": 1, "hold_frames": 1, "long_frames": 1, "num_long_dreams": 1, "probe_steps": 0, "speed_frames": 1,
         }.items():  # fmt: skip
             if getattr(self, name) < smallest:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small; give at least {smallest}")
 
 
 QUICK = dict(num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2, num_beginnings=1, hold_frames=2,
-             probe_steps=3, speed_frames=5)  # fmt: skip
+             long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
 
 
 def timed(title: str, measure: Callable[[], Any]) -> Any:
@@ -116,11 +124,11 @@ def model_results(
 
 
 def dream_results(
-    world: WorldModel, games: RealGames, game: Game | None, config: EvaluateConfig
+    world: WorldModel, games: RealGames, others: RealGames | None, game: Game | None, config: EvaluateConfig
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Scores of the dreams of the world, of an untrained one, and of a picture that stands still."""
     fresh = untrained_copy(world)
-    few = max(1, config.num_rollouts // 4)
+    few = min(4, config.num_rollouts)
     results: dict[str, Any] = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
     control: dict[str, Any] = dict(delta_psnr_scores(fresh, games, few, config.seed))
     still: dict[str, Any] = {}
@@ -128,11 +136,15 @@ def dream_results(
         "rollout", lambda: rollout_scores(world, games, config.num_rollouts, config.seed)
     )
     control["rollout"], _ = rollout_scores(fresh, games, few, config.seed)
+    results["long_dream"], control["long_dream"], still["long_dream"] = timed(
+        "long dream",
+        lambda: long_dream_results(world, fresh, games, others, config.long_frames, config.num_long_dreams, config.seed),
+    )
     if game is not None and player_keys(game) and world.num_actions:
         branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, config.seed)
         obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, game.env_id, config.seed))
         results, still = results | obedience, still | standing
-        branches = record_branches(game, 1, world.context_frames, config.hold_frames, config.seed)
+        branches = record_branches(game, min(4, config.num_beginnings), world.context_frames, config.hold_frames, config.seed)
         control |= obedience_scores(fresh, branches, game.env_id, config.seed)[0]
     return results, control, still
 
@@ -149,7 +161,8 @@ def main() -> None:
 
     # --- games ---
     env_id = config.env or world.facts.get("env_id")
-    game = None
+    true_metrics = read_true_metrics(config.true_metrics, env_id) if config.true_metrics is not None else None
+    game = others = None
     if config.data_path is not None:
         games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
         labelled = games
@@ -159,11 +172,10 @@ def main() -> None:
         )
     else:
         game = open_game(env_id, world.facts, world.frame_size)
-        games = timed("recording", lambda: record_games(game, config.num_episodes, config.num_frames, config.seed))
-        labelled = games
-        if world.latent_action_model is not None:
-            count = config.num_labelled_games
-            labelled = timed("labelled games", lambda: record_games(game, count, config.num_frames, config.seed, "random"))
+        num_labelled = config.num_labelled_games if world.latent_action_model is not None else 0
+        games, others, labelled = timed(
+            "recording", lambda: record_game_sets(game, config.num_episodes, num_labelled, config.num_frames, config.seed)
+        )
     if games.store.frame_size != world.frame_size:
         raise InputError(
             f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
@@ -171,17 +183,19 @@ def main() -> None:
 
     # --- measure ---
     results, control = model_results(world, games, labelled, config)
-    dreamed, dreamed_control, still = dream_results(world, games, game, config)
+    dreamed, dreamed_control, still = dream_results(world, games, others, game, config)
     speed = timed("speed", lambda: speed_scores(world, config.speed_frames))
     reasons = reasons_for_gaps(world, games, game)
     results = results | dreamed | speed
+    results |= shares_of_true_world(results, true_metrics) if true_metrics is not None else {}
     results |= {name: None for name in reasons if name not in results}
     still |= {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
     results["controls"] = {"untrained": control | dreamed_control, "copy_last": still}
     results["reasons"] = reasons
-    results["settings"] = {"world": config.world, "env": env_id, "action_kind": world.action_kind, "seed": config.seed,
-                           "num_episodes": len(games.store.episodes), "num_frames": len(games.store.frames),
-                           "seconds": round(time.perf_counter() - begun, 1), **options}  # fmt: skip
+    settings = {name: value for name, value in asdict(config).items() if name not in ("json", "device")}
+    results["settings"] = settings | {"env": env_id, "action_kind": world.action_kind, "num_frames": len(games.store.frames),
+                                      "num_episodes": len(games.store.episodes),
+                                      "seconds": round(time.perf_counter() - begun, 1)}  # fmt: skip
 
     # --- show and save ---
     print(f"\n{config.world} on {len(games.store.frames):,} frames of {len(games.store.episodes)} games it was not trained on\n")

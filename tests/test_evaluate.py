@@ -5,16 +5,34 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from script_runner import load_script, run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world, some_frames
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.data.games import detect_ball
 from video_tokenizer.data.sources import dummy_clip_store
-from world_model.evaluation.dreams import agreement, horizon_scores, rollout_windows, world_actions
-from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, directions, record_branches, record_games, usual_step
+from world_model.evaluation.dreams import (
+    agreement,
+    delta_psnr_scores,
+    horizon_scores,
+    rollout_windows,
+    sprite_scores,
+    world_actions,
+)
+from world_model.evaluation.games import (
+    EVALUATION_SEEDS,
+    check_seed,
+    directions,
+    record_branches,
+    record_game_sets,
+    record_games,
+    usual_step,
+)
 from world_model.evaluation.model_scores import learn_and_test
 from world_model.evaluation.table import flatten, results_table
+from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
 from world_model.real_game import open_game, play_beginning, play_keys
 from world_model.world import WorldModel
 
@@ -22,9 +40,16 @@ EVALUATE = REPOSITORY / "4.inference" / "evaluate.py"
 BREAKOUT = "ALE/Breakout-v5"
 NAMES = {  # what every evaluation of a game's world reports
     "psnr_db", "copy_last_psnr_db", "moving_psnr_db", "foreground_recall", "object_recall", "codes_used", "perplexity",
-    "shuffle_ratio", "delta_psnr_db", "obedience", "rollout", "frames_per_second", "p95_ms",
+    "shuffle_ratio", "delta_psnr_db", "obedience", "rollout", "long_dream", "frames_per_second", "p95_ms",
 }  # fmt: skip
-NAMES_OF_LATENT_ACTIONS = {"action_information", "action_information_single", "supervised_information", "mapping_accuracy"}
+NAMES_OF_LATENT_ACTIONS = {
+    "action_information", "action_information_single", "supervised_information", "action_information_ratio",
+    "mapping_accuracy", "supervised_accuracy", "mapping_accuracy_ratio",
+}  # fmt: skip
+CONTROLS = {  # what stands beside them
+    "untrained": {"psnr_db", "moving_psnr_db", "shuffle_ratio", "delta_psnr_db", "obedience", "rollout", "long_dream"},
+    "copy_last": {"psnr_db", "moving_psnr_db", "obedience", "rollout", "long_dream"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +78,14 @@ def test_the_same_seed_plays_the_same_games(game, games):
     assert np.array_equal(again.store.frames, games.store.frames)
     assert not np.array_equal(other.store.actions, games.store.actions)
     assert (games.store.actions[games.store.episodes[:, 0]] == -1).all()
+
+
+def test_no_game_is_in_two_sets(game, games):
+    measured, others, labelled = record_game_sets(game, num_episodes=2, num_labelled=2, num_frames=60, seed=7)
+    assert np.array_equal(measured.store.frames, games.store.frames)
+    first_games = [np.array(one.store.frames[slice(*one.store.episodes[0])]) for one in (measured, others, labelled)]
+    assert not any(np.array_equal(first_games[a], first_games[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert record_game_sets(game, 1, 0, 20, 7)[2].store.actions.shape == (20,)  # nothing to be labelled: the first set
 
 
 def test_ball_and_player_are_known_for_every_frame(games):
@@ -108,10 +141,34 @@ def test_a_player_who_stands_still_obeys_only_where_the_real_one_does():
 def test_a_perfect_dream_scores_perfectly(games):
     real = games.store.frames[10:36][None]  # one frame before the dream, then 25
     table = horizon_scores(real[:, 1:], real, BREAKOUT)
-    assert list(table) == ["1", "4", "16"]
-    for row in table.values():
-        assert row["psnr_db"] == math.inf and row["sprite_error_px"] == 0.0
+    assert list(table) == ["1", "4", "16", "ball_share_gap"]
+    assert table["ball_share_gap"] == 0.0
+    for horizon in ("1", "4", "16"):
+        row = table[horizon]
+        assert row["psnr_db"] == math.inf and row["sprite_error_px"] == row["sprite_error_median_px"] == 0.0
         assert row["ball_share"] == row["ball_share_real"]
+
+
+def test_a_dream_that_loses_the_ball_has_a_gap_of_all_frames_with_one(games):
+    real = games.store.frames[10:36][None]
+    table = horizon_scores(np.zeros_like(real[:, 1:]), real, BREAKOUT)
+    seen = np.isfinite(detect_ball(real[0, 16:], BREAKOUT)[:, 0])  # in frames 16 to 25 after the first
+    assert table["16"]["ball_share"] == 0.0 and seen.any()
+    assert table["ball_share_gap"] == pytest.approx(100 * seen.mean())
+
+
+def test_one_lost_paddle_does_not_move_the_median():
+    scores = sprite_scores(dreamed=np.array([1.0, 2.0, 31.0, np.nan, 5.0]), there=np.array([1.0, 1.0, 1.0, 4.0, np.nan]))
+    assert scores["sprite_error_px"] == pytest.approx(31 / 3) and scores["sprite_error_median_px"] == 1.0  # of 0, 1 and 30
+    assert scores["sprite_found"] == 3 / 4
+
+
+def test_actions_that_change_nothing_are_worth_nothing(tmp_path, games):
+    world = WorldModel.load(save_tiny_world(tmp_path), "cpu", temperature=1.0)
+    for embedding in world.dynamics.action_embeddings:
+        torch.nn.init.zeros_(embedding.get_parameter("weight"))
+    scores = delta_psnr_scores(world, games, count=2, seed=0)  # the same dice for both dreams: the same frames to the last bit
+    assert scores["delta_psnr_db"] == {1: 0.0, 4: 0.0, 16: 0.0}
 
 
 def test_a_dream_of_an_unknown_game_has_pictures_only():
@@ -141,6 +198,34 @@ def test_both_players_are_on_both_sides_of_the_split():
     assert learn_and_test(2) == ([0], [1])
 
 
+def test_a_share_of_the_true_world_is_a_quotient(tmp_path):
+    true = {"delta_psnr_db": {"4": 4.0}, "obedience_moving": 0.8, "settings": {"env": BREAKOUT, "action_kind": "true"}}
+    (tmp_path / "true.json").write_text(json.dumps(true))
+    read = read_true_metrics(tmp_path / "true.json", BREAKOUT)
+    shares = shares_of_true_world({"delta_psnr_db": {1: 9.0, 4: 3.0}, "obedience_moving": 0.6}, read)
+    assert shares == {"delta_psnr_share": 0.75, "obedience_moving_share": pytest.approx(0.75)}
+    assert shares_of_true_world({"delta_psnr_db": {4: 3.0}}, read) == {"delta_psnr_share": 0.75}  # a game without a known player
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"settings": {"env": BREAKOUT, "action_kind": "latent"}}, "with latent actions"),
+        ({"settings": {"env": "ALE/Pong-v5", "action_kind": "true"}}, "a world of ALE/Pong-v5"),
+        ({"delta_psnr_db": {"1": 2.0}}, "no positive delta_psnr_db.4"),
+        ({"delta_psnr_db": {"4": -0.1}}, "no positive delta_psnr_db.4"),
+        ({"settings": None}, "holds no metrics of evaluate.py"),
+        (None, "no such file"),
+    ],
+)
+def test_a_yardstick_that_is_none_is_refused(tmp_path, changed, complaint):
+    true = {"delta_psnr_db": {"4": 4.0}, "settings": {"env": BREAKOUT, "action_kind": "true"}}
+    if changed is not None:
+        (tmp_path / "true.json").write_text(json.dumps(true | changed))
+    with pytest.raises(InputError, match=complaint):
+        read_true_metrics(tmp_path / "true.json", BREAKOUT)
+
+
 def test_nested_scores_become_rows_with_their_controls():
     results = {
         "rollout": {"4": {"psnr_db": 30.0}},
@@ -165,11 +250,12 @@ def test_evaluate_writes_every_name(tmp_path, actions):
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "metrics.json").read_text())
     assert results.keys() >= NAMES | (NAMES_OF_LATENT_ACTIONS if actions == "latent" else {"action_information"})
-    assert set(results["rollout"]) == {"1", "4", "16", "64"}
+    assert set(results["rollout"]) == {"1", "4", "16", "64", "ball_share_gap"}
     assert set(results["delta_psnr_db"]) == {"1", "4", "16"}
     assert set(results["obedience_by_key"]) == {"LEFT", "RIGHT", "NOOP"}
-    assert results["controls"]["untrained"].keys() >= {"psnr_db", "rollout", "obedience", "shuffle_ratio"}
-    assert results["controls"]["copy_last"].keys() >= {"psnr_db", "moving_psnr_db", "rollout", "obedience"}
+    assert results["long_dream"].keys() >= {"within_real_range", "worst_stretch", "ball_share", "within_real_range_real"}
+    for control, names in CONTROLS.items():
+        assert results["controls"][control].keys() >= names
     assert results["settings"]["env"] == BREAKOUT and results["num_threads"] == 1
     assert ("action_information" in results["reasons"]) == (actions == "true")
     assert "rollout.64.sprite_error_px" in done.stdout

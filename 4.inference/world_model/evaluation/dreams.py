@@ -17,6 +17,8 @@ HORIZONS = (1, 4, 16, 64)
 """dreamed frames after the last real one at which a rollout is scored"""
 DELTA_HORIZONS = (1, 4, 16)
 """the same for the difference that the right actions make"""
+BALL_GAP_FROM = 16
+"""dreamed frame from which on the share of frames with a ball is compared; before, the ball of the start frames is still there"""
 
 
 def rollout_windows(games: RealGames, context_frames: int, num_frames: int, count: int) -> np.ndarray:
@@ -37,15 +39,15 @@ def world_actions(world: WorldModel, true_actions: np.ndarray, names: list[str])
     return codes[true_actions.astype(np.int64)]
 
 
-def rollout_scores(world: WorldModel, games: RealGames, count: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Dreams of 64 frames under the keys that were pressed in the real game, from the same frames.
+def rollout_scores(
+    world: WorldModel, games: RealGames, count: int, seed: int, max_frames: int = HORIZONS[-1]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`count` dreams of max_frames frames under the keys that were pressed in the real game, from the same frames.
 
-    Returns two tables horizon -> scores, of the world and of a picture that stands still: psnr_db and moving_psnr_db of the
-    frame at the horizon, sprite_error_px, sprite_found (share of frames in which the player is still to be found), ball_share
-    (share of dreamed frames with a ball, from the horizon before to this one) and ball_share_real.
+    Returns two tables as in `horizon_scores`, of the world and of a picture that stands still.
     """
     context, store = world.context_frames, games.store
-    longest = int((store.episodes[:, 1] - store.episodes[:, 0]).max()) - context
+    longest = min(max_frames, int((store.episodes[:, 1] - store.episodes[:, 0]).max()) - context)
     num_frames = max((horizon for horizon in HORIZONS if horizon <= longest), default=0)
     windows = rollout_windows(games, context, num_frames, count)
     if num_frames == 0 or len(windows) == 0:
@@ -60,32 +62,57 @@ def rollout_scores(world: WorldModel, games: RealGames, count: int, seed: int) -
     return horizon_scores(dream, scored, store.env_id), horizon_scores(still, scored, store.env_id)
 
 
-def horizon_scores(dream: np.ndarray, real: np.ndarray, env_id: str | None) -> dict[str, dict[str, float | None]]:
-    """Horizon -> scores, as in `rollout_scores`. dream: (S, K, H, W, 3) uint8; real: (S, K + 1, H, W, 3), one frame before it."""
+def horizon_scores(dream: np.ndarray, real: np.ndarray, env_id: str | None) -> dict[str, Any]:
+    """Horizon -> scores. dream: (S, K, H, W, 3) uint8; real: (S, K + 1, H, W, 3), with the frame before the dream.
+
+    Of the frame at the horizon: psnr_db and moving_psnr_db, sprite_error_px and sprite_error_median_px (mean and median distance
+    of the dreamed player from the real one) and sprite_found (share of frames in which the player is still to be found). Of all
+    frames from the horizon before to this one: ball_share, the share with a ball, and ball_share_real. Beside the horizons, as
+    ball_share_gap, the difference of the two over frames 16 to the last, in percentage points, never negative.
+    """
     horizons = [horizon for horizon in HORIZONS if horizon <= dream.shape[1]]
     known = game_facts(env_id) if env_id else None
     pictures = HorizonScores(horizons)
     pictures.update(to_video(dream.copy()), to_video(real[:, 1:]), to_video(real[:, :1])[:, 0])
-    table: dict[str, dict[str, float | None]] = {
+    table: dict[str, Any] = {
         str(horizon): {name: pictures.result(name)[horizon] for name in ("psnr_db", "moving_psnr_db")} for horizon in horizons
     }
-    for before, horizon in zip([0, *horizons], horizons, strict=False):
-        row = table[str(horizon)]
-        if env_id is not None and known is not None and known.player is not None:
+    if env_id is not None and known is not None and known.player is not None:
+        for horizon in horizons:
             there, dreamed = detect_player(real[:, horizon], env_id), detect_player(dream[:, horizon - 1], env_id)
-            both = ~np.isnan(there) & ~np.isnan(dreamed)
-            row["sprite_error_px"] = share(float(np.abs(there - dreamed)[both].sum()), int(both.sum()))
-            row["sprite_found"] = share(int(both.sum()), int((~np.isnan(there)).sum()))
-        if env_id is not None and known is not None and known.ball is not None:
-            for name, video in (("ball_share", dream[:, before:horizon]), ("ball_share_real", real[:, before + 1 : horizon + 1])):
-                row[name] = float(np.isfinite(detect_ball(np.concatenate(list(video)), env_id)[:, 0]).mean())
+            table[str(horizon)] |= sprite_scores(dreamed, there)
+    if env_id is not None and known is not None and known.ball is not None:
+        seen, seen_real = balls_seen(dream, env_id), balls_seen(real[:, 1:], env_id)  # (S, K)
+        for before, horizon in zip([0, *horizons], horizons, strict=False):
+            shares = (float(balls[:, before:horizon].mean()) for balls in (seen, seen_real))
+            table[str(horizon)] |= dict(zip(("ball_share", "ball_share_real"), shares, strict=True))
+        if dream.shape[1] >= BALL_GAP_FROM:
+            gap = seen[:, BALL_GAP_FROM - 1 :].mean() - seen_real[:, BALL_GAP_FROM - 1 :].mean()
+            table["ball_share_gap"] = 100 * abs(float(gap))
     return table
+
+
+def sprite_scores(dreamed: np.ndarray, there: np.ndarray) -> dict[str, float]:
+    """sprite_error_px, sprite_error_median_px and sprite_found of places in pixels (S,), NaN where the player is not found."""
+    errors = np.abs(dreamed - there)
+    errors = errors[np.isfinite(errors)]
+    return {
+        "sprite_error_px": share(float(errors.sum()), len(errors)),
+        "sprite_error_median_px": float(np.median(errors)) if len(errors) else np.nan,
+        "sprite_found": share(len(errors), int(np.isfinite(there).sum())),
+    }
+
+
+def balls_seen(videos: np.ndarray, env_id: str) -> np.ndarray:
+    """(S, T) bool: the frames of videos (S, T, H, W, 3) in which a ball is to be found."""
+    return np.stack([np.isfinite(detect_ball(video, env_id)[:, 0]) for video in videos])
 
 
 def delta_psnr_scores(world: WorldModel, games: RealGames, count: int, seed: int) -> dict[str, dict[int, float]]:
     """Genie's controllability: PSNR of dreams under the right actions minus PSNR under random ones, from the same frames.
 
     Right actions are those that the latent action model reads off the real video, or the true ones in a world that knows them.
+    Both dreams draw their tokens with the same dice, so that only the actions differ.
     Returns delta_psnr_db and delta_moving_psnr_db, each horizon -> decibels. Source: Genie, arXiv:2402.15391, section 3.
     """
     context, store, num_frames = world.context_frames, games.store, max(DELTA_HORIZONS)
@@ -96,10 +123,9 @@ def delta_psnr_scores(world: WorldModel, games: RealGames, count: int, seed: int
     real = to_video(store.frames[places])
     right = store.actions[places].astype(np.int64) if world.action_kind == "true" else world.infer_actions(real.to(world.device))
     random = np.random.default_rng(seed).integers(world.num_actions, size=(len(windows), num_frames))
-    twice = np.concatenate([store.frames[places[:, :context]]] * 2), np.concatenate([right[:, :context]] * 2)
-    dreams = world.dream(*twice, np.concatenate([right[:, context:], random]), seed)  # (2 S, 16, H, W, 3), one batch
     scores = []
-    for dream in np.split(dreams, 2):
+    for followed in (right[:, context:], random):
+        dream = world.dream(store.frames[places[:, :context]], right[:, :context], followed, seed)  # one seed, the same dice
         scores.append(HorizonScores(DELTA_HORIZONS))
         scores[-1].update(to_video(dream), real[:, context:], real[:, context - 1])
     names = {"delta_psnr_db": "psnr_db", "delta_moving_psnr_db": "moving_psnr_db"}

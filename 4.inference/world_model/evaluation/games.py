@@ -20,6 +20,8 @@ LABELLED_SEEDS = 2_000
 """the games with random actions, for what latent actions mean, begin here, counted from the first evaluation game"""
 BRANCH_SEEDS = 5_000
 """the games of the obedience test begin here, counted from the first evaluation game"""
+OTHER_SEEDS = 7_000
+"""the games that show how far other real games are alike begin here, counted from the first evaluation game"""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ def check_seed(seed: int) -> None:
         raise InputError(f"--seed {seed} must lie between 0 and 9,999, so that no evaluation game was ever recorded for training")
 
 
-def record_games(game: Game, num_episodes: int, num_frames: int, seed: int, policy_name: str = "mixed") -> RealGames:
+def record_games(
+    game: Game, num_episodes: int, num_frames: int, seed: int, policy_name: str = "mixed", first_game: int = 0
+) -> RealGames:
     """Play episodes of at most num_frames frames: "mixed" with the players that record training data, in turn, "random" with
-    a fresh random action at every step. The two play different games."""
+    a fresh random action at every step. first_game: 0, LABELLED_SEEDS or OTHER_SEEDS, so that no game is played twice."""
     players = MixedPolicy(make_players(policy_name, game))
-    first = EVALUATION_SEEDS + 10_000 * seed + (LABELLED_SEEDS if policy_name == "random" else 0)
+    first = EVALUATION_SEEDS + 10_000 * seed + first_game
     episodes = []
     for number in range(num_episodes):
         name, policy = players.next_player()
@@ -82,6 +86,18 @@ def record_games(game: Game, num_episodes: int, num_frames: int, seed: int, poli
         ball_position(np.concatenate(memories), game.env_id, game.frame_size) if has_ball else None,
         detect_player(store.frames, game.env_id) if has_player else None,
     )
+
+
+def record_game_sets(
+    game: Game, num_episodes: int, num_labelled: int, num_frames: int, seed: int
+) -> tuple[RealGames, RealGames, RealGames]:
+    """The games to measure on, as many others to compare those with, and num_labelled games with random actions (0: the first
+    ones once more). Episodes are at most num_frames frames long."""
+    games = record_games(game, num_episodes, num_frames, seed)
+    others = record_games(game, num_episodes, num_frames, seed, first_game=OTHER_SEEDS)
+    if num_labelled == 0:
+        return games, others, games
+    return games, others, record_games(game, num_labelled, num_frames, seed, "random", LABELLED_SEEDS)
 
 
 def validation_games(path: Path | str, validation_share: float, seed: int) -> RealGames:

@@ -12,7 +12,7 @@ from latent_action_model.metrics import action_information, encode_episodes, fin
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import Clips
 from video_tokenizer.losses import background_of
-from video_tokenizer.metrics import CodeUsage, TokenizerMetrics
+from video_tokenizer.metrics import CodeUsage, TokenizerMetrics, share
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.device import autocast
 from video_tokenizer.validation import clip_videos, even_batches, surroundings
@@ -51,7 +51,8 @@ def tokenizer_scores(tokenizer: VideoTokenizer, games: RealGames, max_clips: int
 def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps: int, seed: int = 0) -> dict[str, Any]:
     """What the codes tell about the true actions, learnt on three quarters of the episodes and tested on the others.
 
-    probe_steps: training steps of the supervised classifier, which is the ceiling; 0 leaves it out.
+    probe_steps: training steps of the supervised classifier, which is the ceiling; 0 leaves it out, and with it the ratios of
+    action_information and mapping_accuracy to what that classifier reaches.
     """
     store = games.store
     fit_episodes, test_episodes = learn_and_test(len(store.episodes))
@@ -70,10 +71,13 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps
     if probe_steps > 0:
         device = next(model.parameters()).device
         ceiling = supervised_information(
-            store, fit_episodes, test_episodes, probe_steps, max_seconds=120, seed=seed, device=device
+            store, fit_episodes, test_episodes, probe_steps, max_seconds=600, seed=seed, device=device
         )  # fmt: skip
         scores["supervised_information"] = ceiling.supervised_information
         scores["supervised_accuracy"] = ceiling.supervised_accuracy
+        scores["supervised_steps"] = ceiling.num_steps
+        scores["action_information_ratio"] = share(scores["action_information"], ceiling.supervised_information)
+        scores["mapping_accuracy_ratio"] = share(scores["mapping_accuracy"], ceiling.supervised_accuracy)
     return scores
 
 
@@ -102,11 +106,12 @@ def dynamics_scores(world: WorldModel, clips: TokenClips, max_clips: int, seed: 
 
 
 def untrained_copy(world: WorldModel) -> WorldModel:
-    """A world of the same sizes with fresh weights; its dynamics dreams in the trained tokenizer's tokens."""
+    """A world of the same sizes and options with fresh weights; its dynamics dreams in the trained tokenizer's tokens."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dynamics = type(world.dynamics)(world.dynamics.config)
-    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device))
+    options = {name: getattr(world, name) for name in ("num_steps", "temperature", "top_k", "order", "seed", "precision")}
+    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device), **options)
 
 
 def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:

@@ -1,0 +1,213 @@
+"""A dream of a thousand frames: does it still look like the game, when nobody can say any more what should be seen?
+
+After a second or two a dream under random keys and the real game have gone separate ways, and frames cannot be compared one by
+one. What can be compared are statistics of single frames with the range that they have in real games:
+
+    foreground          share of pixels that differ by more than 0.1 from the background, the temporal median of the real games
+    red, green, blue    mean of the channel, in levels from 0 to 255
+    moving              share of pixels that change by more than 0.3 from one frame to the next, mean over the last 16 frames
+
+The range goes from the 1st to the 99th percentile of real frames, so about 98 % of other real frames lie in it. A picture that
+stands still looks right for ever and fails on `moving` alone, which asks for 0.3 because a redrawn picture shimmers; how much is
+`changed_ratio`. To the range of a mean colour half a level is added on either side, as much as a pixel's own rounding. Without
+it the colours of a game, which hardly differ (Breakout's red by two levels), would tell no more than that the tokenizer paints a
+wall a third of a level too bright.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clips import to_frames, to_video
+from video_tokenizer.data.games import detect_ball, game_facts
+from video_tokenizer.losses import FOREGROUND, MOVING, background_of
+from video_tokenizer.metrics import share
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from world_model.evaluation.dreams import rollout_windows, world_actions
+from world_model.evaluation.games import RealGames
+from world_model.world import WorldModel
+
+STATISTICS = ("foreground", "red", "green", "blue", "moving")
+LEAD = 16
+"""frames over which `moving` is averaged: in one frame of a real game nothing may move, in a second of them something does"""
+CLEARLY = 0.3
+"""change of a channel that counts for `moving`, as where a sprite comes or goes"""
+PERCENTILES = (1.0, 99.0)
+ROUNDING = np.array([0.0, 0.5, 0.5, 0.5, 0.0])
+"""what is added to the range of each statistic on either side"""
+STRETCH = 100
+"""frames of a stretch; a dream that goes wrong late has a bad one, however long it was good before"""
+ROOM = 64
+"""frames that the real game goes on after the beginning of a dream, so that no dream begins where a game ends"""
+
+
+@dataclass(frozen=True)
+class RealFrames:
+    """What the frames of real games are like."""
+
+    background: np.ndarray
+    """(H, W, 3) in [0, 1]"""
+    low: np.ndarray
+    """(5,) smallest usual value of each of `STATISTICS`"""
+    high: np.ndarray
+    """(5,) the largest"""
+    changed: float
+    """mean share of pixels that change by more than 0.05 from one frame to the next"""
+    ball_share: float | None
+    """share of frames in which the ball is seen; None where nobody knows the game's ball"""
+
+
+def frame_statistics(video: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """`STATISTICS` of the frames of a video from frame LEAD on; those before serve `moving` only.
+
+    video: (T, H, W, 3) uint8, T > LEAD; background: (H, W, 3) in [0, 1]. Returns (T - LEAD, 5): shares in [0, 1], levels in
+    0 to 255.
+    """
+    difference = np.abs(video.astype(np.float32) / 255 - background).max(axis=-1)  # (T, H, W)
+    foreground = (difference > FOREGROUND).mean(axis=(1, 2))  # (T,)
+    colors = video.mean(axis=(1, 2), dtype=np.float64)  # (T, 3)
+    moving = np.convolve(changed_shares(video, CLEARLY), np.full(LEAD, 1 / LEAD), mode="valid")  # (T - LEAD,)
+    return np.column_stack([foreground[LEAD:], colors[LEAD:], moving])
+
+
+def changed_shares(video: np.ndarray, by: float) -> np.ndarray:
+    """Share of pixels in which a channel changes by more than `by`, of the way from 0 to 255, since the frame before.
+
+    video: (T, H, W, 3) uint8. Returns (T - 1,), entry t for frame t + 1.
+    """
+    largest = np.abs(np.diff(video.astype(np.int16), axis=0)).max(axis=-1)  # (T-1, H, W)
+    return (largest > 255 * by).mean(axis=(1, 2))
+
+
+def pieces(store: ClipStore, num_frames: int = 64) -> Iterator[np.ndarray]:
+    """All episodes in pieces of at most num_frames frames, each with the LEAD frames before it: (LEAD + n, H, W, 3) uint8."""
+    for start, stop in store.episodes:
+        for first in range(start + LEAD, stop, num_frames):
+            yield np.asarray(store.frames[first - LEAD : min(first + num_frames, stop)])
+
+
+def real_frames(games: RealGames) -> RealFrames | None:
+    """Range and means of the frames of real games; None where no episode is longer than LEAD frames."""
+    background = background_of(games.store.frames).permute(1, 2, 0).numpy()
+    statistics = [frame_statistics(piece, background) for piece in pieces(games.store)]
+    if not statistics:
+        return None
+    low, high = np.percentile(np.concatenate(statistics), PERCENTILES, axis=0)
+    changed = np.concatenate([changed_shares(piece[LEAD - 1 :], MOVING) for piece in pieces(games.store)])
+    return RealFrames(
+        background, low - ROUNDING, high + ROUNDING, float(changed.mean()), ball_share(pieces(games.store), games.store.env_id)
+    )
+
+
+def ball_share(videos: Iterator[np.ndarray], env_id: str | None) -> float | None:
+    """Share of frames from frame LEAD of each video on in which a ball is seen; None where nobody knows the game's ball."""
+    known = game_facts(env_id) if env_id is not None else None
+    if env_id is None or known is None or known.ball is None:
+        return None
+    return float(np.isfinite(np.concatenate([detect_ball(video[LEAD:], env_id)[:, 0] for video in videos])).mean())
+
+
+def range_scores(statistics: np.ndarray, real: RealFrames) -> dict[str, float]:
+    """How many frames are as real ones are. statistics: (B, K, 5) of B dreams of K frames.
+
+    Each of `STATISTICS`: share of frames in which it lies in the range of real frames. within_real_range: the smallest of these
+    shares. all_within: share of frames in which every statistic does. worst_stretch: the smallest within_real_range of all
+    dreams' frames 1 to 100, 101 to 200, ...
+    """
+    inside = (real.low <= statistics) & (statistics <= real.high)  # (B, K, 5)
+    shares = inside.mean(axis=(0, 1))  # (5,)
+    firsts = range(0, max(1, inside.shape[1] - STRETCH + 1), STRETCH)
+    stretches = [inside[:, first : first + STRETCH].mean(axis=(0, 1)).min() for first in firsts]
+    return {
+        "within_real_range": float(shares.min()),
+        "all_within": float(inside.all(axis=-1).mean()),
+        "worst_stretch": float(min(stretches)),
+        **{name: float(value) for name, value in zip(STATISTICS, shares, strict=True)},
+    }
+
+
+def dream_scores(videos: np.ndarray, real: RealFrames, env_id: str | None) -> dict[str, float]:
+    """`range_scores` of dreams, and changed_ratio: the share of pixels that change by more than 0.05, over that of real games (1:
+    as lively as they are, 0: nothing changes), and ball_share beside ball_share_real, where the ball is known.
+
+    videos: (B, LEAD + K, H, W, 3) uint8, LEAD real frames and the K dreamed ones after them.
+    """
+    statistics = np.stack([frame_statistics(video, real.background) for video in videos])
+    scores = range_scores(statistics, real)
+    changed = np.mean([changed_shares(video[LEAD - 1 :], MOVING).mean() for video in videos])
+    scores["changed_ratio"] = share(float(changed), real.changed)
+    dreamed = ball_share(iter(videos), env_id)
+    if dreamed is not None and real.ball_share is not None:
+        scores |= {"ball_share": dreamed, "ball_share_real": real.ball_share}
+    return scores
+
+
+def long_dream_scores(
+    world: WorldModel, games: RealGames, real: RealFrames, num_frames: int, num_dreams: int, seed: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """`dream_scores` of num_dreams dreams of num_frames frames, from different real beginnings, under a new random key at every
+    step; and those of a picture that stands still there. All dreams are one batch. Two empty tables where no game is long enough.
+
+    Keys are drawn evenly from those of the world's action_map, from all of its actions where it has none.
+    """
+    store, lead = games.store, max(LEAD, world.context_frames)
+    windows = rollout_windows(games, lead, ROOM, num_dreams)
+    if len(windows) == 0:
+        return {}, {}
+    places = windows[:, None] + np.arange(lead)  # (B, lead)
+    start = store.frames[places]
+    known = world_actions(world, store.actions[places], store.action_names) if world.action_kind == "true" else None
+    keys = random_keys(world, (len(windows), num_frames), seed)
+    dream = np.concatenate([start[:, -LEAD:], world.dream(start, known, keys, seed)], axis=1)
+    still = np.concatenate([start[:, -LEAD:], np.repeat(start[:, -1:], num_frames, axis=1)], axis=1)
+    return dream_scores(dream, real, store.env_id), dream_scores(still, real, store.env_id)
+
+
+def random_keys(world: WorldModel, shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Action numbers for random keys; -1 in a world without actions."""
+    numbers = list(world.action_map.values()) or list(range(world.num_actions)) or [-1]
+    return np.array(numbers, dtype=np.int64)[np.random.default_rng(seed).integers(len(numbers), size=shape)]
+
+
+def long_dream_results(
+    world: WorldModel,
+    fresh: WorldModel,
+    games: RealGames,
+    others: RealGames | None,
+    num_frames: int,
+    num_dreams: int,
+    seed: int,
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Scores of long dreams of the world, beside them those of other real games; of shorter and fewer dreams of `fresh`, a world
+    without training; and of a picture that stands still. Empty where the games are too short."""
+    real = real_frames(games)
+    if real is None:
+        return {}, {}, {}
+    scores, still = long_dream_scores(world, games, real, num_frames, num_dreams, seed)
+    control, _ = long_dream_scores(fresh, games, real, min(num_frames, STRETCH), min(num_dreams, 2), seed)
+    return scores | (ceiling_scores(world.tokenizer, others, real) if others is not None else {}), control, still
+
+
+def ceiling_scores(tokenizer: VideoTokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:
+    """The same measure on other real games: within_real_range_real and all_within_real, what a perfect dream would score, and
+    within_real_range_redrawn, the same frames after the way through the tokens, what a perfect dynamics model would."""
+    played = [frame_statistics(piece, real.background) for piece in pieces(others.store)]
+    redrawn = [frame_statistics(redraw(tokenizer, piece), real.background) for piece in pieces(others.store)]
+    if not played:
+        return {}
+    scores = range_scores(np.concatenate(played)[None], real)
+    return {
+        "within_real_range_real": scores["within_real_range"],
+        "all_within_real": scores["all_within"],
+        "within_real_range_redrawn": range_scores(np.concatenate(redrawn)[None], real)["within_real_range"],
+    }
+
+
+@torch.no_grad()
+def redraw(tokenizer: VideoTokenizer, video: np.ndarray) -> np.ndarray:
+    """A video (T, H, W, 3) uint8 as the tokenizer draws it."""
+    device = next(tokenizer.parameters()).device
+    return to_frames(tokenizer(to_video(np.ascontiguousarray(video[None]), device)).reconstruction)[0]
