@@ -22,10 +22,10 @@ OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world play test lint clean
+.PHONY: help install world play experiments test lint clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
 
 install: $(VENV)/installed  ## make .venv and install everything that the course imports
 
@@ -34,6 +34,15 @@ world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluat
 
 play: $(VENV)/installed  ## play a world in the browser: yours where `make world` has made one, else the reference world
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
+
+experiments: $(VENV)/installed data/breakout  ## train chapters 1 to 3 again without each of their parts: the ablation tables, in hours
+	$(RUN) 1.video-tokenizer/ablate.py
+	$(RUN) 2.latent-action-model/ablate.py
+	$(RUN) 3.dynamics-model/ablate.py
+
+# the recording that `make world` makes, where it is not there yet
+data/breakout: | $(VENV)/installed
+	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 0
 
 test: $(VENV)/installed-for-development  ## run every test
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)

@@ -1,0 +1,160 @@
+"""The table of a study: mean and spread over the seeds, in the terminal and in the chapter's text.
+
+Two seeds are few. So beside every mean stands how far apart the seeds are, and a score is only called better (▲) or worse (▼)
+than the defaults where every seed of the row is better, or worse, than every seed of the defaults.
+"""
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.training.checkpoint import write_text_atomically
+
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+BLOCK = re.compile(r"(?<=<!-- ablations: begin -->\n).*?(?=<!-- ablations: end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score that the table shows."""
+
+    metric: str
+    """its name in a run's metrics.json or validation.json; "delta_psnr_db.4" is entry 4 of delta_psnr_db"""
+    heading: str
+    """what the table calls it, with its unit"""
+    format: str = ".2f"
+    """as in a format string"""
+    better: Literal["higher", "lower", ""] = ""
+    """which way is better; "" where neither is"""
+    ceiling: str = ""
+    """metric of the first row that counts as 1, as a share of which the score is shown; "" shows the score itself"""
+
+    @property
+    def key(self) -> str:
+        """Its name in the JSON file, without dots."""
+        return self.metric.replace(".", "_") + ("_share" if self.ceiling else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a chapter compares. The first row is what the others are compared with."""
+
+    chapter: str
+    """folder of the chapter, such as "1.video-tokenizer" """
+    rows: Mapping[str, str]
+    """name -> flags of train.py"""
+    columns: Sequence[Column]
+    """the scores to show"""
+    controls: Mapping[str, Mapping[str, str]]
+    """name -> {metric of a column: metric of the first row that is this control's score in the column}"""
+
+    @property
+    def first(self) -> str:
+        """Name of the row that the others are compared with."""
+        return next(iter(self.rows))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of all scores that are kept of a run."""
+        names = [name for column in self.columns for name in (column.metric, column.ceiling) if name]
+        return list(dict.fromkeys([*names, *(name for control in self.controls.values() for name in control.values())]))
+
+
+def mean_and_spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, and how far the seeds are apart: half the range of two values, the standard deviation of more, None for one.
+
+    [1.0, 2.0] gives 1.5 and 0.5; [1.0, 2.0, 3.0] gives 2.0 and 1.0; a value that is missing leaves no mean.
+    """
+    known = [value for value in values if value is not None and value == value]  # a number that differs from itself is NaN
+    if not values or len(known) < len(values):
+        return {"values": list(values), "mean": None, "spread": None}
+    spread = None if len(known) == 1 else (max(known) - min(known)) / 2 if len(known) == 2 else statistics.stdev(known)
+    return {"values": known, "mean": statistics.fmean(known), "spread": spread}
+
+
+def summarise(table: Table, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The rows and controls of the JSON file. found: row name -> its finished runs, each with its seed and metrics."""
+
+    def values(row: str, metric: str) -> list[float | None]:
+        return [run["metrics"].get(metric) for run in found.get(row, ())]
+
+    rows = {}
+    for name, runs in found.items():
+        scores = {}
+        for column in table.columns:
+            ceiling = mean_and_spread(values(table.first, column.ceiling))["mean"] if column.ceiling else 1.0
+            shares = [value / ceiling if value is not None and ceiling else None for value in values(name, column.metric)]
+            scores[column.key] = mean_and_spread(shares)
+        seconds = mean_and_spread([run["seconds"] for run in runs])["mean"]
+        about = {"flags": table.rows[name], "seeds": [run["seed"] for run in runs], "seconds": seconds}
+        rows[name] = {**about, "scores": scores, "runs": list(runs)}
+    controls = {
+        name: {metric: mean_and_spread(values(table.first, source))["mean"] for metric, source in control.items()}
+        for name, control in table.controls.items()
+    }
+    return {"spread": "half the range of two seeds, the standard deviation of more", "rows": rows, "controls": controls}
+
+
+def verdict(column: Column, values: Sequence[float | None], defaults: Sequence[float | None]) -> str:
+    """A mark where every value is better (▲) or worse (▼) than every value of the defaults; "" elsewhere, and for single runs."""
+    if not column.better or min(len(values), len(defaults)) < 2 or None in (*values, *defaults):
+        return ""
+    sign = 1 if column.better == "higher" else -1
+    own, others = ([sign * value for value in part if value is not None] for part in (values, defaults))
+    return " ▲" if min(own) > max(others) else " ▼" if max(own) < min(others) else ""
+
+
+def cells(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
+    """Heading and rows of the table as text, the rows in the study's order, then the controls; "" where there is no number."""
+    lines = [["row", "flags", *(column.heading + ARROWS[column.better] for column in table.columns)]]
+    defaults = results["rows"].get(table.first, {}).get("scores", {})
+    for name in [name for name in table.rows if name in results["rows"]]:
+        row = results["rows"][name]
+        line = [name, row["flags"]]
+        for column in table.columns:
+            score = row["scores"].get(column.key, {"values": [], "mean": None, "spread": None})
+            text = "" if score["mean"] is None else format(score["mean"], column.format)
+            text += "" if score["spread"] is None else f" ± {format(score['spread'], column.format)}"
+            compared = defaults.get(column.key, {}).get("values", []) if name != table.first else []
+            line.append(text + verdict(column, score["values"], compared))
+        lines.append(line)
+    for name, control in results["controls"].items():
+        known = {column.key: None if column.ceiling else control.get(column.metric) for column in table.columns}
+        shown = ["" if (value := known[column.key]) is None else format(value, column.format) for column in table.columns]
+        if any(shown):
+            lines.append([f"({name})", "", *shown])
+    return lines
+
+
+def format_text(table: Table, results: Mapping[str, Any]) -> str:
+    """The table for a terminal, without the flags."""
+    lines = [[line[0], *line[2:]] for line in cells(table, results)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def format_markdown(table: Table, results: Mapping[str, Any]) -> str:
+    """The table for a text: what all rows share, then one line per row with its flags."""
+    seeds = sorted({seed for row in results["rows"].values() for seed in row["seeds"]})
+    spread = "" if len(seeds) == 1 else " ± half their range" if len(seeds) == 2 else " ± their standard deviation"
+    over = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}{spread}"
+    lines = [f"Each row: `python {results['chapter']}/train.py {results['common_flags']}` and its flags; {over}.", ""]
+    heading, *rows = cells(table, results)
+    lines += [f"| {' | '.join(heading)} |", "|" + "---|" * len(heading)]
+    for name, flags, *scores in rows:
+        lines.append("| " + " | ".join([name, f"`{flags}`" if flags else "", *scores]) + " |")
+    return "\n".join(lines)
+
+
+def update_readme(page: Path, table: Table, results: Mapping[str, Any]) -> None:
+    """Write the table between the marks `<!-- ablations: begin -->` and `<!-- ablations: end -->` of a text."""
+    text = page.read_text()
+    if not BLOCK.search(text):
+        raise InputError(f"{page} has no line <!-- ablations: begin --> followed by a line <!-- ablations: end -->")
+    block = format_markdown(table, results) + "\n"
+    write_text_atomically(page, BLOCK.sub(lambda _: block, text, count=1))
