@@ -2,17 +2,28 @@
 
 import numpy as np
 import pytest
+import torch
 from script_runner import run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
+from video_tokenizer.training.checkpoint import from_eight_bits, to_eight_bits
 from world_model.world import WorldModel
 
 EXPORT = REPOSITORY / "4.inference" / "export_world.py"
 
 
+def test_eight_bits_of_the_docstring():
+    weights = {"matrix": torch.tensor([[0.254, 0.1], [0.0, 0.0]]), "bias": torch.tensor([0.5]), "steps": torch.tensor(3)}
+    small, scales = to_eight_bits(weights)
+    assert small["matrix"].dtype == torch.int8 and small["matrix"][0].tolist() == [127, 50] and list(scales) == ["matrix"]
+    back = from_eight_bits(small, scales)
+    assert (back["matrix"] - weights["matrix"]).abs().max() <= 0.001
+    assert back["bias"].item() == 0.5 and back["steps"].item() == 3
+
+
 @pytest.mark.parametrize("actions", ["latent", "true"])
-def test_the_copy_is_half_as_large_and_shows_nearly_the_same(tmp_path, actions):
+def test_the_copy_is_smaller_and_shows_nearly_the_same(tmp_path, actions):
     world = save_tiny_world(tmp_path / "world", actions)
     done = run(EXPORT, "--world", world, "--output", "copy", folder=tmp_path)
     assert done.returncode == 0, done.stderr
