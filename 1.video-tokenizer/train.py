@@ -71,7 +71,7 @@ def main() -> None:
     num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
 
     # --- optimizer ---
-    optimizer = build_optimizer(tokenizer, config.learning_rate, config.weight_decay)
+    optimizer = build_optimizer(tokenizer, config.learning_rate, config.weight_decay, kind=config.optimizer)
     ema = ExponentialMovingAverage(tokenizer, config.ema_decay)
 
     # --- run folder ---
@@ -90,6 +90,8 @@ def main() -> None:
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
+    if config.compile:
+        tokenizer.compile()
     loader = make_loader(
         data.training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size
     )

@@ -97,6 +97,8 @@ def main() -> None:
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
+    if config.compile:
+        model.compile()
     loader = make_loader(
         data.training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size
     )

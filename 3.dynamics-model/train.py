@@ -68,7 +68,7 @@ def main() -> None:
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
 
     # --- optimizer ---
-    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay)
+    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, kind=config.optimizer)
     ema = ExponentialMovingAverage(model, config.ema_decay)
 
     # --- run folder ---
@@ -89,6 +89,8 @@ def main() -> None:
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
+    if config.compile:
+        model.compile()
     loader = make_loader(
         training, config.batch_size, num_steps, config.seed, run.first_step, config.num_workers, rank, world_size
     )

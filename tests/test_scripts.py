@@ -28,6 +28,7 @@ class Reader:
         self.place = place
         self.folder = folder
         self.actions = {"root": "latent", "chapter": "true"}[place]  # so that both kinds of worlds are made
+        self.compile = {"root": [], "chapter": ["--compile"]}[place]
         self.data = dummy_clip_store(folder / "data", frame_size=(32, 32)).path
 
     def runs(self, script: str, *arguments: object) -> str:
@@ -48,16 +49,16 @@ def reader(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer(reader):
     folder = reader.folder / "tokenizer"
-    reader.runs("1.video-tokenizer/train.py", "--data-path", reader.data, *TINY_TOKENIZER, "--checkpoint-dir", folder)
+    flags = (*TINY_TOKENIZER, *reader.compile, "--checkpoint-dir", folder)
+    reader.runs("1.video-tokenizer/train.py", "--data-path", reader.data, *flags)
     return folder
 
 
 @pytest.fixture(scope="module")
 def latent_actions(reader):
     folder = reader.folder / "latent_actions"
-    reader.runs(
-        "2.latent-action-model/train.py", "--data-path", reader.data, *TINY, "--conv-width", 8, "--checkpoint-dir", folder
-    )
+    flags = (*TINY, *reader.compile, "--conv-width", 8, "--checkpoint-dir", folder)
+    reader.runs("2.latent-action-model/train.py", "--data-path", reader.data, *flags)
     return folder
 
 
@@ -66,7 +67,7 @@ def dynamics(reader, tokenizer, latent_actions):
     folder = reader.folder / "dynamics"
     models = {"--tokenizer-checkpoint": tokenizer, "--latent-action-checkpoint": latent_actions}
     flags = [word for flag, run_folder in models.items() for word in (flag, run_folder / "best_model.pt")]
-    flags += ["--actions", reader.actions, "--num-blocks", 1, "--checkpoint-dir", folder]
+    flags += ["--actions", reader.actions, *reader.compile, "--num-blocks", 1, "--checkpoint-dir", folder]
     reader.runs("3.dynamics-model/train.py", "--data-path", reader.data, *TINY, *flags)
     return folder
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
+from video_tokenizer.models.st_transformer import SpaceTimeTransformer
 from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from video_tokenizer.training.optimizer import build_optimizer
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
@@ -40,6 +41,52 @@ def test_only_matrices_decay():
     decayed, kept = build_optimizer(model, 1e-3, 0.1).param_groups
     assert [p.shape for p in decayed["params"]] == [(4, 4)] and decayed["weight_decay"] == 0.1
     assert len(kept["params"]) == 4 and kept["weight_decay"] == 0.0
+
+
+def small_transformer() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"input": nn.Linear(16, 32), "blocks": SpaceTimeTransformer(32, num_heads=2, num_blocks=2, window=2)})
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = small_transformer()
+    adamw, muon = build_optimizer(model, 1e-3, 0.1, kind="muon").optimizers
+    moved = [id(parameter) for optimizer in (adamw, muon) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(moved) == sorted(id(parameter) for parameter in model.parameters())  # each exactly once
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    by_muon = [names[id(parameter)] for parameter in muon.param_groups[0]["params"]]
+    assert len(by_muon) == 2 * 6 and all(name.startswith("blocks.") and "norm" not in name for name in by_muon)
+
+
+def test_muon_makes_all_directions_of_a_step_equally_strong_and_as_large_as_adamws():
+    model = small_transformer()
+    matrix = model["blocks"].blocks[0].space_attention.output.weight  # (32, 32)
+    before = matrix.detach().clone()
+    optimizer = build_optimizer(model, learning_rate=0.01, weight_decay=0.0, kind="muon")
+    left, _ = torch.linalg.qr(torch.randn(32, 32))
+    matrix.grad = left @ torch.diag(torch.logspace(0, -1, 32))  # one direction ten times as strong as another
+    optimizer.step()
+    step = before - matrix.detach()
+    strengths = torch.linalg.svdvals(step)
+    assert strengths.max() / strengths.min() < 2
+    assert step.square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)  # AdamW's usual size, 0.2 of its rate
+
+
+def test_both_optimizers_go_on_from_what_was_saved():
+    states = []
+    for first in (True, False):
+        model = small_transformer()
+        optimizer = build_optimizer(model, 0.01, 0.1, kind="muon")
+        for step in range(4):
+            if not first and step == 2:  # a new optimizer takes over
+                saved = optimizer.state_dict()
+                optimizer = build_optimizer(model, 0.01, 0.1, kind="muon")
+                optimizer.load_state_dict(saved)
+            for parameter in model.parameters():
+                parameter.grad = torch.sin(parameter.detach() * (step + 1))
+            optimizer.step()
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

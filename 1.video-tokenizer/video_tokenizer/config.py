@@ -16,7 +16,7 @@ PRESETS: dict[str, dict] = {
     # Genie, Appendix F (CoinRun): 8 layers, width 512, 8 heads, patch 4, batch 48 of 16 frames, 300k steps
     "paper": dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=8, num_heads=8, batch_size=48,
-        num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, activation_checkpointing=True,
+        num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, activation_checkpointing=True, optimizer="adamw",
     ),
 }  # fmt: skip
 
@@ -82,8 +82,10 @@ class TokenizerConfig:
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """adamw for everything, or muon for the matrices of the space-time blocks and adamw for the rest"""
     learning_rate: float = 2e-3
-    """peak learning rate of AdamW"""
+    """peak learning rate"""
     warmup_steps: int = 200
     """steps until the peak is reached"""
     decay_share: float = 0.4
@@ -100,6 +102,8 @@ class TokenizerConfig:
     """number format of the matrix products; the quantizer always stays in float32"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
+    compile: bool = False
+    """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
 
     # --- run ---
     checkpoint_dir: str | None = None

@@ -15,8 +15,8 @@ PRESETS: dict[str, dict] = {
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
     "paper": dict(
         embed_dim=512, num_blocks=12, num_heads=8, num_frames=16, context_frames=16, batch_size=36, num_steps=200_000,
-        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True, log_every=500, validate_every=5_000,
-        save_every=5_000,
+        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True, optimizer="adamw", log_every=500,
+        validate_every=5_000, save_every=5_000,
     ),
 }  # fmt: skip
 
@@ -88,8 +88,10 @@ class DynamicsConfig:
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
+    optimizer: Literal["adamw", "muon"] = "muon"
+    """adamw for everything, or muon for the matrices of the space-time blocks and adamw for the rest"""
     learning_rate: float = 2e-3
-    """peak learning rate of AdamW"""
+    """peak learning rate"""
     warmup_steps: int = 200
     """steps until the peak is reached"""
     decay_share: float = 0.4
@@ -106,6 +108,8 @@ class DynamicsConfig:
     """number format of the matrix products"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
+    compile: bool = False
+    """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
 
     # --- run ---
     checkpoint_dir: str | None = None
