@@ -8,6 +8,7 @@ import torch
 from latent_action_model import load_latent_action_model
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
+from latent_action_model.models.action_encoder import pool_by_change
 from latent_action_model.models.quantizers import SignQuantizer, VectorQuantizer
 from video_tokenizer.command_line import InputError
 from video_tokenizer.training.checkpoint import save_checkpoint
@@ -15,7 +16,13 @@ from video_tokenizer.training.checkpoint import save_checkpoint
 TINY = LatentActionConfig(
     frame_size=16, conv_width=16, embed_dim=32, num_heads=2, encoder_blocks=1, decoder_blocks=1, context_frames=3, noisy_steps=3
 )
-KINDS = [{"quantizer": "vq"}, {"quantizer": "fsq"}, {"encoder_blocks": 0, "decoder_blocks": 0}, {"reconstruction_loss": "bce"}]
+KINDS = [
+    {"quantizer": "vq"},
+    {"quantizer": "fsq"},
+    {"encoder_blocks": 0, "decoder_blocks": 0},
+    {"pooling": "flatten"},
+    {"reconstruction_loss": "bce"},
+]
 
 
 def build(**changes):
@@ -40,6 +47,28 @@ def test_an_action_sees_the_next_frame_and_none_later(clip, changes):
     before, after = model.encoder(clip), model.encoder(changed)
     assert torch.equal(before[:, :3], after[:, :3])  # transitions 0->1, 1->2, 2->3
     assert not torch.allclose(before[:, 3], after[:, 3])  # transition 3->4 sees frame 4
+
+
+def test_pooling_looks_where_something_moved_and_nowhere_else():
+    before, after = torch.zeros(1, 3, 8, 16), torch.zeros(1, 3, 8, 16)  # two cells of 8x8
+    cells = torch.tensor([[[1.0, 0.0], [0.0, 8.0]]])  # (M, N, channels)
+    assert torch.equal(pool_by_change(cells, before, after), torch.zeros(1, 2))
+    after[..., :8], after[..., 8:] = 0.3, 0.1  # three quarters of the change, and one quarter
+    assert pool_by_change(cells, before, after)[0].tolist() == pytest.approx([0.75, 2.0], rel=0.01)
+
+
+@torch.no_grad()
+def test_a_movement_is_the_same_action_wherever_it_happens():
+    model = build(encoder_blocks=0, frame_size=64)
+    video = torch.zeros(2, 2, 3, 64, 64)
+    for clip, column in enumerate((16, 32)):  # a block in mid-screen moves 4 pixels to the right
+        video[clip, 0, :, 24:32, column : column + 8] = 1.0
+        video[clip, 1, :, 24:32, column + 4 : column + 12] = 1.0
+    left, right = model.encoder(video)
+    # GroupNorm looks at the whole frame, in which both clips show the same things; edges are zero-padded alike
+    assert torch.allclose(left, right, atol=1e-4)
+    flat_left, flat_right = build(encoder_blocks=0, frame_size=64, pooling="flatten").encoder(video)
+    assert not torch.allclose(flat_left, flat_right, atol=1e-3)
 
 
 @pytest.mark.parametrize("changes", KINDS)

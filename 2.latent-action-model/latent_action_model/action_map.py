@@ -7,7 +7,6 @@ The model numbers its codes as it likes; keys have names. `action_map` answers "
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 SMOOTHING = 5.0
 """imaginary transitions that follow the average: a code seen twice cannot win by luck"""
@@ -34,19 +33,20 @@ def lift(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
 
 
 def action_map(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> list[int]:
-    """The code to send for each true action: highest lift, with distinct codes as far as there are enough.
+    """The code to send for each true action: the one with the largest P(code | action) * log lift, its part in what codes tell
+    about this action.
 
-    Not the most frequent code: that one is usually "nothing happens" and would win for every action. The assignment maximises the
-    sum of log lifts, so that two actions that want the same code do not both get it; where there are more actions than codes,
-    those left over take their own best code, shared. An action that never occurs gets what remains.
-    codes, actions: (N,) transitions with known actions. Returns num_actions code numbers.
+    Frequency alone would choose "nothing happens", which comes with every action (log lift 0). Lift alone would choose a code
+    seen eight times, always with this action, that answers in one corner of the game only. Two actions may share a code:
+    Breakout's NOOP and FIRE look alike, and of Pong's six keys only three can be told apart.
+    codes, actions: (N,) transitions with known actions. Returns num_actions code numbers; an action that never occurs gets the
+    most frequent code.
     """
-    lifts = lift(count_pairs(codes, actions, num_codes, num_actions))  # (num_codes, num_actions)
-    best = lifts.argmax(axis=0)
-    with np.errstate(divide="ignore"):
-        gain = np.maximum(np.log(lifts), -20.0)
-    chosen_codes, chosen_actions = linear_sum_assignment(gain, maximize=True)
-    best[chosen_actions] = chosen_codes
+    counts = count_pairs(codes, actions, num_codes, num_actions)
+    shares = counts / np.maximum(counts.sum(axis=0), 1)  # (num_codes, num_actions) P(code | action)
+    told = shares * np.log(lift(counts))
+    best = told.argmax(axis=0)
+    best[counts.sum(axis=0) == 0] = counts.sum(axis=1).argmax()
     return [int(code) for code in best]
 
 

@@ -57,6 +57,8 @@ class LatentActionConfig:
     """channels of the convolutional stem"""
     embed_dim: int = 128
     """width of the space-time transformer (E)"""
+    pooling: Literal["change", "flatten"] = "change"
+    """how the encoder's cells become one vector: their mean weighted by change, or all of them, each in its place"""
     encoder_blocks: int = 0
     """space-time blocks of the encoder after the stem; 0: the stem alone"""
     decoder_blocks: int = 0
@@ -103,6 +105,8 @@ class LatentActionConfig:
     """decay of the averaged weights that are saved; 0 saves the last weights"""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """number format of the matrix products; the quantizer always stays in float32"""
+    compile: bool = False
+    """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
 
     # --- run ---
     checkpoint_dir: str | None = None

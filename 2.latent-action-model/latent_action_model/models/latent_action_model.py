@@ -53,7 +53,7 @@ class LatentActionModel(nn.Module):
             latent_dim = self.quantizer.num_bits
         sizes = (config.conv_width, config.embed_dim)
         time = (config.num_heads, config.context_frames, self.frame_size)
-        self.encoder = ActionEncoder(*sizes, config.encoder_blocks, *time, latent_dim)
+        self.encoder = ActionEncoder(*sizes, config.encoder_blocks, *time, latent_dim, config.pooling)
         self.decoder = NextFrameDecoder(*sizes, config.decoder_blocks, *time, latent_dim)
 
     def encode(self, video: Tensor) -> ActionEncoding:
