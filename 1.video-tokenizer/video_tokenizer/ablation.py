@@ -24,7 +24,7 @@ import torch
 
 from video_tokenizer.ablation_table import Table, format_markdown, format_text, summarise, update_readme
 from video_tokenizer.command_line import InputError, parse_config
-from video_tokenizer.report import save_json
+from video_tokenizer.report import look_up, read_json, save_json
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.run import FIELDS_THAT_MAY_CHANGE
 
@@ -263,23 +263,6 @@ def digest(path: Path) -> str:
     """A short name for a file's content, or a clip store's description: 16 hex digits of its SHA-256; "" for other folders."""
     file = path / "clip_store.json" if path.is_dir() else path
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.exists() else ""
-
-
-def look_up(scores: Mapping[str, Any], name: str) -> float | None:
-    """The number that "a.b" leads to, {"a": {"b": 1.5}} -> 1.5; None where there is none."""
-    value: Any = scores
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where it is absent or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_results(path: Path, study: Study) -> dict[str, Any]:

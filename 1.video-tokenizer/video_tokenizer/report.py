@@ -59,3 +59,20 @@ def plain(value: Any) -> Any:
 def save_json(path: Path | str, results: Any) -> None:
     """Write results as JSON, all of it or nothing."""
     write_text_atomically(path, to_json(results))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where it is absent or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def look_up(scores: Mapping[str, Any], name: str) -> float | None:
+    """The number that "a.b" leads to, {"a": {"b": 1.5}} -> 1.5; None where there is none."""
+    value: Any = scores
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int | float) else None

@@ -9,9 +9,10 @@ from pathlib import Path
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.games import game_facts
+from video_tokenizer.report import read_json
 from video_tokenizer.training.checkpoint import REPOSITORY
 from world_model.build_config import BuildConfig, Paths
-from world_model.stages import Stage, duration, read_state
+from world_model.stages import Stage, duration
 
 QUICK_TRAINING = ("--num-steps", "12", "--validation-batches", "1")
 QUICK_FRAMES = 1_500
@@ -33,7 +34,7 @@ def all_stages(config: BuildConfig, env_id: str, paths: Paths) -> list[Stage]:
 
 def recording_stage(config: BuildConfig, env_id: str, paths: Paths) -> Stage | None:
     """Record the game; None where a clip store is given, or is there without having been recorded by an earlier build."""
-    recorded_here = "record" in read_state(paths.state)
+    recorded_here = "record" in read_json(paths.state)
     if config.data_path is not None or (paths.data.exists() and not recorded_here):
         store = open_clip_store(paths.data)
         if config.data_path is None and store.env_id != env_id:

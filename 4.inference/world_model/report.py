@@ -12,10 +12,11 @@ import torch
 from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.data.clips import split_episodes, to_frames, to_video
 from video_tokenizer.figures import difference, image_grid, save_picture
+from video_tokenizer.report import read_json
 from video_tokenizer.training.checkpoint import REPOSITORY, write_text_atomically
 from world_model.build_config import Paths
 from world_model.evaluation.table import table_rows
-from world_model.stages import Stage, duration, read_state, shown_command
+from world_model.stages import Stage, duration, shown_command
 from world_model.world import WorldModel
 
 PAGE = Path(__file__).with_name("report_page.html")
@@ -30,7 +31,7 @@ def write_report(paths: Paths, stages: Sequence[Stage], remembered: Mapping[str,
     """
     world = WorldModel.load(paths.world, "cpu")
     store = open_clip_store(paths.data)
-    metrics = read_state(paths.world / "metrics.json")
+    metrics = read_json(paths.world / "metrics.json")
     save_picture(paths.world / "reconstructions.png", reconstruction_strip(world, store))
     sections = [
         figure(paths.world / "dream.gif", "A game that was never played: the world, steered by the keys below each frame.")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.report import read_json
 from video_tokenizer.training.checkpoint import write_atomically, write_text_atomically
 
 
@@ -55,7 +56,7 @@ def run_stages(stages: Sequence[Stage], state_path: Path, restart: str | None = 
     names = [stage.name for stage in stages]
     if restart is not None and restart not in names:
         raise InputError(f"--restart {restart}: there is no such stage; there are {', '.join(names)}")
-    state = read_state(state_path)
+    state = read_json(state_path)  # absent or damaged: nothing is finished
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage.title}", flush=True)
         finished = state.get(stage.name, {}).get("hash") == stage_hash(stage) and stage.output.exists()
@@ -113,15 +114,6 @@ def stage_hash(stage: Stage) -> str:
         elif path.exists():
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """What earlier runs left in `path`; an absent or damaged file means that nothing is finished."""
-    try:
-        state = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        return {}
-    return state if isinstance(state, dict) else {}
 
 
 def shown_command(command: Sequence[str]) -> str:

@@ -25,12 +25,11 @@ def build_optimizer(
     between bricks) are learnt at the speed of common ones. Steps are scaled to the size of AdamW's: one learning rate for both.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    blocks = [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]
+    blocks = [module for module in model.modules() if isinstance(module, SpaceTimeBlock)] if kind == "muon" else []
     in_blocks = {id(module.weight) for block in blocks for module in block.modules() if isinstance(module, nn.Linear)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    hidden = [parameter for parameter in parameters if id(parameter) in in_blocks] if kind == "muon" else []
-    taken = {id(parameter) for parameter in hidden}
-    others = [parameter for parameter in parameters if id(parameter) not in taken]
+    hidden = [parameter for parameter in parameters if id(parameter) in in_blocks]
+    others = [parameter for parameter in parameters if id(parameter) not in in_blocks]
     decayed = [parameter for parameter in others if parameter.ndim >= 2 and id(parameter) not in embeddings]
     kept = [parameter for parameter in others if parameter.ndim < 2 or id(parameter) in embeddings]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]

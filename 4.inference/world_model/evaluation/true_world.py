@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.report import look_up
 
-HORIZON = "4"
+HORIZON = 4
 """dreamed frames after which delta_psnr_db is compared"""
 
 
@@ -30,7 +31,7 @@ def read_true_metrics(path: Path | str, env_id: str | None) -> dict[str, Any]:
         raise InputError(
             f"--true-metrics {path} is about a world of {env} with {kind} actions; give that of {env_id} with true actions"
         )
-    if not (_number(metrics, "delta_psnr_db", HORIZON) or 0.0) > 0.0:
+    if not (look_up(metrics, f"delta_psnr_db.{HORIZON}") or 0.0) > 0.0:
         raise InputError(
             f"--true-metrics {path} holds no positive delta_psnr_db.{HORIZON} to divide by; evaluate that world anew"
         )
@@ -45,19 +46,11 @@ def shares_of_true_world(results: Mapping[str, Any], true_metrics: Mapping[str, 
     still reaches three quarters of it.
     """
     shares = {}
-    delta = results.get("delta_psnr_db", {}).get(int(HORIZON))
-    true_delta = _number(true_metrics, "delta_psnr_db", HORIZON)
+    delta = results.get("delta_psnr_db", {}).get(HORIZON)
+    true_delta = look_up(true_metrics, f"delta_psnr_db.{HORIZON}")
     if delta is not None and true_delta:
         shares["delta_psnr_share"] = delta / true_delta
-    moving, true_moving = results.get("obedience_moving"), _number(true_metrics, "obedience_moving")
+    moving, true_moving = results.get("obedience_moving"), look_up(true_metrics, "obedience_moving")
     if moving is not None and true_moving:
         shares["obedience_moving_share"] = moving / true_moving
     return shares
-
-
-def _number(metrics: Mapping[str, Any], *names: str) -> float | None:
-    """A number inside nested dictionaries, None where there is none."""
-    value: Any = metrics
-    for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, int | float) else None
