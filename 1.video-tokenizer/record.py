@@ -57,21 +57,26 @@ def check(config: RecordConfig) -> None:
     for name, smallest in {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0}.items():
         if getattr(config, name) < smallest:
             raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)} is too small; give at least {smallest}")
-    if config.picture_delay != "auto" and not config.picture_delay.isdigit():
-        raise InputError(f"--picture-delay {config.picture_delay!r} is neither auto nor a number from 0 to frame-skip - 1")
+    delays = [str(delay) for delay in range(config.frame_skip)]
+    if config.picture_delay not in ["auto", *delays]:
+        raise InputError(
+            f"--picture-delay {config.picture_delay!r} is neither auto nor a number from 0 to frame-skip - 1, "
+            f"which is {config.frame_skip - 1}"
+        )
 
 
-def choose_picture_delay(config: RecordConfig) -> int:
-    """The number given, or the known game's, or the measured one; says which."""
-    if config.picture_delay != "auto":
-        return int(config.picture_delay)
+def choose_picture(config: RecordConfig, game: Game) -> None:
+    """Set the game's picture delay, and whether frames are merged: as given, as known of the game, or as measured now."""
     facts = game_facts(config.env)
-    if facts is not None and facts.picture_delay < config.frame_skip:
-        return facts.picture_delay
-    print(f"measuring after how many emulator frames {config.env} shows an action ...")
-    measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)
-    print(measured.describe())
-    return measured.best
+    if config.picture_delay != "auto":
+        game.picture_delay = int(config.picture_delay)
+    elif facts is not None and facts.picture_delay < config.frame_skip:
+        game.picture_delay = facts.picture_delay
+    else:
+        print(f"measuring after how many emulator frames {config.env} shows an action ...")
+        measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)
+        print(measured.describe())
+        game.picture_delay, game.merged_frames = measured.best, 2 if measured.flickers else 1
 
 
 def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> None:
@@ -123,8 +128,8 @@ def main() -> None:
         "policy": config.policy,
     }
     writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses a taken output before any work
-    game.picture_delay = choose_picture_delay(config)
-    writer.info["picture_delay"] = game.picture_delay
+    choose_picture(config, game)
+    writer.info |= {"picture_delay": game.picture_delay, "merged_frames": game.merged_frames}
     print(
         f"{config.env} | {config.policy} policy | picture {game.picture_delay} emulator frames after each step | writing {output}"
     )

@@ -26,10 +26,14 @@ def lift(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
     (30 + 10/4) / (30 + 10) / (1/4) = 3.25 instead of 4. counts: (num_codes, num_actions). Returns the same shape.
     """
     shares = counts.sum(axis=0) / max(counts.sum(), 1)  # (num_actions,) P(action)
-    given_code = (counts + smoothing * shares) / np.maximum(
-        counts.sum(axis=1, keepdims=True) + smoothing, 1e-9
-    )  # P(action | code)
+    given_code = action_given_code(counts, smoothing)
     return np.divide(given_code, shares, out=np.ones_like(given_code), where=shares > 0)
+
+
+def action_given_code(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
+    """P(action | code), smoothed by imaginary transitions that follow P(action). counts and result: (num_codes, num_actions)."""
+    shares = counts.sum(axis=0) / max(counts.sum(), 1)
+    return (counts + smoothing * shares) / np.maximum(counts.sum(axis=1, keepdims=True) + smoothing, 1e-9)
 
 
 def action_map(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.token_cache import cached, encode_tokens
 from latent_action_model import load_latent_action_model
-from latent_action_model.action_map import action_map, latent_names
+from latent_action_model.action_map import action_map, count_pairs, latent_names
 from latent_action_model.metrics import encode_episodes
 from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
@@ -56,6 +56,7 @@ def prepare_tokens(config: DynamicsConfig, store: ClipStore, device: torch.devic
         "frames_per_second": float(store.frames_per_second),
         "frame_skip": store.info.get("frame_skip"),
         "picture_delay": store.info.get("picture_delay"),
+        "merged_frames": store.info.get("merged_frames", 2),
         "tokenizer_fingerprint": fingerprint(tokenizer.state_dict()),
     }
     num_actions = 1
@@ -111,6 +112,7 @@ def _latent_actions(config: DynamicsConfig, store: ClipStore, game: str, device:
         chosen = np.random.default_rng(config.seed).permutation(labelled)[:NUM_LABELS]
         codes, labels = actions[chosen], np.asarray(store.actions, np.int64)[chosen]
         best = action_map(codes, labels, model.num_actions, store.num_actions)
+        found["code_counts"] = count_pairs(codes, labels, model.num_actions, store.num_actions).tolist()
         found["action_map"] = {name: int(code) for name, code in zip(store.action_names, best, strict=True)}
         found["latent_names"] = latent_names(codes, labels, model.num_actions, store.action_names)
     return actions, model.num_actions, found

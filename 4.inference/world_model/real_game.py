@@ -13,7 +13,8 @@ from world_model.world import WorldModel
 
 def open_game(env_id: str, facts: dict[str, Any], frame_size: tuple[int, int]) -> Game:
     """The world's own game, filmed as it was for training. facts: what dynamics.pt tells about its data."""
-    game = Game(env_id, frame_size, facts.get("frame_skip") or 4, facts.get("picture_delay"))
+    frame_skip, delay, merged = facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames", 2)
+    game = Game(env_id, frame_size, frame_skip, delay, merged)
     names = facts.get("action_names") or []
     if names and list(names) != game.action_names:
         raise InputError(

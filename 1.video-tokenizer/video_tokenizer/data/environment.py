@@ -6,11 +6,12 @@ Games answer the stick late, and glide on after it is released. Breakout's paddl
     stick             LEFT          | rest          | rest
     paddle            0  -3  -4  -5 |-6  -3  -1  -1 | 0
     picture, delay 0             -12|            -11|          a movement between two pictures is a blend of two actions
-    picture, delay 2                     -21|           -2|    one movement is one action
+    picture, delay 1                 -18|           -5|        most of the movement is the action's own
+    picture, delay 2                     -21|           -2|    but if the next action is LEFT, this picture shows it: -3 too early
 
-So the picture that closes a step is taken `picture_delay` emulator frames into the next step. It merges that emulator frame
-with the one before it, pixel by pixel the brighter, because some games draw their sprites in every other frame only. The merged
-picture is half a frame older, and the best delay (Breakout 2, Pong 3) therefore one more than for a single frame.
+So the picture that closes a step is taken `picture_delay` emulator frames into the next step: as late as it can be without
+betraying the next action. `picture_delay.py` measures how late that is. A game that draws its sprites in turn, each in some
+frames only (`flickers`), is filmed as the brighter of two successive frames at every pixel.
 """
 
 from collections.abc import Callable
@@ -45,9 +46,17 @@ class Game:
     """A Gymnasium environment with discrete actions and RGB pictures, played in steps of `frame_skip` emulator frames."""
 
     def __init__(
-        self, env_id: str, frame_size: tuple[int, int] = (64, 64), frame_skip: int = 4, picture_delay: int | None = None
+        self,
+        env_id: str,
+        frame_size: tuple[int, int] = (64, 64),
+        frame_skip: int = 4,
+        picture_delay: int | None = None,
+        merged_frames: int | None = None,
     ):
         """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None takes the known game's, else 0.
+
+        merged_frames: 2 takes the brighter of two emulator frames, 1 the frame as it is; None: 1 for known games that do not
+        flicker, else 2.
 
         Raises InputError for an unknown game, missing packages, actions that are not discrete, or a delay out of range.
         """
@@ -59,6 +68,10 @@ class Game:
             raise InputError(
                 f"picture delay {self.picture_delay} is impossible with frame skip {frame_skip}; give 0 to frame skip - 1"
             )
+        if merged_frames not in (None, 1, 2):
+            raise InputError(f"{merged_frames} merged emulator frames are impossible; give 1, or 2 for a game that flickers")
+        flickers = facts is None or facts.flickers
+        self.merged_frames = (2 if flickers else 1) if merged_frames is None else merged_frames
         self._env = _make_environment(env_id)
         self._ale = getattr(self._env.unwrapped, "ale", None)
         if self._ale is not None:
@@ -88,7 +101,7 @@ class Game:
         self.over = False
         self._lives = self._count_lives()
         self.needs_fire = self.fire_action is not None
-        self._older = self._screen()
+        self._older = self.screen()
         if self._ale is not None:
             noop = self.action_names.index("NOOP")
             for _ in range(int(np.random.default_rng(seed).integers(MAX_NOOP_STEPS + 1))):
@@ -97,18 +110,19 @@ class Game:
     def step(self, action: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Hold `action` for one step; return the picture that closes the step *before* it, with the memory at that moment.
 
-        Returns (uint8 (H, W, 3), uint8 (128,) or None). The picture is the brighter of two successive emulator frames at every
-        pixel, since some games draw their sprites only in every other frame.
+        Returns (uint8 (H, W, 3), uint8 (128,) or None).
         """
         if action == self.fire_action:
             self.needs_fire = False
         picture, ram = None, None
         for elapsed in range(self.frame_skip):
             if elapsed == self.picture_delay:
-                picture, ram = np.maximum(self._older, self._screen()), self.ram
-            if elapsed == (self.picture_delay - 1) % self.frame_skip:
-                self._older = self._screen()
-            self._advance(action)
+                picture, ram = self.screen(), self.ram
+                if self.merged_frames == 2:
+                    picture = np.maximum(self._older, picture)
+            if elapsed == (self.picture_delay - 1) % self.frame_skip and self.merged_frames == 2:
+                self._older = self.screen()
+            self.advance(action)
         assert picture is not None
         lives = self._count_lives()
         if lives < self._lives and self.fire_action is not None:
@@ -119,8 +133,8 @@ class Game:
     def close(self) -> None:
         self._env.close()
 
-    def _advance(self, action: int) -> None:
-        """One emulator frame. The emulator is driven directly: Gymnasium's own step would draw every frame."""
+    def advance(self, action: int) -> None:
+        """One emulator frame under `action`. The emulator is driven directly: Gymnasium's own step would draw every frame."""
         if self.over:
             return
         if self._ale is not None:
@@ -130,7 +144,8 @@ class Game:
             _, _, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
             self.over = terminated or truncated
 
-    def _screen(self) -> np.ndarray:
+    def screen(self) -> np.ndarray:
+        """What the emulator shows right now: uint8 RGB of its own size."""
         if self._ale is not None:
             return self._ale.getScreenRGB()
         try:

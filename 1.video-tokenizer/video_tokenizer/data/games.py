@@ -45,7 +45,9 @@ class GameFacts:
     """What is known about one game. Parts that nobody has looked up are None."""
 
     picture_delay: int
-    """emulator frames into the next step at which a step's picture shows its action best, from `calibrate_picture_delay`"""
+    """emulator frames into the next step at which a step's picture is taken, from `calibrate_picture_delay`"""
+    flickers: bool = False
+    """whether the game draws its sprites in turn, so that two emulator frames are merged; from the same measurement"""
     player: Sprite | None = None
     player_axis: str = "x"
     """the axis whose position counts: "x" or "y" """
@@ -62,7 +64,7 @@ class GameFacts:
 
 GAMES = {
     "ALE/Breakout-v5": GameFacts(
-        picture_delay=2,
+        picture_delay=1,
         player=Sprite(
             (200, 72, 72), (0, 0, 0), ((189, 193, 8, 152),), (72, None), (-39.5, 190.5), lengths=(16.0, 20.0, 8.0, 12.0)
         ),
@@ -72,7 +74,7 @@ GAMES = {
         ball_rows_in_ram=(1, 179),  # lower down it falls behind the frame; 0 before the serve
     ),
     "ALE/Pong-v5": GameFacts(
-        picture_delay=3,
+        picture_delay=1,
         player=Sprite((92, 186, 92), (144, 72, 17), ((34, 194, 140, 144),), (None, 51), (141.5, -6.0), lengths=(16.0, 20.0)),
         player_axis="y",
         player_keys=("RIGHT", "LEFT"),  # the Atari's RIGHT moves Pong's paddle up
@@ -88,11 +90,11 @@ GAMES = {
         ball_rows_in_ram=(46, 208),
     ),
     "ALE/Boxing-v5": GameFacts(
-        picture_delay=2,
+        picture_delay=1,
         player=Sprite((214, 214, 214), (110, 156, 66), ((36, 178, 30, 132),), (32, 34), (11.4, 61.0), contrast_with=(0, 0, 1)),
     ),
     "ALE/Freeway-v5": GameFacts(
-        picture_delay=1,
+        picture_delay=0,
         player=Sprite(
             (252, 252, 84),
             (142, 142, 142),
@@ -108,7 +110,7 @@ GAMES = {
         player_axis="y",
         player_keys=("UP", "DOWN"),
     ),
-    "ALE/MsPacman-v5": GameFacts(picture_delay=2),  # faint: most of its movements are decided by the maze
+    "ALE/MsPacman-v5": GameFacts(picture_delay=1, flickers=True),  # the ghosts are drawn in turn
 }
 
 
