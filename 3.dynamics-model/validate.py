@@ -61,8 +61,10 @@ class ValidateConfig:
     """dreams that are compared with the real video"""
     sampling_steps: int = 4
     """passes in which the tokens of one dreamed frame are filled in"""
-    temperature: float = 0.5
+    temperature: float = 1.0
     """divides the logits; 0 always takes the most likely token"""
+    top_p: float = 0.9
+    """draw among the likeliest tokens that together have this share only; 1: all"""
     save_images: bool = False
     """also write the pictures"""
     num_samples: int = 3
@@ -83,6 +85,8 @@ class ValidateConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"--top-p {self.top_p} must be a share above 0, at most 1")
 
 
 def score_tokens(model: DynamicsModel, clips: TokenClips, flags: ValidateConfig, device: torch.device) -> DynamicsMetrics:
@@ -102,7 +106,7 @@ def score_dreams(
     3)."""
     token_clips = TokenClips(clips, prepared.tokens, prepared.actions)
     generators = torch.Generator(device).manual_seed(flags.seed), torch.Generator().manual_seed(flags.seed)
-    sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature}
+    sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature, "top_p": flags.top_p}
     scores: dict[str, HorizonScores] = {}
     samples: dict[str, list[np.ndarray]] = {}
     chosen = spread(len(clips), flags.num_rollouts)
@@ -141,7 +145,7 @@ def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, An
 
 def save_pictures(model, prepared, content, scores, videos, caption: str, folder: Path, flags: ValidateConfig) -> None:
     """actions.png and actions.gif, rollout_<k>.png and .gif, horizons.png."""
-    sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature}
+    sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature, "top_p": flags.top_p}
     title = f"One start, one action held per row. {caption}"
     dreams = save_rollout_strips(
         folder / "actions.png", model, prepared.tokenizer, content, flags.seed, caption=title, **sampling

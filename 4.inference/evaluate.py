@@ -28,7 +28,7 @@ from world_model.evaluation.model_scores import (
 from world_model.evaluation.table import reasons_for_gaps, results_table
 from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
 from world_model.real_game import open_game
-from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
+from world_model.world import NUM_STEPS, TEMPERATURE, TOP_P, WorldModel
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class EvaluateConfig:
     """temperature of the token draws"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""
+    top_p: float = TOP_P
+    """draw among the likeliest tokens that together have this share only; 1: all"""
     true_metrics: str | None = None
     """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
     quick: bool = False
@@ -156,7 +158,7 @@ def main() -> None:
         config = replace(config, **QUICK)
     config.check()
     begun = time.perf_counter()
-    options = {"num_steps": config.num_steps, "temperature": config.temperature, "top_k": config.top_k}
+    options = {name: getattr(config, name) for name in ("num_steps", "temperature", "top_k", "top_p")}
     world = WorldModel.load(config.world, config.device, seed=config.seed, **options)
 
     # --- games ---

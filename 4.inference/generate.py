@@ -20,7 +20,7 @@ from world_model.actions import action_label, action_number, parse_actions, read
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys
 from world_model.starts import read_start
-from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
+from world_model.world import NUM_STEPS, TEMPERATURE, TOP_P, WorldModel
 
 BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the dream begins
 
@@ -38,7 +38,8 @@ class GenerateConfig:
     actions: str = "random"
     """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated until the film is full"""
     actions_file: str | None = None
-    """JSON file: a list of actions, or {"actions": [...]} with any of seed, temperature, num_steps, top_k, order, start_index"""
+    """JSON file: a list of actions, or {"actions": [...]} with any of seed, temperature, num_steps, top_k, top_p, order,
+    start_index"""
     start: str | None = None
     """where the dream begins: a clip store, a video or a picture; default: the world's own start frames"""
     start_index: int | None = None
@@ -46,11 +47,13 @@ class GenerateConfig:
     seed: int | None = None
     """same seed, start and actions give the same dream; default 0"""
     temperature: float | None = None
-    """how adventurous the token draws are: 0 takes the likeliest, 1 draws as often as predicted; default 0.5"""
+    """how adventurous the token draws are: 0 takes the likeliest, 1 draws as often as predicted; default 1"""
     num_steps: int | None = None
     """sampling steps per frame; default 4"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""
+    top_p: float | None = None
+    """draw among the likeliest tokens that together have this share only; 1: all; default 0.9"""
     order: Literal["confidence", "random"] | None = None
     """which tokens of a frame are settled first; default confidence"""
     scale: int | None = None
@@ -84,6 +87,7 @@ def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], tuple[int | str
         "temperature": TEMPERATURE,
         "num_steps": NUM_STEPS,
         "top_k": None,
+        "top_p": TOP_P,
         "order": "confidence",
         "start_index": 0,
     }

@@ -10,6 +10,7 @@ import torch
 from dynamics_model import load_dynamics
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.loading import build_dynamics
+from dynamics_model.models.action_prior import ActionPrior, possible
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.training.checkpoint import save_checkpoint
 
@@ -155,10 +156,56 @@ def test_top_k_forbids_the_rest():
     assert torch.allclose(log_probability, logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
 
 
+def test_top_p_keeps_the_fewest_tokens_that_make_up_the_share():
+    """Probabilities 0.5, 0.3, 0.1, 0.1 and top_p 0.7: the first two, and no other, however often we draw."""
+    logits = torch.tensor([0.5, 0.3, 0.1, 0.1]).log().expand(1, 5_000, 4)
+    tokens, _ = sample_tokens(logits, 1.0, None, torch.Generator().manual_seed(0), top_p=0.7)
+    assert set(tokens.unique().tolist()) == {0, 1}
+    assert (tokens == 0).float().mean().item() == pytest.approx(0.5 / 0.8, abs=0.03)
+    almost_none, _ = sample_tokens(logits, 1.0, None, torch.Generator().manual_seed(0), top_p=1e-6)
+    assert (almost_none == 0).all()  # the likeliest always stays
+
+
+def test_an_impossible_action_gives_way_to_what_its_key_leads_to_here():
+    """Actions: 0 rest, 1 left, 2 right, 3 belongs to no key. At the left wall the key LEFT leads to rest."""
+    stands_for = torch.tensor([[0.7, 0.0, 0.0, 0.3], [0.15, 1.0, 0.0, 0.3], [0.15, 0.0, 1.0, 0.4], [0.0, 0.0, 0.0, 0.0]])
+    wall = torch.tensor([0.7, 0.001, 0.299, 0.0])
+    field = torch.tensor([0.5, 0.25, 0.25, 0.0])
+    wanted = torch.tensor([1, 1, 2, 3, -1])
+    prior = torch.stack([wall, field, wall, wall, wall])
+    assert possible(wanted, prior, stands_for).tolist() == [0, 1, 2, 3, -1]
+
+
+def test_the_action_prior_learns_where_an_action_is_never_taken():
+    """Token 0 means "at the wall", where action 1 never follows; elsewhere both actions are as frequent."""
+    torch.manual_seed(0)
+    prior = ActionPrior(codebook_size=2, tokens_per_frame=4, num_actions=2)
+    optimizer = torch.optim.Adam(prior.parameters(), lr=1e-2)
+    for _ in range(150):
+        place = torch.randint(2, (64, 1))
+        tokens = place[:, :, None].expand(64, 2, 4)
+        actions = torch.cat([torch.full((64, 1), -1), torch.randint(2, (64, 1)) * place], dim=1)
+        optimizer.zero_grad()
+        prior.loss(tokens, actions).backward()
+        optimizer.step()
+    at_wall, elsewhere = (torch.full((1, 4), place) for place in (0, 1))
+    chance = [prior(tokens, tokens, torch.tensor([-1])).softmax(-1)[0, 1].item() for tokens in (at_wall, elsewhere)]
+    assert chance[0] < 0.01 and chance[1] == pytest.approx(0.5, abs=0.15)
+
+
+def test_only_latent_actions_have_a_prior_and_it_sees_no_frame_after_the_present(tokens, actions):
+    assert build_dynamics(replace(TINY, actions="true")).action_prior is None
+    prior = build_dynamics(TINY).action_prior
+    assert prior is not None
+    later = tokens.clone()
+    later[:, -1] = (later[:, -1] + 1) % TINY.codebook_size
+    assert torch.equal(prior.loss(tokens, actions), prior.loss(later, actions))  # the last frame follows the last action
+
+
 def test_every_parameter_receives_a_gradient(tokens, actions):
     torch.manual_seed(0)
     model = build_dynamics(replace(TINY, clean_context_share=0.5)).train()
-    model(tokens.repeat(8, 1, 1), actions.repeat(8, 1)).losses["cross_entropy"].backward()
+    sum(model(tokens.repeat(8, 1, 1), actions.repeat(8, 1)).losses.values()).backward()
     dead = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert dead == []
 

@@ -78,7 +78,7 @@ class TokenizerConfig:
     # --- optimisation ---
     batch_size: int = 8
     """clips per step, over all processes"""
-    num_steps: int = 2_400
+    num_steps: int = 1_600
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""

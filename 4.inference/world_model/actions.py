@@ -21,7 +21,7 @@ class ActionFile:
     """`seed`, `temperature`, `start_index` and the like, where the file holds them"""
 
 
-SETTINGS_OF_A_FILE = ("seed", "temperature", "num_steps", "top_k", "order", "start_index")
+SETTINGS_OF_A_FILE = ("seed", "temperature", "num_steps", "top_k", "top_p", "order", "start_index")
 
 
 def parse_actions(
@@ -72,7 +72,7 @@ def read_action_file(path: Path | str) -> ActionFile:
         raise InputError(f'--actions-file {path} holds no list of actions; write [3, 3, "LEFT"] or {{"actions": [3, 3]}}')
     settings = {name: content[name] for name in SETTINGS_OF_A_FILE if content.get(name) is not None}
     for name, value in settings.items():
-        kinds = {"order": str, "temperature": (int, float)}.get(name, int)
+        kinds = {"order": str, "temperature": (int, float), "top_p": (int, float)}.get(name, int)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise InputError(
                 f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it"

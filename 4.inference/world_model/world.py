@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from dynamics_model import load_dynamics
+from dynamics_model.models.action_prior import possible
 from dynamics_model.models.dynamics_model import DynamicsModel, DynamicsState
 from latent_action_model import load_latent_action_model
+from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
@@ -25,8 +27,10 @@ from video_tokenizer.training.device import autocast, choose_device
 ORDERS = ("confidence", "random")
 NUM_STEPS = 4
 """sampling steps per frame, unless told otherwise"""
-TEMPERATURE = 0.5
+TEMPERATURE = 1.0
 """of the token draws, unless told otherwise"""
+TOP_P = 0.9
+"""share of the likeliest tokens that may be drawn, unless told otherwise"""
 
 
 @dataclass
@@ -52,8 +56,10 @@ class WorldModel:
     pixels would lose a little. A step costs the same at frame 10 and at frame 10,000.
 
     num_steps: sampling steps per frame. temperature: of the token draws. top_k: draw among the k likeliest tokens only
-    (None: all). order: which tokens are settled first, "confidence" or "random". seed: same seed, frames and actions
-    give the same dream. precision: "float32", "bfloat16" or "auto" (see `autocast`).
+    (None: all). top_p: draw among the likeliest tokens that together have this share only (1: all). order: which tokens are
+    settled first, "confidence" or "random". seed: same seed, frames and actions give the same dream. precision: "float32",
+    "bfloat16" or "auto" (see `autocast`). replace_impossible: a latent action that has never been seen in the present situation
+    gives way to what the same key leads to here (see `possible`).
     """
 
     def __init__(
@@ -67,22 +73,26 @@ class WorldModel:
         num_steps: int = NUM_STEPS,
         temperature: float = TEMPERATURE,
         top_k: int | None = None,
+        top_p: float = TOP_P,
         order: str = "confidence",
         seed: int = 0,
         precision: str = "auto",
+        replace_impossible: bool = True,
     ):
-        if num_steps < 1 or temperature < 0 or (top_k is not None and top_k < 1) or order not in ORDERS:
+        if num_steps < 1 or temperature < 0 or (top_k or 1) < 1 or not 0 < top_p <= 1 or order not in ORDERS:
             raise InputError(
-                f"num_steps {num_steps}, temperature {temperature}, top_k {top_k}, order {order!r} cannot be sampled with; "
-                "give at least 1, at least 0, at least 1, and confidence or random"
+                f"num_steps {num_steps}, temperature {temperature}, top_k {top_k}, top_p {top_p}, order {order!r} cannot be "
+                "sampled with; give at least 1, at least 0, at least 1, a share above 0, and confidence or random"
             )
         self.device = choose_device(device)
         self.tokenizer = tokenizer.to(self.device).eval()
         self.dynamics = dynamics.to(self.device).eval()
         self.latent_action_model = None if latent_action_model is None else latent_action_model.to(self.device).eval()
         self.facts = facts or {}
-        self.num_steps, self.temperature, self.top_k, self.order = num_steps, temperature, top_k, order
+        self.num_steps, self.temperature, self.order = num_steps, temperature, order
+        self.top_k, self.top_p = top_k, top_p
         self.seed, self.precision = seed, precision
+        self.stands_for = torch.as_tensor(self.key_of_action(), device=self.device) if replace_impossible else None
         self.stage_seconds: dict[str, float] = {}
         """how long the parts of the last step took: "dynamics" and "decoder" """
         self.current: Dream | None = None
@@ -91,8 +101,8 @@ class WorldModel:
     def load(cls, folder: Path | str, device: str = "auto", **options: Any) -> "WorldModel":
         """Rebuild a world from tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt in `folder`.
 
-        options: num_steps, temperature, top_k, order, seed, precision. Raises InputError where a file is missing, damaged
-        or made for another world.
+        options: num_steps, temperature, top_k, top_p, order, seed, precision, replace_impossible. Raises InputError where a
+        file is missing, damaged or made for another world.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -125,6 +135,17 @@ class WorldModel:
     def action_map(self) -> dict[str, int]:
         """True action name -> the number to give to `step`; learnt from few labels where actions are latent."""
         return dict(self.facts.get("action_map") or {})
+
+    def key_of_action(self) -> np.ndarray:
+        """(A, A) float32: entry a, c is P(the keys that are mapped to a | latent action c); zeros where no labels are known."""
+        table = np.zeros((self.num_actions, self.num_actions), np.float32)
+        counts = np.array(self.facts.get("code_counts") or [])
+        if self.action_kind == "latent" and counts.shape == (self.num_actions, len(self.facts.get("action_names") or [])):
+            given_code = action_given_code(counts)  # (A, keys)
+            for key, name in enumerate(self.facts["action_names"]):
+                if name in self.action_map:
+                    table[self.action_map[name]] += given_code[:, key]
+        return table
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -194,9 +215,11 @@ class WorldModel:
         chosen = torch.as_tensor(self.checked(actions), device=self.device)
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
-            dream.tokens = self.dynamics.generate_next(
-                dream.dynamics, chosen, self.num_steps, self.temperature, self.top_k, self.order, generator=dream.generator
-            )
+            prior = self.dynamics.next_action_probabilities(dream.dynamics)
+            if prior is not None and self.stands_for is not None:
+                chosen = possible(chosen, prior, self.stands_for)
+            options = {name: getattr(self, name) for name in ("num_steps", "temperature", "top_k", "top_p", "order")}
+            dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, generator=dream.generator, **options)
             predicted = time.perf_counter()
             picture, dream.decoder = self.tokenizer.decode_frame(dream.tokens, dream.decoder)  # (B, C, H, W)
         dream.frames = to_frames(picture[:, None])[:, 0]

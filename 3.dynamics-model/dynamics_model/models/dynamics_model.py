@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynamics_model.config import DynamicsConfig
+from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache, causal_mask
@@ -21,7 +22,8 @@ class DynamicsOutput:
     masked: Tensor
     """(B, T - 1, N) bool, True where the token was hidden and counts in the loss"""
     losses: dict[str, Tensor]
-    """"cross_entropy": mean over hidden tokens in nats, changed ones weighted"""
+    """"cross_entropy": mean over hidden tokens in nats, changed ones weighted; "action_prior", of a model with latent actions:
+    mean over known actions in nats"""
 
 
 @dataclass
@@ -31,6 +33,10 @@ class DynamicsState:
     cache: TemporalCache
     tokens: Tensor
     """(B, N) int64"""
+    older_tokens: Tensor
+    """(B, N) int64, one frame earlier"""
+    action: Tensor
+    """(B,) int64, the action that led to `tokens`; -1 unknown"""
 
 
 class DynamicsModel(nn.Module):
@@ -64,6 +70,9 @@ class DynamicsModel(nn.Module):
             width, config.num_heads, config.num_blocks, config.context_frames, config.activation_checkpointing
         )
         self.to_logits = nn.Linear(width, config.codebook_size)
+        self.action_prior = None
+        if config.actions == "latent":
+            self.action_prior = ActionPrior(config.codebook_size, self.tokens_per_frame, self.num_actions)
 
     # --- training ---
 
@@ -90,7 +99,10 @@ class DynamicsModel(nn.Module):
         changed = target != tokens[:, :-1]
         weight = masked * (1 + (config.changed_weight - 1) * changed)
         loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none").view_as(target)
-        return DynamicsOutput(logits, masked, {"cross_entropy": (loss * weight).sum() / weight.sum().clamp(min=1)})
+        losses = {"cross_entropy": (loss * weight).sum() / weight.sum().clamp(min=1)}
+        if self.action_prior is not None:
+            losses["action_prior"] = self.action_prior.loss(tokens, actions)
+        return DynamicsOutput(logits, masked, losses)
 
     def predict(self, past: Tensor, present: Tensor, actions: Tensor, start: Tensor | int = 0) -> Tensor:
         """Logits for frames 1 .. T - 1, each from the frames before it.
@@ -128,7 +140,15 @@ class DynamicsModel(nn.Module):
         """Begin a dream after real frames. tokens: (B, T, N), T >= 1. actions: (B, T), -1 or None where unknown."""
         if actions is None:
             actions = torch.full(tokens.shape[:2], -1, dtype=torch.int64, device=tokens.device)
-        return DynamicsState(self._remember(tokens, actions, None), tokens[:, -1])
+        older = tokens[:, -2] if tokens.shape[1] > 1 else tokens[:, -1]
+        return DynamicsState(self._remember(tokens, actions, None), tokens[:, -1], older, actions[:, -1])
+
+    @torch.no_grad()
+    def next_action_probabilities(self, state: DynamicsState) -> Tensor | None:
+        """(B, num_actions): how probable each latent action is here, before anyone chooses; None without latent actions."""
+        if self.action_prior is None:
+            return None
+        return self.action_prior(state.older_tokens, state.tokens, state.action).float().softmax(dim=-1)
 
     @torch.no_grad()
     def generate_next(
@@ -136,11 +156,12 @@ class DynamicsModel(nn.Module):
         state: DynamicsState,
         action: Tensor,
         num_steps: int = 4,
-        temperature: float = 0.5,
+        temperature: float = 1.0,
         top_k: int | None = None,
         order: str = "confidence",
         generator: torch.Generator | None = None,
         schedule: str = "halving",
+        top_p: float = 0.9,
     ) -> Tensor:
         """Dream one frame under `action` (B,) and remember it in `state`. Returns its tokens (B, N).
 
@@ -152,7 +173,7 @@ class DynamicsModel(nn.Module):
         tokens = torch.full_like(state.tokens, self.mask_token)
         for step in range(1, num_steps + 1):
             logits = self._present_logits(state.cache, tokens, action)  # (B, N, K)
-            sampled, confidence = sample_tokens(logits, temperature, top_k, generator)
+            sampled, confidence = sample_tokens(logits, temperature, top_k, generator, top_p)
             hidden = tokens == self.mask_token
             if order == "random":
                 confidence = torch.rand(confidence.shape, generator=generator, device=tokens.device)
@@ -161,7 +182,7 @@ class DynamicsModel(nn.Module):
             again = confidence.topk(left, dim=-1, largest=False).indices  # the least sure ones wait
             tokens = torch.where(hidden, sampled, tokens).scatter(1, again, self.mask_token)
         state.cache = self._remember(tokens[:, None], action[:, None], state.cache)
-        state.tokens = tokens
+        state.older_tokens, state.tokens, state.action = state.tokens, tokens, action
         return tokens
 
     def _present_logits(self, cache: TemporalCache, tokens: Tensor, action: Tensor) -> Tensor:

@@ -39,11 +39,17 @@ def tokens_left_masked(step: int, num_steps: int, num_tokens: int, schedule: str
 
 
 def sample_tokens(
-    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    generator: torch.Generator | None,
+    top_p: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """One token per position, and the logarithm of its probability.
 
     logits: (B, N, K). temperature divides the logits; 0 takes the most likely token. top_k: only the k most likely may be drawn.
+    top_p: only the most likely ones that together have this share, the nucleus (arXiv:1904.09751). A ball that is served in one
+    frame of five stays possible, crumbs of a thousandth do not.
     """
     log_probabilities = logits.float().log_softmax(dim=-1)
     if temperature == 0:
@@ -54,5 +60,10 @@ def sample_tokens(
             smallest_kept = scaled.topk(top_k, dim=-1).values[..., -1:]
             scaled = scaled.masked_fill(scaled < smallest_kept, float("-inf"))
         probabilities = scaled.softmax(dim=-1)
+        if top_p < 1:
+            largest_first, places = probabilities.sort(dim=-1, descending=True)
+            likelier = largest_first.cumsum(dim=-1) - largest_first  # the share of the tokens before
+            nucleus = largest_first.masked_fill(likelier >= top_p, 0.0)
+            probabilities = torch.zeros_like(probabilities).scatter(-1, places, nucleus)
         tokens = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(logits.shape[:2])
     return tokens, log_probabilities.gather(-1, tokens[..., None])[..., 0]

@@ -110,7 +110,8 @@ def untrained_copy(world: WorldModel) -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dynamics = type(world.dynamics)(world.dynamics.config)
-    options = {name: getattr(world, name) for name in ("num_steps", "temperature", "top_k", "order", "seed", "precision")}
+    names = ("num_steps", "temperature", "top_k", "top_p", "order", "seed", "precision")
+    options = {name: getattr(world, name) for name in names}
     return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device), **options)
 
 

@@ -1,0 +1,60 @@
+"""Which latent actions can come next? What the past says about the action before anybody has pressed a key."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TOKEN_DIM = 16
+HIDDEN = 128
+IMPOSSIBLE = 0.02
+"""an action less probable than this has hardly ever been seen in such a situation; of the real actions, one in 200 is"""
+
+
+class ActionPrior(nn.Module):
+    """P(action t | frames t - 2 and t - 1, action t - 1), a small network beside the dynamics model.
+
+    Latent actions are names of visible movements. A paddle at the left wall can never move left, so that "left" has never been
+    said there, and a dynamics model that hears it all the same has nothing to go by: the paddle melts. The prior knows what
+    has been said where, and `possible` puts in the place of an impossible action what the same key leads to here.
+    """
+
+    def __init__(self, codebook_size: int, tokens_per_frame: int, num_actions: int):
+        super().__init__()
+        self.num_actions = num_actions
+        self.token_embedding = nn.Embedding(codebook_size, TOKEN_DIM)
+        self.action_embedding = nn.Embedding(num_actions + 1, HIDDEN)  # one more for "unknown"
+        self.frames = nn.Linear(2 * tokens_per_frame * TOKEN_DIM, HIDDEN)
+        self.output = nn.Sequential(nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, num_actions))
+
+    def forward(self, older: Tensor, newer: Tensor, previous_action: Tensor) -> Tensor:
+        """older, newer: (..., N) int64 tokens of frames t - 2 and t - 1. previous_action: (...), -1 unknown.
+
+        Returns logits (..., num_actions) of the action that leads from frame t - 1 to t.
+        """
+        frames = torch.cat([self.token_embedding(older), self.token_embedding(newer)], dim=-2).flatten(-2)
+        known = torch.where(previous_action < 0, self.num_actions, previous_action)
+        return self.output(self.frames(frames) + self.action_embedding(known))
+
+    def loss(self, tokens: Tensor, actions: Tensor) -> Tensor:
+        """Mean cross-entropy of the known actions. tokens: (B, T, N), actions: (B, T); actions[:, t] led from t - 1 to t."""
+        newer = tokens[:, :-1]
+        older = torch.cat([tokens[:, :1], tokens[:, :-2]], dim=1)  # the first frame stands in for its own predecessor
+        logits = self(older, newer, actions[:, :-1]).float()  # (B, T - 1, num_actions)
+        if (actions[:, 1:] < 0).all():
+            return 0.0 * logits.sum()
+        return F.cross_entropy(logits.flatten(0, 1), actions[:, 1:].flatten(), ignore_index=-1)
+
+
+def possible(wanted: Tensor, prior: Tensor, stands_for: Tensor, threshold: float = IMPOSSIBLE) -> Tensor:
+    """The actions themselves where they are possible, else what the same key leads to here. wanted: (B,) int64, -1 unknown.
+
+    prior: (B, A) probabilities of the next action. stands_for: (A, A), stands_for[a, c] = P(the key of action a | action c),
+    zero in rows of actions that belong to no key; these are never replaced. By Bayes' rule
+    P(c | key, past) is proportional to P(key | c) * P(c | past), and the largest wins. At the left wall, "left" (prior 0.001,
+    stands for LEFT 1.0: 0.001) gives way to "rest" (prior 0.7, stands for LEFT 0.15: 0.105).
+    """
+    known = wanted.clamp(min=0)
+    instead = (stands_for[known] * prior).argmax(dim=-1)
+    replaceable = (wanted >= 0) & (stands_for[known].sum(dim=-1) > 0)
+    impossible = prior.gather(-1, known[:, None])[:, 0] < threshold
+    return torch.where(replaceable & impossible, instead, wanted)
