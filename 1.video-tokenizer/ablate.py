@@ -85,7 +85,7 @@ STUDY = Study(
 class TokenizerAblationConfig(AblationConfig):
     """Train the tokenizer again without each of its parts, and compare."""
 
-    num_steps: int = 1_000
+    num_steps: int = 500
     """optimizer steps of each training"""
 
 

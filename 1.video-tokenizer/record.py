@@ -65,14 +65,10 @@ def check(config: RecordConfig) -> None:
         )
 
 
-def choose_picture(config: RecordConfig, game: Game) -> None:
-    """Set the game's picture delay, and whether frames are merged: as given, as known of the game, or as measured now."""
+def calibrate(config: RecordConfig, game: Game) -> None:
+    """Measure the picture delay, and whether frames are merged, where neither the flag nor what is known of the game says so."""
     facts = game_facts(config.env)
-    if config.picture_delay != "auto":
-        game.picture_delay = int(config.picture_delay)
-    elif facts is not None and facts.picture_delay < config.frame_skip:
-        game.picture_delay = facts.picture_delay
-    else:
+    if config.picture_delay == "auto" and (facts is None or facts.picture_delay >= config.frame_skip):
         print(f"measuring after how many emulator frames {config.env} shows an action ...")
         measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)
         print(measured.describe())
@@ -117,7 +113,8 @@ def main() -> None:
     check(config)
     output = Path(config.output or f"data/{config.env.split('/')[-1].split('-')[0].lower()}")
     frame_size = (config.frame_size, config.frame_size)
-    game = Game(config.env, frame_size, config.frame_skip, picture_delay=0)
+    given_delay = None if config.picture_delay == "auto" else int(config.picture_delay)
+    game = Game(config.env, frame_size, config.frame_skip, given_delay)
     info = {
         "source": "game",
         "env_id": config.env,
@@ -128,7 +125,7 @@ def main() -> None:
         "policy": config.policy,
     }
     writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses a taken output before any work
-    choose_picture(config, game)
+    calibrate(config, game)
     writer.info |= {"picture_delay": game.picture_delay, "merged_frames": game.merged_frames}
     print(
         f"{config.env} | {config.policy} policy | picture {game.picture_delay} emulator frames after each step | writing {output}"

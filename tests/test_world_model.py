@@ -146,6 +146,12 @@ def test_wrong_input_is_answered_with_its_numbers(world, call, words):
         call(world)
 
 
+@pytest.mark.parametrize("options", [{"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"temperature": -1.0}, {"order": "best"}])
+def test_sampling_that_cannot_be_done_is_refused(folders, options):
+    with pytest.raises(InputError, match="cannot be sampled with"):
+        WorldModel.load(folders["latent"], **options)
+
+
 def test_parts_that_do_not_belong_together_are_refused(folders, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         WorldModel.load(tmp_path / "nowhere")

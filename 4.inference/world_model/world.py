@@ -79,7 +79,8 @@ class WorldModel:
         precision: str = "auto",
         replace_impossible: bool = True,
     ):
-        if num_steps < 1 or temperature < 0 or (top_k or 1) < 1 or not 0 < top_p <= 1 or order not in ORDERS:
+        wrong_share = (top_k is not None and top_k < 1) or not 0 < top_p <= 1
+        if num_steps < 1 or temperature < 0 or wrong_share or order not in ORDERS:
             raise InputError(
                 f"num_steps {num_steps}, temperature {temperature}, top_k {top_k}, top_p {top_p}, order {order!r} cannot be "
                 "sampled with; give at least 1, at least 0, at least 1, a share above 0, and confidence or random"
@@ -92,7 +93,9 @@ class WorldModel:
         self.num_steps, self.temperature, self.order = num_steps, temperature, order
         self.top_k, self.top_p = top_k, top_p
         self.seed, self.precision = seed, precision
-        self.stands_for = torch.as_tensor(self.key_of_action(), device=self.device) if replace_impossible else None
+        self.replace_impossible = replace_impossible
+        known = replace_impossible and self.action_kind == "latent"
+        self.stands_for = torch.as_tensor(self.key_of_action(), device=self.device) if known else None
         self.stage_seconds: dict[str, float] = {}
         """how long the parts of the last step took: "dynamics" and "decoder" """
         self.current: Dream | None = None
@@ -140,7 +143,7 @@ class WorldModel:
         """(A, A) float32: entry a, c is P(the keys that are mapped to a | latent action c); zeros where no labels are known."""
         table = np.zeros((self.num_actions, self.num_actions), np.float32)
         counts = np.array(self.facts.get("code_counts") or [])
-        if self.action_kind == "latent" and counts.shape == (self.num_actions, len(self.facts.get("action_names") or [])):
+        if counts.shape == (self.num_actions, len(self.facts.get("action_names") or [])):
             given_code = action_given_code(counts)  # (A, keys)
             for key, name in enumerate(self.facts["action_names"]):
                 if name in self.action_map:
@@ -215,9 +218,8 @@ class WorldModel:
         chosen = torch.as_tensor(self.checked(actions), device=self.device)
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
-            prior = self.dynamics.next_action_probabilities(dream.dynamics)
-            if prior is not None and self.stands_for is not None:
-                chosen = possible(chosen, prior, self.stands_for)
+            if self.stands_for is not None:
+                chosen = possible(chosen, self.dynamics.next_action_probabilities(dream.dynamics), self.stands_for)
             options = {name: getattr(self, name) for name in ("num_steps", "temperature", "top_k", "top_p", "order")}
             dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, generator=dream.generator, **options)
             predicted = time.perf_counter()

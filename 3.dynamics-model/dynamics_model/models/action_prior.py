@@ -7,7 +7,7 @@ from torch import Tensor, nn
 TOKEN_DIM = 16
 HIDDEN = 128
 IMPOSSIBLE = 0.02
-"""an action less probable than this has hardly ever been seen in such a situation; of the real actions, one in 200 is"""
+"""an action less probable than this has hardly ever been seen in such a situation"""
 
 
 class ActionPrior(nn.Module):

@@ -144,10 +144,9 @@ class DynamicsModel(nn.Module):
         return DynamicsState(self._remember(tokens, actions, None), tokens[:, -1], older, actions[:, -1])
 
     @torch.no_grad()
-    def next_action_probabilities(self, state: DynamicsState) -> Tensor | None:
-        """(B, num_actions): how probable each latent action is here, before anyone chooses; None without latent actions."""
-        if self.action_prior is None:
-            return None
+    def next_action_probabilities(self, state: DynamicsState) -> Tensor:
+        """(B, num_actions): how probable each latent action is here, before anyone chooses. Only with latent actions."""
+        assert self.action_prior is not None, "true actions need no prior"
         return self.action_prior(state.older_tokens, state.tokens, state.action).float().softmax(dim=-1)
 
     @torch.no_grad()
