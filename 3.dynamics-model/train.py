@@ -13,6 +13,7 @@ from dynamics_model.figures import save_rollout_strips
 from dynamics_model.loading import build_dynamics
 from dynamics_model.metrics import DynamicsMetrics
 from dynamics_model.models.dynamics_model import DynamicsModel
+from dynamics_model.prior_training import train_action_prior
 from dynamics_model.token_cache import TokenClips
 from dynamics_model.training_tokens import prepare_tokens
 from video_tokenizer.command_line import parse_config, run_script
@@ -67,10 +68,6 @@ def main() -> None:
     averaged.load_state_dict(model.state_dict())
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
 
-    # --- optimizer ---
-    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, kind=config.optimizer)
-    ema = ExponentialMovingAverage(model, config.ema_decay)
-
     # --- run folder ---
     folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder("dynamics") / "checkpoints"
     run = Run(folder, config, num_steps, is_main=rank == 0)
@@ -82,11 +79,21 @@ def main() -> None:
     run.print(f"data {store.path} | {len(training):,} training and {len(validation):,} validation clips")
     if run.resume_state:
         model.load_state_dict(run.resume_state["model"])
+        run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
+    elif model.action_prior is not None:
+        prior_loss = train_action_prior(model.action_prior, training, config, device)
+        run.print(f"action prior | {config.prior_steps:,} steps | loss {prior_loss:.3f} nats")
+    if model.action_prior is not None:
+        model.action_prior.requires_grad_(False)  # it has learnt all it will
+
+    # --- optimizer ---
+    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, kind=config.optimizer)
+    ema = ExponentialMovingAverage(model, config.ema_decay)
+    if run.resume_state:
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
         best_loss, metrics = run.resume_state["best_loss"], run.resume_state["metrics"]
         torch.set_rng_state(run.resume_state["rng"])
-        run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
     if config.compile:

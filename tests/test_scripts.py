@@ -68,7 +68,7 @@ def dynamics(reader, tokenizer, latent_actions):
     models = {"--tokenizer-checkpoint": tokenizer, "--latent-action-checkpoint": latent_actions}
     flags = [word for flag, run_folder in models.items() for word in (flag, run_folder / "best_model.pt")]
     flags += ["--actions", reader.actions, *reader.compile, "--num-blocks", 1, "--checkpoint-dir", folder]
-    reader.runs("3.dynamics-model/train.py", "--data-path", reader.data, *TINY, *flags)
+    reader.runs("3.dynamics-model/train.py", "--data-path", reader.data, *TINY, "--prior-steps", 2, *flags)
     return folder
 
 

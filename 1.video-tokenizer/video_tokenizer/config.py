@@ -78,7 +78,7 @@ class TokenizerConfig:
     # --- optimisation ---
     batch_size: int = 8
     """clips per step, over all processes"""
-    num_steps: int = 1_600
+    num_steps: int = 2_200
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""

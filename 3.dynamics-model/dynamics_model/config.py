@@ -88,6 +88,8 @@ class DynamicsConfig:
     """optimizer steps"""
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
+    prior_steps: int = 1_500
+    """optimizer steps of the action prior, which latent actions have beside the model, before those of the model"""
     optimizer: Literal["adamw", "muon"] = "muon"
     """adamw for everything, or muon for the matrices of the space-time blocks and adamw for the rest"""
     learning_rate: float = 2e-3
@@ -136,6 +138,8 @@ class DynamicsConfig:
         check_sizes(self)
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} leaves nothing to predict; give at least 2")
+        if self.prior_steps < 1:
+            raise InputError(f"prior_steps {self.prior_steps} leaves the action prior untrained; give at least 1")
         for name in ("smallest_mask_rate", "clean_context_share", "context_corruption", "action_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)} must lie between 0 and 1")

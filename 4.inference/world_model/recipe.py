@@ -104,6 +104,7 @@ def training_stages(config: BuildConfig, paths: Paths) -> list[Stage]:
         )
         models.append(latent / "best_model.pt")
         flags += ["--latent-action-checkpoint", str(models[1])]
+    flags += ["--prior-steps", "12"] if config.quick else []
     stages.append(
         stage(
             "Chapter 3, dynamics: learn what happens next",

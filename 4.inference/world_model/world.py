@@ -32,6 +32,9 @@ TEMPERATURE = 1.0
 TOP_P = 0.9
 """share of the likeliest tokens that may be drawn, unless told otherwise"""
 
+FEW_LABELS = 0.3
+"""smoothing of P(key | code): a code that came five times, always with LEFT, is believed"""
+
 
 @dataclass
 class Dream:
@@ -144,7 +147,7 @@ class WorldModel:
         table = np.zeros((self.num_actions, self.num_actions), np.float32)
         counts = np.array(self.facts.get("code_counts") or [])
         if counts.shape == (self.num_actions, len(self.facts.get("action_names") or [])):
-            given_code = action_given_code(counts)  # (A, keys)
+            given_code = action_given_code(counts, FEW_LABELS)  # (A, keys)
             for key, name in enumerate(self.facts["action_names"]):
                 if name in self.action_map:
                     table[self.action_map[name]] += given_code[:, key]
@@ -219,7 +222,8 @@ class WorldModel:
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
             if self.stands_for is not None:
-                chosen = possible(chosen, self.dynamics.next_action_probabilities(dream.dynamics), self.stands_for)
+                prior = self.dynamics.next_action_probabilities(dream.dynamics)
+                chosen = possible(chosen, prior, self.stands_for, dream.generator)
             options = {name: getattr(self, name) for name in ("num_steps", "temperature", "top_k", "top_p", "order")}
             dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, generator=dream.generator, **options)
             predicted = time.perf_counter()

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 TOKEN_DIM = 16
 HIDDEN = 128
+HIDDEN_TOKENS = 0.2
+"""share of the tokens that training hides from the prior, or it learns its situations by heart"""
 IMPOSSIBLE = 0.02
 """an action less probable than this has hardly ever been seen in such a situation"""
 
@@ -31,9 +33,12 @@ class ActionPrior(nn.Module):
 
         Returns logits (..., num_actions) of the action that leads from frame t - 1 to t.
         """
-        frames = torch.cat([self.token_embedding(older), self.token_embedding(newer)], dim=-2).flatten(-2)
+        frames = torch.cat([self.token_embedding(older), self.token_embedding(newer)], dim=-2)  # (..., 2 N, TOKEN_DIM)
+        if self.training:
+            shown = torch.rand(frames.shape[:-1], device=frames.device) >= HIDDEN_TOKENS
+            frames = frames * shown[..., None] / (1 - HIDDEN_TOKENS)
         known = torch.where(previous_action < 0, self.num_actions, previous_action)
-        return self.output(self.frames(frames) + self.action_embedding(known))
+        return self.output(self.frames(frames.flatten(-2)) + self.action_embedding(known))
 
     def loss(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Mean cross-entropy of the known actions. tokens: (B, T, N), actions: (B, T); actions[:, t] led from t - 1 to t."""
@@ -45,16 +50,20 @@ class ActionPrior(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), actions[:, 1:].flatten(), ignore_index=-1)
 
 
-def possible(wanted: Tensor, prior: Tensor, stands_for: Tensor, threshold: float = IMPOSSIBLE) -> Tensor:
-    """The actions themselves where they are possible, else what the same key leads to here. wanted: (B,) int64, -1 unknown.
+def possible(
+    wanted: Tensor, prior: Tensor, stands_for: Tensor, generator: torch.Generator | None = None, threshold: float = IMPOSSIBLE
+) -> Tensor:
+    """The actions themselves where they are possible, else one to which the same key leads here. wanted: (B,) int64, -1 unknown.
 
     prior: (B, A) probabilities of the next action. stands_for: (A, A), stands_for[a, c] = P(the key of action a | action c),
     zero in rows of actions that belong to no key; these are never replaced. By Bayes' rule
-    P(c | key, past) is proportional to P(key | c) * P(c | past), and the largest wins. At the left wall, "left" (prior 0.001,
-    stands for LEFT 1.0: 0.001) gives way to "rest" (prior 0.7, stands for LEFT 0.15: 0.105).
+    P(c | key, past) is proportional to P(key | c) * P(c | past); from it is drawn, among the possible c. At the left wall,
+    "left" (prior 0.001) gives way to "rest" (prior 0.7, stands for LEFT 0.15: 0.105). generator: the dice.
     """
     known = wanted.clamp(min=0)
-    instead = (stands_for[known] * prior).argmax(dim=-1)
-    replaceable = (wanted >= 0) & (stands_for[known].sum(dim=-1) > 0)
+    weights = stands_for[known] * prior * (prior >= threshold)  # (B, A)
     impossible = prior.gather(-1, known[:, None])[:, 0] < threshold
-    return torch.where(replaceable & impossible, instead, wanted)
+    replaced = (wanted >= 0) & impossible & (weights.sum(dim=-1) > 0)
+    safe = torch.where(replaced[:, None], weights, torch.ones_like(weights))
+    instead = torch.multinomial(safe, 1, generator=generator)[:, 0]
+    return torch.where(replaced, instead, wanted)

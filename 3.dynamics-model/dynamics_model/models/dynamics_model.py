@@ -22,8 +22,7 @@ class DynamicsOutput:
     masked: Tensor
     """(B, T - 1, N) bool, True where the token was hidden and counts in the loss"""
     losses: dict[str, Tensor]
-    """"cross_entropy": mean over hidden tokens in nats, changed ones weighted; "action_prior", of a model with latent actions:
-    mean over known actions in nats"""
+    """"cross_entropy": mean over hidden tokens in nats, changed ones weighted"""
 
 
 @dataclass
@@ -100,8 +99,6 @@ class DynamicsModel(nn.Module):
         weight = masked * (1 + (config.changed_weight - 1) * changed)
         loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none").view_as(target)
         losses = {"cross_entropy": (loss * weight).sum() / weight.sum().clamp(min=1)}
-        if self.action_prior is not None:
-            losses["action_prior"] = self.action_prior.loss(tokens, actions)
         return DynamicsOutput(logits, masked, losses)
 
     def predict(self, past: Tensor, present: Tensor, actions: Tensor, start: Tensor | int = 0) -> Tensor:
