@@ -175,8 +175,9 @@ def main() -> None:
     else:
         game = open_game(env_id, world.facts, world.frame_size)
         num_labelled = config.num_labelled_games if world.latent_action_model is not None else 0
+        lengths = (config.num_frames, config.long_frames)
         games, others, labelled = timed(
-            "recording", lambda: record_game_sets(game, config.num_episodes, num_labelled, config.num_frames, config.seed)
+            "recording", lambda: record_game_sets(game, config.num_episodes, num_labelled, *lengths, config.seed)
         )
     if games.store.frame_size != world.frame_size:
         raise InputError(

@@ -1,5 +1,6 @@
 """The numbers of an evaluation: by hand where they are small, against the emulator where they are not."""
 
+import itertools
 import json
 import math
 
@@ -25,6 +26,7 @@ from world_model.evaluation.games import (
     EVALUATION_SEEDS,
     check_seed,
     directions,
+    halves,
     record_branches,
     record_game_sets,
     record_games,
@@ -81,11 +83,18 @@ def test_the_same_seed_plays_the_same_games(game, games):
 
 
 def test_no_game_is_in_two_sets(game, games):
-    measured, others, labelled = record_game_sets(game, num_episodes=2, num_labelled=2, num_frames=60, seed=7)
+    measured, others, labelled = record_game_sets(game, num_episodes=2, num_labelled=2, num_frames=60, long_frames=20, seed=7)
     assert np.array_equal(measured.store.frames, games.store.frames)
-    first_games = [np.array(one.store.frames[slice(*one.store.episodes[0])]) for one in (measured, others, labelled)]
-    assert not any(np.array_equal(first_games[a], first_games[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
-    assert record_game_sets(game, 1, 0, 20, 7)[2].store.actions.shape == (20,)  # nothing to be labelled: the first set
+    first_games = [np.array(one.store.frames[one.store.episodes[0][0] :][:60]) for one in (measured, *halves(others), labelled)]
+    assert all(not np.array_equal(first_games[a], first_games[b]) for a, b in itertools.combinations(range(4), 2))
+    assert record_game_sets(game, 1, 0, 20, 5, 7)[2].store.actions.shape == (20,)  # nothing to be labelled: the first set
+
+
+def test_games_that_long_dreams_are_held_against_last_as_long_as_they(game):
+    """A game that is cut earlier has more bricks left than a dream that went on, which would look wrong for being right."""
+    measured, others, _ = record_game_sets(game, num_episodes=2, num_labelled=0, num_frames=60, long_frames=40, seed=7)
+    assert np.diff(measured.store.episodes).max() == 60 and np.diff(others.store.episodes).max() == 100
+    assert len(others.store.episodes) == 4 and all(len(half.store.episodes) == 2 for half in halves(others))
 
 
 def test_ball_and_player_are_known_for_every_frame(games):

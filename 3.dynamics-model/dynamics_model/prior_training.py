@@ -29,4 +29,5 @@ def train_action_prior(prior: ActionPrior, clips: TokenClips, config: DynamicsCo
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
+    optimizer.zero_grad(set_to_none=True)  # or the dynamics' gradient would be clipped by the prior's last one as well
     return torch.stack(losses[-max(1, num_steps // 10) :]).mean().item()

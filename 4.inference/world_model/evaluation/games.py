@@ -1,6 +1,6 @@
 """Fresh games to measure a world by: recorded now, from seeds that no training recording uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,15 +89,22 @@ def record_games(
 
 
 def record_game_sets(
-    game: Game, num_episodes: int, num_labelled: int, num_frames: int, seed: int
+    game: Game, num_episodes: int, num_labelled: int, num_frames: int, long_frames: int, seed: int
 ) -> tuple[RealGames, RealGames, RealGames]:
-    """The games to measure on, as many others to compare those with, and num_labelled games with random actions (0: the first
-    ones once more). Episodes are at most num_frames frames long."""
+    """The games to measure on, of at most num_frames frames; twice as many others that show what games are like, long_frames
+    longer, because a dream that begins in one of the first goes on for that long; and num_labelled games with random actions, of
+    at most num_frames frames (0: the first ones once more)."""
     games = record_games(game, num_episodes, num_frames, seed)
-    others = record_games(game, num_episodes, num_frames, seed, first_game=OTHER_SEEDS)
+    others = record_games(game, 2 * num_episodes, num_frames + long_frames, seed, first_game=OTHER_SEEDS)
     if num_labelled == 0:
         return games, others, games
     return games, others, record_games(game, num_labelled, num_frames, seed, "random", LABELLED_SEEDS)
+
+
+def halves(games: RealGames) -> tuple[RealGames, RealGames]:
+    """The games with even and with odd numbers."""
+    stores = [replace(games.store, episodes=games.store.episodes[first::2]) for first in (0, 1)]
+    return replace(games, store=stores[0]), replace(games, store=stores[1])
 
 
 def validation_games(path: Path | str, validation_share: float, seed: int) -> RealGames:

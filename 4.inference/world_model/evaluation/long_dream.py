@@ -27,7 +27,7 @@ from video_tokenizer.losses import FOREGROUND, MOVING, background_of
 from video_tokenizer.metrics import share
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from world_model.evaluation.dreams import rollout_windows, world_actions
-from world_model.evaluation.games import RealGames
+from world_model.evaluation.games import RealGames, halves
 from world_model.world import WorldModel
 
 STATISTICS = ("foreground", "red", "green", "blue", "moving")
@@ -181,14 +181,19 @@ def long_dream_results(
     num_dreams: int,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Scores of long dreams of the world, beside them those of other real games; of shorter and fewer dreams of `fresh`, a world
-    without training; and of a picture that stands still. Empty where the games are too short."""
-    real = real_frames(games)
+    """Scores of long dreams of the world; of shorter and fewer dreams of `fresh`, a world without training; and of a picture that
+    stands still. Empty where the games are too short.
+
+    games: where the dreams begin. others: games as long as the dreams, for in a longer game more bricks are gone; one half of
+    them gives the range of real frames, the other half what real games score in it. None: the range of `games`.
+    """
+    known, unknown = (games, None) if others is None else halves(others)
+    real = real_frames(known)
     if real is None:
         return {}, {}, {}
     scores, still = long_dream_scores(world, games, real, num_frames, num_dreams, seed)
     control, _ = long_dream_scores(fresh, games, real, min(num_frames, STRETCH), min(num_dreams, 2), seed)
-    return scores | (ceiling_scores(world.tokenizer, others, real) if others is not None else {}), control, still
+    return scores | (ceiling_scores(world.tokenizer, unknown, real) if unknown is not None else {}), control, still
 
 
 def ceiling_scores(tokenizer: VideoTokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:
