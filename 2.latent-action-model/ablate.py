@@ -58,7 +58,7 @@ STUDY = Study(
 class LatentActionAblationConfig(AblationConfig):
     """Train the latent action model again without each of its parts, and compare."""
 
-    num_steps: int = 600
+    num_steps: int = 400
     """optimizer steps of each training"""
 
 

@@ -52,7 +52,7 @@ STUDY = Study(
 class DynamicsAblationConfig(AblationConfig):
     """Train the dynamics model again without each of its parts, and compare."""
 
-    num_steps: int = 500
+    num_steps: int = 400
     """optimizer steps of each training"""
     tokenizer_checkpoint: str = "assets/worlds/breakout/tokenizer.pt"
     """the tokenizer whose tokens every row learns; the reference world's, so that everybody has the same"""

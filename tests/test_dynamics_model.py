@@ -11,7 +11,7 @@ from dynamics_model import load_dynamics
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.loading import build_dynamics
 from dynamics_model.models.action_prior import ActionPrior, possible
-from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
+from dynamics_model.models.masking import corrupt, nucleus, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.training.checkpoint import save_checkpoint
 
 TINY = DynamicsConfig(
@@ -164,6 +164,22 @@ def test_top_p_keeps_the_fewest_tokens_that_make_up_the_share():
     assert (tokens == 0).float().mean().item() == pytest.approx(0.5 / 0.8, abs=0.03)
     almost_none, _ = sample_tokens(logits, 1.0, None, torch.Generator().manual_seed(0), top_p=1e-6)
     assert (almost_none == 0).all()  # the likeliest always stays
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 3.0, 20.0])  # flat, where few tokens are not enough, to nearly certain
+def test_the_nucleus_among_a_few_tokens_is_that_among_all(sharpness):
+    logits = sharpness * torch.randn(2, 5, 300, generator=torch.Generator().manual_seed(0))
+    probabilities = logits.softmax(dim=-1)
+    largest_first, places = probabilities.sort(dim=-1, descending=True)
+    expected = torch.zeros_like(probabilities)
+    for row in range(2):
+        for position in range(5):
+            share = 0.0
+            for probability, place in zip(largest_first[row, position], places[row, position], strict=True):
+                if share < 0.9:
+                    expected[row, position, place] = probability
+                share += probability.item()
+    assert torch.equal(nucleus(probabilities, 0.9), expected)
 
 
 def test_an_impossible_action_gives_way_to_what_its_key_leads_to_here():

@@ -94,7 +94,7 @@ def test_games_that_long_dreams_are_held_against_last_as_long_as_they(game):
     """A game that is cut earlier has more bricks left than a dream that went on, which would look wrong for being right."""
     measured, others, _ = record_game_sets(game, num_episodes=2, num_labelled=0, num_frames=60, long_frames=40, seed=7)
     assert np.diff(measured.store.episodes).max() == 60 and np.diff(others.store.episodes).max() == 100
-    assert len(others.store.episodes) == 4 and all(len(half.store.episodes) == 2 for half in halves(others))
+    assert len(others.store.episodes) == 8 and all(len(half.store.episodes) == 4 for half in halves(others))
 
 
 def test_ball_and_player_are_known_for_every_frame(games):

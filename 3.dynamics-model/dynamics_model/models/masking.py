@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+FEW = 32
+"""tokens among which the nucleus is looked for first: sorting all thousand took as long as the rest of a dreamed frame"""
+
 
 def random_mask(shape: tuple[int, int, int], smallest_rate: float, device: torch.device | None = None) -> Tensor:
     """(B, T, N) bool, True where a token is hidden. Each clip draws its own rate from U(smallest_rate, 1), each token a coin.
@@ -38,6 +41,17 @@ def tokens_left_masked(step: int, num_steps: int, num_tokens: int, schedule: str
     return min(left, num_tokens - step)
 
 
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The probabilities (..., K) of the fewest tokens that together have the share top_p; 0 for all others."""
+    few = min(FEW, probabilities.shape[-1])
+    largest_first, places = probabilities.topk(few, dim=-1)
+    if (largest_first.sum(dim=-1) < top_p).any():  # somewhere a few are not enough
+        largest_first, places = probabilities.sort(dim=-1, descending=True)
+    likelier = largest_first.cumsum(dim=-1) - largest_first  # the share of the tokens before
+    kept = largest_first.masked_fill(likelier >= top_p, 0.0)
+    return torch.zeros_like(probabilities).scatter(-1, places, kept)
+
+
 def sample_tokens(
     logits: Tensor,
     temperature: float,
@@ -61,9 +75,6 @@ def sample_tokens(
             scaled = scaled.masked_fill(scaled < smallest_kept, float("-inf"))
         probabilities = scaled.softmax(dim=-1)
         if top_p < 1:
-            largest_first, places = probabilities.sort(dim=-1, descending=True)
-            likelier = largest_first.cumsum(dim=-1) - largest_first  # the share of the tokens before
-            nucleus = largest_first.masked_fill(likelier >= top_p, 0.0)
-            probabilities = torch.zeros_like(probabilities).scatter(-1, places, nucleus)
+            probabilities = nucleus(probabilities, top_p)
         tokens = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(logits.shape[:2])
     return tokens, log_probabilities.gather(-1, tokens[..., None])[..., 0]

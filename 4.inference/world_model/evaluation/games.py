@@ -91,11 +91,11 @@ def record_games(
 def record_game_sets(
     game: Game, num_episodes: int, num_labelled: int, num_frames: int, long_frames: int, seed: int
 ) -> tuple[RealGames, RealGames, RealGames]:
-    """The games to measure on, of at most num_frames frames; twice as many others that show what games are like, long_frames
-    longer, because a dream that begins in one of the first goes on for that long; and num_labelled games with random actions, of
-    at most num_frames frames (0: the first ones once more)."""
+    """The games to measure on, of at most num_frames frames; four times as many others that show what games are like (of eight
+    games one or two are long), long_frames longer, because a dream that begins in one of the first goes on for that long; and
+    num_labelled games with random actions, of at most num_frames frames (0: the first ones once more)."""
     games = record_games(game, num_episodes, num_frames, seed)
-    others = record_games(game, 2 * num_episodes, num_frames + long_frames, seed, first_game=OTHER_SEEDS)
+    others = record_games(game, 4 * num_episodes, num_frames + long_frames, seed, first_game=OTHER_SEEDS)
     if num_labelled == 0:
         return games, others, games
     return games, others, record_games(game, num_labelled, num_frames, seed, "random", LABELLED_SEEDS)
