@@ -32,7 +32,7 @@ install: $(VENV)/installed  ## make .venv and install everything that the course
 world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluate, and write a report to worlds/<game>/
 	$(RUN) 4.inference/build_world.py --game $(GAME)
 
-play: $(VENV)/installed  ## play a world in the browser: yours where `make world` has made one, else the reference world
+play: $(VENV)/installed  ## play a world in the browser, beside the real game: yours where `make world` has made one, else the reference world
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
 
 experiments: $(VENV)/installed data/breakout  ## train chapters 1 to 3 again without each of their parts: the ablation tables, in hours

@@ -28,7 +28,8 @@ from world_model.evaluation.model_scores import (
 from world_model.evaluation.table import reasons_for_gaps, results_table
 from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
 from world_model.real_game import open_game
-from world_model.world import NUM_STEPS, TEMPERATURE, TOP_P, WorldModel
+from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P
+from world_model.world import WorldModel
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@
 The file's ending says what is written: .gif or .mp4 for a film, .png for a strip of all frames.
 """
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from video_tokenizer.command_line import InputError, parse_config, run_script
-from world_model.actions import action_label, action_number, parse_actions, read_action_file
+from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys
-from world_model.starts import read_start
-from world_model.world import NUM_STEPS, TEMPERATURE, TOP_P, WorldModel
+from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P
+from world_model.starts import frames_from_text, read_start
+from world_model.world import WorldModel
 
 BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the dream begins
 
@@ -38,8 +40,8 @@ class GenerateConfig:
     actions: str = "random"
     """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated until the film is full"""
     actions_file: str | None = None
-    """JSON file: a list of actions, or {"actions": [...]} with any of seed, temperature, num_steps, top_k, top_p, order,
-    start_index"""
+    """JSON file: what the play page saves beside a film, a list of actions, or {"actions": [...]} with any of seed, temperature,
+    num_steps, top_k, top_p, order, start_index"""
     start: str | None = None
     """where the dream begins: a clip store, a video or a picture; default: the world's own start frames"""
     start_index: int | None = None
@@ -80,8 +82,8 @@ class GenerateConfig:
         check_suffix(Path(self.output))
 
 
-def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], tuple[int | str, ...] | None]:
-    """What flags, actions file and defaults make together, in this order of precedence; and the file's actions."""
+def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], ActionFile | None]:
+    """What flags, actions file and defaults make together, in this order of precedence; and the file."""
     settings = {
         "seed": 0,
         "temperature": TEMPERATURE,
@@ -91,17 +93,49 @@ def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], tuple[int | str
         "order": "confidence",
         "start_index": 0,
     }
-    actions = None
+    recorded = None
     if config.actions_file is not None:
         recorded = read_action_file(config.actions_file)
-        actions = recorded.actions
         settings |= recorded.settings
     settings |= {name: getattr(config, name) for name in settings if getattr(config, name, None) is not None}
-    return settings, actions
+    return settings, recorded
 
 
-def chosen_actions(config: GenerateConfig, world: WorldModel, listed: tuple[int | str, ...] | None, seed: int) -> np.ndarray:
+def beginning_of(
+    config: GenerateConfig, world: WorldModel, recorded: ActionFile | None, index: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The frames (T, H, W, 3) to begin with and their actions: those of the flags, else of the actions file, else stored ones."""
+    if recorded is None or recorded.start_frames is None or config.start is not None or config.start_index is not None:
+        return read_start(world, config.start, index)
+    frames = frames_from_text(recorded.start_frames, world.frame_size)
+    known = recorded.start_actions
+    if known is not None and len(known) != len(frames):
+        raise InputError(f"--actions-file {config.actions_file} has {len(frames)} start frames and {len(known)} start_actions")
+    return frames, None if known is None else np.array(known, dtype=np.int64)
+
+
+def dream_frames(world: WorldModel, actions: np.ndarray, changes: dict[int, dict[str, Any]]) -> np.ndarray:
+    """One frame for each action: (num_frames, H, W, 3) uint8. changes: frame -> sampling settings that hold from there on."""
+    frames = []
+    assert world.current is not None, "the dream has begun"
+    for number, action in enumerate(tqdm(actions, desc="dreaming", unit="frame", disable=None)):
+        world.current.sampling = replace(world.current.sampling, **changes.get(number, {}))
+        frames.append(world.step(int(action)))
+    return np.stack(frames)
+
+
+def comparison(recorded: ActionFile | None, frames: np.ndarray) -> str:
+    """Whether these are the frames of the recording, in words; "" where the file does not tell."""
+    if recorded is None or recorded.frames_sha256 is None:
+        return ""
+    if hashlib.sha256(frames.tobytes()).hexdigest() == recorded.frames_sha256:
+        return " | the recorded frames, bit for bit"
+    return " | not the recorded frames: other flags, another world, device or number of threads"
+
+
+def chosen_actions(config: GenerateConfig, world: WorldModel, recorded: ActionFile | None, seed: int) -> np.ndarray:
     """One action number for each frame of the film: (num_frames,) int64."""
+    listed = None if recorded is None else recorded.actions
     if config.beside_emulator is not None and listed is None and config.actions == "random":
         keys = np.array(sorted(set(world.action_map.values())) or [-1])  # the real game knows no other actions
         return np.random.default_rng(seed).choice(keys, size=config.num_frames or 64)
@@ -134,21 +168,21 @@ def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> t
 def main() -> None:
     config = parse_config(GenerateConfig)
     config.check()
-    settings, listed = settings_of(config)
+    settings, recorded = settings_of(config)
     start_index = settings.pop("start_index")
     world = WorldModel.load(config.world, config.device, **settings)
-    actions = chosen_actions(config, world, listed, settings["seed"])
+    actions = chosen_actions(config, world, recorded, settings["seed"])
     labels = [action_label(int(action), world.action_names, world.action_map) for action in actions]
 
     real = None
     if config.beside_emulator is not None:
         frames, known, real = play_beside(config.beside_emulator, world, labels, settings["seed"])
     else:
-        frames, known = read_start(world, config.start, start_index)
+        frames, known = beginning_of(config, world, recorded, start_index)
 
     world.reset(frames, known)
     begun = time.perf_counter()
-    dream = np.stack([world.step(int(action)) for action in tqdm(actions, desc="dreaming", unit="frame", disable=None)])
+    dream = dream_frames(world, actions, {} if recorded is None else recorded.changes)
     seconds = time.perf_counter() - begun
 
     videos = {"": dream} if real is None else {"dream": dream, "real game": real}
@@ -156,7 +190,7 @@ def main() -> None:
     save_film(Path(config.output), videos, captions, config.fps or world.frames_per_second, config.scale)
     print(
         f"{len(dream)} frames of {config.world} dreamed in {seconds:.1f} s, {len(dream) / seconds:.0f} a second on {world.device}"
-        f" | seed {settings['seed']} | {config.output}"
+        f" | seed {settings['seed']} | {config.output}{comparison(recorded, dream)}"
     )
 
 

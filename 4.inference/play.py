@@ -1,44 +1,51 @@
-"""Play a world in the browser: arrow keys steer the dream, as fast as the game was.
+"""Play worlds in the browser: arrow keys steer the dream, live, beside the real game under the same keys.
 
-    python 4.inference/play.py --world assets/worlds/breakout
-    python 4.inference/play.py --world assets/worlds/breakout --env ALE/Breakout-v5
+    python 4.inference/play.py
+    python 4.inference/play.py --world assets/worlds/pong --port 8001
 
-The second plays the real game under the same keys beside it. The page is served to this machine only.
+The page is served to this machine only, unless --host says otherwise.
 """
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from aiohttp import web
 
 from video_tokenizer.command_line import InputError, parse_config, run_script
-from world_model.play_server import make_app
-from world_model.real_game import open_game
-from world_model.world import NUM_STEPS, TEMPERATURE, WorldModel
+from world_model.play.server import make_app
+from world_model.play.shelf import Shelf, find_worlds
+from world_model.world import NUM_STEPS, TEMPERATURE, TOP_P
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class PlayConfig:
-    """Play a world in the browser."""
+    """Play worlds in the browser."""
 
     world: str = "assets/worlds/breakout"
-    """folder of a world: tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt"""
+    """folder of the world that is opened first; those in assets/worlds and worlds can be chosen on the page"""
     env: str | None = None
-    """Gymnasium id of the world's own game: play it beside the dream under the same keys"""
+    """Gymnasium id of the real game played beside it; default: the game the world was learnt from, where it can be played"""
+    host: str = "127.0.0.1"
+    """address to serve: 127.0.0.1 is this machine only, 0.0.0.0 everybody who can reach it (a phone in the same network)"""
     port: int = 8000
-    """port of the page on this machine; 0 takes a free one"""
+    """port of the page; 0 takes a free one"""
     num_steps: int = NUM_STEPS
-    """sampling steps per frame: fewer are faster"""
+    """sampling steps per frame at the beginning: fewer are faster"""
     temperature: float = TEMPERATURE
-    """how adventurous the token draws are: 0 takes the likeliest"""
+    """how adventurous the token draws are at the beginning: 0 takes the likeliest"""
     top_k: int | None = None
     """draw among the k likeliest tokens only; default: all"""
+    top_p: float = TOP_P
+    """draw among the likeliest tokens that together have this share only; 1: all"""
     order: Literal["confidence", "random"] = "confidence"
     """which tokens of a frame are settled first"""
     num_threads: int | None = None
-    """threads for the models; default: as many as PyTorch takes"""
+    """threads for the models; default: half of the cores, four at most, since the browser on this machine wants some too"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
 
@@ -47,21 +54,23 @@ def main() -> None:
     config = parse_config(PlayConfig)
     if not 0 <= config.port < 65_536:
         raise InputError(f"--port {config.port} must lie between 0 and 65,535")
-    if config.num_threads is not None:
-        torch.set_num_threads(max(1, config.num_threads))
-    sampling = {"num_steps": config.num_steps, "temperature": config.temperature, "top_k": config.top_k, "order": config.order}
-    world = WorldModel.load(config.world, config.device, **sampling)
-    if config.env is not None:
-        open_game(config.env, world.facts, world.frame_size).close()  # a wrong game is named now, not in the browser
+    torch.set_num_threads(max(1, min(4, torch.get_num_threads() // 2) if config.num_threads is None else config.num_threads))
+    names = ("num_steps", "temperature", "top_k", "top_p", "order")
+    sampling = {name: getattr(config, name) for name in names}
+    shelf = Shelf(find_worlds(config.world, REPOSITORY), config.device, config.env, **sampling)
+    opened = shelf.open(shelf.first)  # a wrong world or game is named now, not in the browser
 
     def announce(text: str) -> None:
         for address in re.findall(r"http://\S+", text):
-            print(f"{config.world} is played at {address} | arrow keys steer, R begins again, Ctrl-C here ends it", flush=True)
+            beside = f"beside the real game, {opened.env_id}" if opened.env_id else f"alone: {opened.no_game}"
+            print(f"{config.world} is played at {address} {beside} | Ctrl-C here ends it", flush=True)
 
     try:
-        web.run_app(make_app(world, config.env), host="127.0.0.1", port=config.port, print=announce, access_log=None)
-    except OSError as error:  # another program has the port
-        raise InputError(f"--port {config.port} cannot be used ({error.strerror}); give another one") from None
+        web.run_app(make_app(shelf, config.host), host=config.host, port=config.port, print=announce, access_log=None)
+    except OSError as error:  # another program has the port, or the address is not this machine's
+        raise InputError(
+            f"--host {config.host} --port {config.port} cannot be used ({error.strerror}); give another port, or 127.0.0.1"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -105,6 +105,19 @@ def test_the_same_seed_dreams_the_same_and_every_token_is_filled(model, tokens, 
     assert dream(0).max() < 20 and dream(0).min() >= 0
 
 
+def test_watching_the_passes_of_a_frame_changes_nothing(model, tokens, actions):
+    unseen, seen = model.start(tokens, actions), model.start(tokens, actions)
+    draws = {"num_steps": 3, "temperature": 1.0}
+    trace = []
+    dreamed = model.generate_next(seen, actions[:, 0], **draws, generator=torch.Generator().manual_seed(3), trace=trace)
+    assert torch.equal(dreamed, model.generate_next(unseen, actions[:, 0], **draws, generator=torch.Generator().manual_seed(3)))
+    assert [int((~step.settled[0]).sum()) for step in trace] == [2, 1, 0]  # halving
+    assert torch.equal(trace[-1].tokens, dreamed)
+    for earlier, later in itertools.pairwise(trace):
+        assert torch.equal(earlier.tokens[earlier.settled], later.tokens[earlier.settled])
+        assert later.probability[~earlier.settled].min() > 0 and later.probability[~earlier.settled].max() <= 1
+
+
 def test_fixed_tokens_stay_fixed(model, tokens, actions, monkeypatch):
     seen = []
     inner = model._present_logits

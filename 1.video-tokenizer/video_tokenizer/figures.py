@@ -140,9 +140,9 @@ def save_gif(
     if scale is None:
         natural_width = sum(video.shape[2] for video in panels.values())
         scale = max(1, min(256 * len(panels), PAGE_WIDTH - GAP * len(panels)) // natural_width)
-    pages = [
+    pages = (  # one at a time: a minute of them would be half a gigabyte
         gif_page({label: video[frame] for label, video in panels.items()}, lines[frame], scale) for frame in range(num_frames)
-    ]
+    )
     palette = common_palette(list(panels.values()))
     images = [Image.fromarray(page).quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
     milliseconds = 10 * max(2, round(100 / frames_per_second))

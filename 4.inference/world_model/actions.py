@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,18 @@ class ActionFile:
     """action numbers or key names, one for each frame"""
     settings: dict[str, Any]
     """`seed`, `temperature`, `start_index` and the like, where the file holds them"""
+    changes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """frame, counted from 0 -> sampling settings that hold from that frame on"""
+    start_frames: str | None = None
+    """the frames before the first action, as `starts.frames_to_text` writes them; None: start_index says where it begins"""
+    start_actions: tuple[int, ...] | None = None
+    """the actions that led to start_frames, None where they are to be read off the frames"""
+    frames_sha256: str | None = None
+    """digest of all frames that were recorded, to tell whether the same ones are dreamed again"""
 
 
-SETTINGS_OF_A_FILE = ("seed", "temperature", "num_steps", "top_k", "top_p", "order", "start_index")
+SAMPLING_OF_A_FILE = ("temperature", "num_steps", "top_k", "top_p", "order")
+SETTINGS_OF_A_FILE = ("seed", *SAMPLING_OF_A_FILE, "start_index")
 
 
 def parse_actions(
@@ -70,14 +79,33 @@ def read_action_file(path: Path | str) -> ActionFile:
     actions = content.get("actions") if isinstance(content, dict) else None
     if not isinstance(actions, list) or not actions or not all(type(action) in (int, str) for action in actions):
         raise InputError(f'--actions-file {path} holds no list of actions; write [3, 3, "LEFT"] or {{"actions": [3, 3]}}')
-    settings = {name: content[name] for name in SETTINGS_OF_A_FILE if content.get(name) is not None}
+    frames, known, digest = (content.get(name) for name in ("start_frames", "start_actions", "frames_sha256"))
+    known_is_right = known is None or (isinstance(known, list) and all(type(action) is int for action in known))
+    if not (isinstance(frames, str | None) and isinstance(digest, str | None) and known_is_right):
+        raise InputError(f"--actions-file {path} has a damaged start_frames, start_actions or frames_sha256; save the film again")
+    settings = settings_in(content, SETTINGS_OF_A_FILE, path)
+    known = None if known is None else tuple(known)
+    return ActionFile(tuple(actions), settings, changes_in(content, path), frames, known, digest)
+
+
+def settings_in(content: Mapping[str, Any], names: tuple[str, ...], path: Path | str) -> dict[str, Any]:
+    """Those of the named settings that an object of the file holds. Raises InputError for one of the wrong kind."""
+    settings = {name: content[name] for name in names if content.get(name) is not None}
     for name, value in settings.items():
         kinds = {"order": str, "temperature": (int, float), "top_p": (int, float)}.get(name, int)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise InputError(
                 f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it"
             )
-    return ActionFile(tuple(actions), settings)
+    return settings
+
+
+def changes_in(content: Mapping[str, Any], path: Path | str) -> dict[int, dict[str, Any]]:
+    """The file's `changes`, [{"frame": 30, "temperature": 1.0}], as {30: {"temperature": 1.0}}. Raises InputError."""
+    changes = content.get("changes") or []
+    if not isinstance(changes, list) or not all(isinstance(one, dict) and type(one.get("frame")) is int for one in changes):
+        raise InputError(f'--actions-file {path} has changes that are no list of {{"frame": 30, "temperature": 1.0}}')
+    return {one["frame"]: settings_in(one, SAMPLING_OF_A_FILE, path) for one in changes}
 
 
 def action_label(action: int, action_names: list[str], action_map: Mapping[str, int] | None = None) -> str:

@@ -17,7 +17,8 @@ class WorldModelEnv(gymnasium.Env[np.ndarray, np.int64]):
         frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
     reward is always 0 and terminated always False: the world learned from pictures alone what comes next, and neither score
-    nor game over is among the things it predicts. An agent's own reward belongs in a wrapper that looks at the frames.
+    nor game over is among the things it predicts. An agent's own reward belongs in a wrapper that looks at the frames, as
+    `BallGame` does.
     truncated turns True after `max_steps`: dreams drift, and an agent should not learn from what is left of them by then.
 
     world: a WorldModel or the folder of one. max_steps: length of an episode, in frames. Every reset begins at one of the

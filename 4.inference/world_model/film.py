@@ -39,12 +39,10 @@ def save_film(
         save_picture(path, film_strip(videos, captions, scale))
     else:
         first = next(iter(videos.values()))
-        pages = [
-            gif_page({label: video[t] for label, video in videos.items()}, captions[t], scale or max(1, 256 // first.shape[1]))
-            for t in range(len(first))
-        ]
-        height, width = (side // 2 * 2 for side in pages[0].shape[:2])  # video encoders want even sides
-        write_video(path, np.stack(pages)[:, :height, :width], frames_per_second)
+        enlarged = scale or max(1, 256 // first.shape[1])
+        pages = (gif_page({label: video[t] for label, video in videos.items()}, captions[t], enlarged) for t in range(len(first)))
+        even = (page[: len(page) // 2 * 2, : page.shape[1] // 2 * 2] for page in pages)  # video encoders want even sides
+        write_video(path, (np.ascontiguousarray(page) for page in even), frames_per_second)
 
 
 def film_strip(videos: Mapping[str, np.ndarray], captions: Sequence[str], scale: int | None = None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The game that a world was learnt from, played beside the dream: same beginning, same keys."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.data.environment import Episode, Game, Policy, record_episode
 from video_tokenizer.data.policies import make_players, replay
 from world_model.world import WorldModel
+
+BEGINNING_FRAMES = (24, 96)
+"""how many frames a live game is played before the dream joins in, beside those that the dream is shown"""
 
 
 def open_game(env_id: str, facts: dict[str, Any], frame_size: tuple[int, int]) -> Game:
@@ -47,36 +51,49 @@ def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: i
 
 
 class RealGame:
-    """The real game played live, one key at a time, beside a dream."""
+    """The real game played live, one key at a time, beside a dream.
 
-    def __init__(self, env_id: str, world: WorldModel, beginning_frames: int = 48):
-        self.world, self.beginning_frames = world, max(beginning_frames, world.context_frames)
+    The newest pictures are kept in `frames`, and the actions that led to them in `actions` (-1 unknown): `context_frames` of
+    each, so that a dream can begin again from where the game is.
+    """
+
+    def __init__(self, env_id: str, world: WorldModel):
+        self.world = world
         self.game = open_game(env_id, world.facts, world.frame_size)
-        # the way back from the world's actions to keys; of two keys with the same action the first
-        self.keys = {action: self.game.action_names.index(key) for key, action in reversed(world.action_map.items())}
+        self.frames: deque[np.ndarray] = deque(maxlen=world.context_frames)
+        self.actions: deque[int] = deque(maxlen=world.context_frames)
 
-    def reset(self, seed: int) -> tuple[np.ndarray, np.ndarray | None, int]:
-        """Let a practised player begin a new game.
-
-        Returns its last frames (T, H, W, 3), the actions (1, T) that led to them where the world knows true ones, and the
-        action pressed since, which no picture shows yet.
-        """
+    def reset(self, seed: int) -> None:
+        """Let a practised player begin a new game, so that the ball is in play; its length is drawn, so that no two are alike."""
         policy, rng = best_player(self.game), np.random.default_rng(seed)
         self.game.reset(seed)
-        frames, pressed = [], [-1]
-        for _ in range(self.beginning_frames):
-            pressed.append(policy(self.game, rng))
-            frames.append(self.game.step(pressed[-1])[0])
-        context = self.world.context_frames
-        known = np.array([pressed[:-1]])[:, -context:] if self.world.action_kind == "true" else None
-        last = self.world.action_map.get(self.game.action_names[pressed[-1]], -1)
-        return np.stack(frames[-context:]), known, last
+        self.frames.clear()
+        self.actions.clear()
+        count = self.world.context_frames + int(rng.integers(*BEGINNING_FRAMES))
+        for number in range(count):
+            self._play(policy(self.game, rng), last=number == count - 1)
+        self.actions[0] = -1  # nobody saw what came before the first picture
 
-    def step(self, action: int) -> np.ndarray:
-        """Press the key that stands for the world's action. Returns the picture (H, W, 3) that closes the step before it.
-
-        A game that is over begins anew.
-        """
+    def step(self, key: str) -> np.ndarray:
+        """Hold a key for one step. Returns the picture (H, W, 3) that shows it. Raises InputError when the game is over."""
         if self.game.over:
-            self.game.reset(0)
-        return self.game.step(self.keys.get(action, 0))[0]
+            raise InputError("the real game is over; begin again")
+        if key not in self.game.action_names:
+            raise InputError(f"the real game has no key {key!r}; there are {', '.join(self.game.action_names)}")
+        self._play(self.game.action_names.index(key))
+        return self.frames[-1]
+
+    def known_actions(self) -> np.ndarray | None:
+        """The actions (T,) that led to `frames`, where the world knows true ones; None lets it read them off the pictures."""
+        return np.array(self.actions, dtype=np.int64) if self.world.action_kind == "true" else None
+
+    def close(self) -> None:
+        self.game.close()
+
+    def _play(self, action: int, last: bool = True) -> None:
+        """One step. Its picture is due a little later: the emulator looks ahead for the last one, the next step has others."""
+        picture, _ = self.game.step(action)
+        if self.frames:
+            self.frames[-1] = picture
+        self.frames.append(self.game.peek(action) if last else picture)
+        self.actions.append(action)

@@ -1,9 +1,11 @@
 """Where a dream begins: the world's own beginnings, a clip store, a video, or a single picture."""
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import open_clip_store
@@ -11,6 +13,8 @@ from video_tokenizer.data.video_files import read_video_frames
 from world_model.world import WorldModel
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
+MOST_PIXELS = 4096 * 4096
 
 
 def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -42,10 +46,42 @@ def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.nda
 def read_picture(path: Path) -> np.ndarray:
     """One picture as uint8 (H, W, 3). Raises InputError where it is none."""
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return decode_picture(path.read_bytes())
+    except (OSError, InputError) as error:
         raise InputError(f"--start {path} cannot be read as a picture ({error}); give a PNG or JPEG file") from None
+
+
+def decode_picture(data: bytes) -> np.ndarray:
+    """The picture in a file's bytes, uint8 (H, W, 3). Raises InputError for anything else, and before a huge one is unpacked."""
+    try:
+        with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:  # a file of a few kilobytes may claim gigabytes
+                raise InputError(f"{picture.width}x{picture.height} pixels are too many; give a picture of at most 4096x4096")
+            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        what = str(error).split(" <")[0].partition(" at 0x")[0] or type(error).__name__
+        raise InputError(f"this is not a picture that can be read ({what})") from None
+
+
+def frames_to_text(frames: np.ndarray) -> str:
+    """Frames (T, H, W, 3) uint8 as one line of text: a PNG of all of them below each other, in base64."""
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(list(frames))).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def frames_from_text(text: str, frame_size: tuple[int, int]) -> np.ndarray:
+    """What `frames_to_text` has written, (T, H, W, 3) uint8. Raises InputError where the text is none, or of another size."""
+    try:
+        column = decode_picture(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise InputError(f"start_frames cannot be read ({error})") from None
+    height, width = frame_size
+    if column.shape[1] != width or len(column) % height:
+        raise InputError(f"start_frames are {len(column)}x{column.shape[1]} pixels, which are no frames of {height}x{width}")
+    return column.reshape(-1, height, width, 3)
 
 
 def check_index(index: int, count: int, what: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dynamics_model import load_dynamics
 from dynamics_model.models.action_prior import possible
-from dynamics_model.models.dynamics_model import DynamicsModel, DynamicsState
+from dynamics_model.models.dynamics_model import DynamicsModel, DynamicsState, SamplingStep
 from latent_action_model import load_latent_action_model
 from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
@@ -23,14 +23,7 @@ from video_tokenizer.data.resize import resize_by_area
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
-
-ORDERS = ("confidence", "random")
-NUM_STEPS = 4
-"""sampling steps per frame, unless told otherwise"""
-TEMPERATURE = 1.0
-"""of the token draws, unless told otherwise"""
-TOP_P = 0.9
-"""share of the likeliest tokens that may be drawn, unless told otherwise"""
+from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
 
 FEW_LABELS = 0.3
 """smoothing of P(key | code): a code that came five times, always with LEFT, is believed"""
@@ -50,6 +43,8 @@ class Dream:
     """(B, H, W, 3) uint8, the newest frame as the decoder draws it"""
     generator: torch.Generator
     """where every random choice of this batch comes from"""
+    sampling: Sampling
+    """how tokens are drawn from here on; may be replaced between two frames"""
 
 
 class WorldModel:
@@ -82,19 +77,12 @@ class WorldModel:
         precision: str = "auto",
         replace_impossible: bool = True,
     ):
-        wrong_share = (top_k is not None and top_k < 1) or not 0 < top_p <= 1
-        if num_steps < 1 or temperature < 0 or wrong_share or order not in ORDERS:
-            raise InputError(
-                f"num_steps {num_steps}, temperature {temperature}, top_k {top_k}, top_p {top_p}, order {order!r} cannot be "
-                "sampled with; give at least 1, at least 0, at least 1, a share above 0, and confidence or random"
-            )
         self.device = choose_device(device)
         self.tokenizer = tokenizer.to(self.device).eval()
         self.dynamics = dynamics.to(self.device).eval()
         self.latent_action_model = None if latent_action_model is None else latent_action_model.to(self.device).eval()
         self.facts = facts or {}
-        self.num_steps, self.temperature, self.order = num_steps, temperature, order
-        self.top_k, self.top_p = top_k, top_p
+        self.sampling = Sampling(num_steps, temperature, top_k, top_p, order)
         self.seed, self.precision = seed, precision
         self.replace_impossible = replace_impossible
         known = replace_impossible and self.action_kind == "latent"
@@ -213,19 +201,22 @@ class WorldModel:
             state = self.dynamics.start(torch.stack(tokens, dim=1), known)
         assert picture is not None, "video has at least one frame"
         generator = torch.Generator(self.device).manual_seed(self.seed if seed is None else seed)
-        return Dream(state, decoder, tokens[-1], to_frames(picture[:, None])[:, 0], generator)
+        return Dream(state, decoder, tokens[-1], to_frames(picture[:, None])[:, 0], generator, self.sampling)
 
     @torch.no_grad()
-    def advance(self, dream: Dream, actions: np.ndarray) -> np.ndarray:
-        """Dream the next frame of every game in the batch under actions (B,). Returns (B, H, W, 3) uint8."""
+    def advance(self, dream: Dream, actions: np.ndarray, trace: list[SamplingStep] | None = None) -> np.ndarray:
+        """Dream the next frame of every game in the batch under actions (B,). Returns (B, H, W, 3) uint8.
+
+        trace: a list to which each sampling step of this frame is appended.
+        """
         chosen = torch.as_tensor(self.checked(actions), device=self.device)
+        draws: dict[str, Any] = {**vars(dream.sampling), "generator": dream.generator}
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
             if self.stands_for is not None:
                 prior = self.dynamics.next_action_probabilities(dream.dynamics)
                 chosen = possible(chosen, prior, self.stands_for, dream.generator)
-            options = {name: getattr(self, name) for name in ("num_steps", "temperature", "top_k", "top_p", "order")}
-            dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, generator=dream.generator, **options)
+            dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, **draws, trace=trace)
             predicted = time.perf_counter()
             picture, dream.decoder = self.tokenizer.decode_frame(dream.tokens, dream.decoder)  # (B, C, H, W)
         dream.frames = to_frames(picture[:, None])[:, 0]

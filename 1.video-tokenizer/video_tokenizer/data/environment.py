@@ -84,6 +84,7 @@ class Game:
             self.action_names = [f"ACTION{action}" for action in range(len(self._emulator_actions))]
             emulator_rate = float(self._env.metadata.get("render_fps") or 30.0)
         self.frames_per_second = emulator_rate / frame_skip
+        self._screen_now: np.ndarray | None = None
         self.fire_action = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
 
     @property
@@ -96,9 +97,9 @@ class Game:
         return None if self._ale is None else self._ale.getRAM()
 
     def reset(self, seed: int) -> None:
-        """Start a new game; the same seed and the same actions give the same game."""
+        """Start a new game; the same seed and the same actions give the same game. `score` sums the rewards from here on."""
         self._env.reset(seed=seed)
-        self.over = False
+        self.over, self.score, self._screen_now = False, 0.0, None
         self._lives = self._count_lives()
         self.needs_fire = self.fire_action is not None
         self._older = self.screen()
@@ -130,6 +131,24 @@ class Game:
         self._lives = lives
         return resize_by_area(picture, self.frame_size), ram
 
+    def peek(self, action: int) -> np.ndarray:
+        """The picture that closes the step just played, uint8 (H, W, 3), as it will be if `action` stays down.
+
+        The Atari runs picture_delay frames ahead and is put back; other environments cannot, and show themselves as they are.
+        """
+        newest, older = self.screen(), self._older
+        if self._ale is not None and self.picture_delay and not self.over:
+            state = self._ale.cloneState()
+            self._screen_now = newest  # which the emulator forgets when it is put back
+            ahead = newest
+            for _ in range(self.picture_delay):
+                older = ahead
+                self._ale.act(self._emulator_actions[action])
+                ahead = self._ale.getScreenRGB()
+            newest = ahead
+            self._ale.restoreState(state)
+        return resize_by_area(np.maximum(older, newest) if self.merged_frames == 2 else newest, self.frame_size)
+
     def close(self) -> None:
         self._env.close()
 
@@ -137,15 +156,19 @@ class Game:
         """One emulator frame under `action`. The emulator is driven directly: Gymnasium's own step would draw every frame."""
         if self.over:
             return
+        self._screen_now = None
         if self._ale is not None:
-            self._ale.act(self._emulator_actions[action])
+            self.score += self._ale.act(self._emulator_actions[action])
             self.over = self._ale.game_over()
         else:
-            _, _, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
+            _, reward, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
+            self.score += float(reward)
             self.over = terminated or truncated
 
     def screen(self) -> np.ndarray:
         """What the emulator shows right now: uint8 RGB of its own size."""
+        if self._screen_now is not None:
+            return self._screen_now
         if self._ale is not None:
             return self._ale.getScreenRGB()
         try:

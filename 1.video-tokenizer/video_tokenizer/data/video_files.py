@@ -1,7 +1,7 @@
 """Reading and writing video files with OpenCV: decoded once, frame by frame, in RGB."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we name a bad file ourselves, in one sentence
@@ -86,19 +86,24 @@ def video_frame_rate(path: Path) -> float:
     return float(rate) if 0.0 < rate < 1000.0 else 25.0
 
 
-def write_video(path: Path, frames: np.ndarray, frames_per_second: float) -> None:
-    """Write uint8 (T, H, W, 3) RGB as an .mp4 file; its folder is made. Raises InputError when it cannot be written."""
+def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: float) -> None:
+    """Write frames, each uint8 (H, W, 3) RGB, as an .mp4 file; makes its folder. Raises InputError when it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"video folder {path.parent} cannot be made ({error}); choose another") from error
-    height, width = frames.shape[1:3]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, (width, height))
-    if not writer.isOpened():
-        raise InputError(f"video {path} cannot be written; check that the folder is writable and that OpenCV can encode mp4")
+    writer = None
     for frame in frames:
+        if writer is None:
+            height, width = frame.shape[:2]
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, (width, height))
+            if not writer.isOpened():
+                raise InputError(
+                    f"video {path} cannot be written; check that the folder is writable and that OpenCV can encode mp4"
+                )
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
+    if writer is not None:
+        writer.release()
 
 
 def _shrink(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The dynamics model: tokens of the past and an action become the tokens of the next frame."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,17 @@ class DynamicsOutput:
     """(B, T - 1, N) bool, True where the token was hidden and counts in the loss"""
     losses: dict[str, Tensor]
     """"cross_entropy": mean over hidden tokens in nats, changed ones weighted"""
+
+
+class SamplingStep(NamedTuple):
+    """One of the passes in which a frame is filled in, for whoever wants to watch."""
+
+    tokens: Tensor
+    """(B, N) int64: what the frame would be if this pass were the last; settled tokens keep their value"""
+    probability: Tensor
+    """(B, N) in [0, 1], what the model gave this pass's draws; without meaning for tokens settled in an earlier pass"""
+    settled: Tensor
+    """(B, N) bool, True for the tokens that are settled after this pass"""
 
 
 @dataclass
@@ -158,25 +170,31 @@ class DynamicsModel(nn.Module):
         generator: torch.Generator | None = None,
         schedule: str = "halving",
         top_p: float = 0.9,
+        trace: list[SamplingStep] | None = None,
     ) -> Tensor:
         """Dream one frame under `action` (B,) and remember it in `state`. Returns its tokens (B, N).
 
         All tokens start hidden. Each of `num_steps` passes predicts every hidden token, samples, and keeps some: the most
-        confident ones (order "confidence") or random ones (order "random"), as many as the schedule says.
+        confident ones (order "confidence") or random ones (order "random"), as many as the schedule says. trace: a list that
+        receives every pass.
         """
         num_tokens = state.tokens.shape[1]
         num_steps = min(num_steps, num_tokens)
         tokens = torch.full_like(state.tokens, self.mask_token)
         for step in range(1, num_steps + 1):
             logits = self._present_logits(state.cache, tokens, action)  # (B, N, K)
-            sampled, confidence = sample_tokens(logits, temperature, top_k, generator, top_p)
+            sampled, likelihood = sample_tokens(logits, temperature, top_k, generator, top_p)
             hidden = tokens == self.mask_token
+            confidence = likelihood
             if order == "random":
-                confidence = torch.rand(confidence.shape, generator=generator, device=tokens.device)
+                confidence = torch.rand(likelihood.shape, generator=generator, device=tokens.device)
             left = tokens_left_masked(step, num_steps, num_tokens, schedule)
             confidence = confidence.masked_fill(~hidden, float("inf"))  # what is fixed stays fixed
             again = confidence.topk(left, dim=-1, largest=False).indices  # the least sure ones wait
-            tokens = torch.where(hidden, sampled, tokens).scatter(1, again, self.mask_token)
+            complete = torch.where(hidden, sampled, tokens)
+            tokens = complete.scatter(1, again, self.mask_token)
+            if trace is not None:
+                trace.append(SamplingStep(complete, likelihood.exp(), tokens != self.mask_token))
         state.cache = self._remember(tokens[:, None], action[:, None], state.cache)
         state.older_tokens, state.tokens, state.action = state.tokens, tokens, action
         return tokens

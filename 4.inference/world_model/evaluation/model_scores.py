@@ -110,8 +110,7 @@ def untrained_copy(world: WorldModel) -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dynamics = type(world.dynamics)(world.dynamics.config)
-    names = ("num_steps", "temperature", "top_k", "top_p", "order", "seed", "precision", "replace_impossible")
-    options = {name: getattr(world, name) for name in names}
+    options = {**vars(world.sampling), **{name: getattr(world, name) for name in ("seed", "precision", "replace_impossible")}}
     return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device), **options)
 
 

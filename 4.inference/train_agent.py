@@ -1,0 +1,152 @@
+"""Train a small agent in the dream alone, then let it play the real game.
+
+    python 4.inference/train_agent.py --world assets/worlds/breakout --json assets/4.inference/agent.json
+
+The agent sees where ball and player are, as found in the pictures, and is paid for being where the ball is (`BallGame`). It never
+meets the emulator before the test. Needs the extra: pip install -e ".[agent]"
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.data.environment import Game
+from video_tokenizer.report import format_table, save_json
+from world_model.ball_game import BallGame, RealGameEnv, three_keys
+from world_model.environment import WorldModelEnv
+from world_model.real_game import open_game
+from world_model.world import WorldModel
+
+TEST_SEEDS = 1_900_000_000  # no recording and no evaluation plays these games
+Agent = Callable[[np.ndarray], int]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Train a small agent in the dream, test it in the real game."""
+
+    world: str = "assets/worlds/breakout"
+    """folder of a world of Breakout or Pong"""
+    env: str | None = None
+    """Gymnasium id of the real game; default: the one the world was learnt from"""
+    num_steps: int = 12_000
+    """frames dreamed for the agent"""
+    episode_steps: int = 64
+    """length of a dream; the longer, the more the agent learns from what drift has left of it"""
+    num_games: int = 10
+    """real games played in the test, by every player"""
+    game_steps: int = 1000
+    """longest real game, in frames"""
+    seed: int = 0
+    """of the agent, its dreams and the test's games"""
+    json: str | None = None
+    """file for the numbers"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps: where the world dreams; the agent is so small that it stays on the CPU"""
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range."""
+        for name in ("num_steps", "episode_steps", "num_games", "game_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small; give at least 1")
+
+
+def learn_in_the_dream(env: BallGame, config: AgentConfig) -> Any:
+    """A DQN agent after num_steps frames of dreams."""
+    try:
+        from stable_baselines3 import DQN
+    except ModuleNotFoundError:
+        raise InputError('stable-baselines3 is not installed; install the extra: pip install -e ".[agent]"') from None
+    agent = DQN(
+        "MlpPolicy",
+        env,
+        learning_rate=1e-3,
+        learning_starts=min(500, config.num_steps // 4),
+        batch_size=128,
+        gamma=0.9,  # being at the ball pays at once; what comes a second later is another bounce
+        train_freq=2,
+        target_update_interval=500,
+        exploration_fraction=0.4,
+        exploration_final_eps=0.05,
+        policy_kwargs={"net_arch": [64, 64]},
+        seed=config.seed,
+        device="cpu",
+    )
+    with tqdm(total=config.num_steps, desc="dreaming", unit="frame", disable=None) as bar:
+        agent.learn(config.num_steps, callback=lambda *_: bar.update() or True)
+    return agent
+
+
+def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
+    """Play num_games real games. Returns means: score, frames with a ball, and how far from the ball the player is, in pixels."""
+    scores, lengths, rewards = [], [], []
+    for number in range(config.num_games):
+        seen, _ = env.reset(seed=TEST_SEEDS + 1000 * config.seed + number)
+        score, over = 0.0, False
+        begun = len(rewards)
+        while not over:
+            seen, reward, terminated, truncated, info = env.step(agent(seen))
+            score += info["score"]
+            over = terminated or truncated
+            if seen[-1]:
+                rewards.append(reward)
+        scores.append(score)
+        lengths.append(len(rewards) - begun)
+    pixels = env.env.observation_space.shape[1 - env.axis]  # type: ignore[index]
+    return {
+        "score": float(np.mean(scores)),
+        "score_standard_error": float(np.std(scores) / np.sqrt(len(scores))),
+        "frames_with_ball": float(np.mean(lengths)),
+        "distance_px": -float(np.mean(rewards or [np.nan])) * pixels,
+    }
+
+
+def players(trained: Any, seed: int) -> dict[str, Agent]:
+    """Who plays the test: the agent, and three who have learnt nothing. The last one goes where the ball is, by hand."""
+    rng = np.random.default_rng(seed)
+
+    def follow(seen: np.ndarray) -> int:
+        player, ball, _, is_seen = seen[-4:]
+        return 0 if not is_seen or abs(ball - player) < 0.03 else 1 + int(ball > player)
+
+    return {
+        "trained in the dream": lambda seen: int(trained.predict(seen, deterministic=True)[0]),
+        "chance": lambda seen: int(rng.integers(3)),
+        "standing still": lambda seen: 0,
+        "a rule by hand": follow,
+    }
+
+
+def main() -> None:
+    config = parse_config(AgentConfig)
+    config.check()
+    torch.manual_seed(config.seed)
+    world = WorldModel.load(config.world, config.device)
+    env_id = config.env or world.facts.get("env_id")
+    if not env_id:
+        raise InputError(f"{config.world} was learnt from videos, and an agent must be tested in a game; give --env")
+    game: Game = open_game(env_id, world.facts, world.frame_size)
+
+    dreams = BallGame(WorldModelEnv(world, max_steps=config.episode_steps), env_id, three_keys(env_id, world.action_map))
+    begun = time.perf_counter()
+    trained = learn_in_the_dream(dreams, config)
+    seconds = time.perf_counter() - begun
+
+    numbers = {name: number for number, name in enumerate(game.action_names)}
+    real = BallGame(RealGameEnv(game, config.game_steps), env_id, three_keys(env_id, numbers))
+    results = {name: play(agent, real, config) for name, agent in players(trained, config.seed).items()}
+    print(f"{config.num_steps:,} frames dreamed in {seconds:.0f} s, none of them real; then {config.num_games} games of {env_id}")
+    print(format_table(results))
+    if config.json:
+        facts = {"world": config.world, "env": env_id, "num_steps": config.num_steps, "seed": config.seed, "seconds": seconds}
+        save_json(config.json, facts | {"players": {name.replace(" ", "_"): scores for name, scores in results.items()}})
+
+
+if __name__ == "__main__":
+    run_script(main)

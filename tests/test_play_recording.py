@@ -1,0 +1,76 @@
+"""A game that was played in the browser, saved, and dreamed again to the last bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from play_tab import Tab, with_tab
+from script_runner import call
+from structure_checks import REPOSITORY
+from tiny_world import save_tiny_world
+
+from world_model.play.game_log import LONGEST_FILM, GameLog
+from world_model.play.shelf import Shelf
+from world_model.sampling import Sampling
+
+GENERATE = REPOSITORY / "4.inference" / "generate.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return save_tiny_world(tmp_path_factory.mktemp("world"), "latent")
+
+
+@pytest.fixture(scope="module")
+def shelf(folder) -> Shelf:
+    return Shelf([folder], "cpu")
+
+
+@pytest.mark.parametrize("start", ["stored", "game", "resync", "picture"])
+def test_a_saved_game_is_dreamed_again_to_the_last_bit(shelf, folder, tmp_path, capsys, start):
+    async def test(tab: Tab) -> None:
+        if start == "picture":
+            await tab.socket.send_bytes((REPOSITORY / "assets" / "2.latent-action-model" / "gallery_1.png").read_bytes())
+            assert (await tab.receive())[0]["kind"] == "picture"
+        await tab.frame("begin", start="game" if start == "resync" else start, index=1, seed=5, mirror=start != "picture")
+        if start == "resync":
+            await tab.frame("step", key="LEFT")
+            await tab.frame("resync", seed=6)
+        for number in range(6):
+            if number == 3:
+                await tab.ask("sampling", temperature=2, num_steps=2)
+            await tab.frame("step", action=number)
+        await tab.ask("sampling", temperature=0.5, num_steps=4)
+        head, payload = await tab.ask("film", format="json")
+        assert head["name"].endswith(".json")
+        (tmp_path / "game.json").write_bytes(payload.tobytes())
+        for kind, signature in (("gif", b"GIF89a"), ("mp4", b"ftyp")):
+            assert signature in (await tab.ask("film", format=kind))[1].tobytes()[:12]
+
+    with_tab(shelf, test)
+    flags = ["--world", folder, "--actions-file", tmp_path / "game.json", "--output", tmp_path / "again.png"]
+    assert call(GENERATE, *flags) == 0
+    assert "6 frames" in (out := capsys.readouterr().out) and "bit for bit" in out
+    recording = json.loads((tmp_path / "game.json").read_text())
+    (tmp_path / "game.json").write_text(json.dumps(recording | {"actions": recording["actions"][::-1]}))
+    assert call(GENERATE, *flags) == 0 and "not the recorded frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"start_frames": "no base64"}, {"start_frames": "aGVsbG8="}, {"start_frames": 3}, {"start_actions": ["x"]},
+     {"changes": [{"frame": "x"}]}, {"changes": [{"frame": 0, "temperature": "x"}]}, {"frames_sha256": 1}],
+)  # fmt: skip
+def test_a_damaged_recording_is_answered_with_one_sentence(folder, tmp_path, capsys, damage):
+    (tmp_path / "game.json").write_text(json.dumps({"actions": [1, 2]} | damage))
+    flags = ["--world", folder, "--actions-file", tmp_path / "game.json", "--output", tmp_path / "again.png"]
+    assert call(GENERATE, *flags) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_film_ends_before_it_fills_the_memory():
+    log = GameLog("world", {"start_index": 0}, 0, Sampling())
+    for number in range(LONGEST_FILM + 5):
+        log.add(number % 3, "LEFT", Sampling(), {"dream": np.zeros((4, 4, 3), np.uint8)})
+    assert log.full and len(log.actions) == LONGEST_FILM == len(log.video("dream"))
