@@ -54,7 +54,9 @@ def main() -> None:
     config = parse_config(PlayConfig)
     if not 0 <= config.port < 65_536:
         raise InputError(f"--port {config.port} must lie between 0 and 65,535")
-    torch.set_num_threads(max(1, min(4, torch.get_num_threads() // 2) if config.num_threads is None else config.num_threads))
+    if config.num_threads is not None and config.num_threads < 1:
+        raise InputError(f"--num-threads {config.num_threads} is too few; give at least 1")
+    torch.set_num_threads(config.num_threads or max(1, min(4, torch.get_num_threads() // 2)))
     names = ("num_steps", "temperature", "top_k", "top_p", "order")
     sampling = {name: getattr(config, name) for name in names}
     shelf = Shelf(find_worlds(config.world, REPOSITORY), config.device, config.env, **sampling)

@@ -224,6 +224,7 @@ def test_the_protocol_lists_what_a_player_can_do():
     ("flags", "words"),
     [
         (["--port", "99999"], "--port 99999"),
+        (["--num-threads", "0"], "--num-threads 0"),
         (["--env", "ALE/Pong-v5"], "learnt from a game"),
         (["--world", "nowhere"], "nowhere"),
         (["--temperature", "-1"], "temperature -1"),
