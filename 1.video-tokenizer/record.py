@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.environment import Game, record_episode
 from video_tokenizer.data.games import game_facts
@@ -54,9 +54,7 @@ class RecordConfig:
 
 def check(config: RecordConfig) -> None:
     """Raise InputError for a flag whose value cannot work, before anything is played."""
-    for name, smallest in {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0}.items():
-        if getattr(config, name) < smallest:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(config, name)} is too small; give at least {smallest}")
+    check_smallest(config, {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0})
     delays = [str(delay) for delay in range(config.frame_skip)]
     if config.picture_delay not in ["auto", *delays]:
         raise InputError(

@@ -110,7 +110,7 @@ def main() -> None:
             for part, part_actions in zip(tokens.chunk(config.accumulate), actions.chunk(config.accumulate), strict=True):
                 with autocast(device, config.precision):
                     output = model(part, part_actions)
-                loss = torch.stack([*output.losses.values()]).sum() / config.accumulate
+                loss = output.losses["cross_entropy"] / config.accumulate
                 loss.backward()
             average_gradients(model.parameters())
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)

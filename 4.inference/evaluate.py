@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.data.environment import Game
 from video_tokenizer.report import plain, save_json
 from world_model.evaluation.dreams import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
@@ -86,12 +86,10 @@ class EvaluateConfig:
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
         check_seed(self.seed)
-        for name, smallest in {
+        check_smallest(self, {
             "num_episodes": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2, "num_rollouts": 1,
             "num_beginnings": 1, "hold_frames": 1, "long_frames": 1, "num_long_dreams": 1, "probe_steps": 0, "speed_frames": 1,
-        }.items():  # fmt: skip
-            if getattr(self, name) < smallest:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small; give at least {smallest}")
+        })  # fmt: skip
 
 
 QUICK = dict(num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2, num_beginnings=1, hold_frames=2,

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys
-from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P
+from world_model.sampling import Sampling
 from world_model.starts import frames_from_text, read_start
 from world_model.world import WorldModel
 
@@ -71,10 +71,7 @@ class GenerateConfig:
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
-        for name, smallest in {"num_frames": 1, "num_steps": 1, "top_k": 1, "scale": 1, "temperature": 0, "fps": 0.1}.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {smallest}")
+        check_smallest(self, {"num_frames": 1, "num_steps": 1, "top_k": 1, "scale": 1, "temperature": 0, "fps": 0.1})
         if self.beside_emulator is not None and self.start is not None:
             raise InputError(
                 "--start and --beside-emulator exclude each other: beside the emulator the dream begins where the game is"
@@ -84,15 +81,7 @@ class GenerateConfig:
 
 def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], ActionFile | None]:
     """What flags, actions file and defaults make together, in this order of precedence; and the file."""
-    settings = {
-        "seed": 0,
-        "temperature": TEMPERATURE,
-        "num_steps": NUM_STEPS,
-        "top_k": None,
-        "top_p": TOP_P,
-        "order": "confidence",
-        "start_index": 0,
-    }
+    settings: dict[str, Any] = {"seed": 0, **vars(Sampling()), "start_index": 0}
     recorded = None
     if config.actions_file is not None:
         recorded = read_action_file(config.actions_file)

@@ -17,7 +17,7 @@ from aiohttp import web
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from world_model.play.server import make_app
 from world_model.play.shelf import Shelf, find_worlds
-from world_model.world import NUM_STEPS, TEMPERATURE, TOP_P
+from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -57,8 +57,7 @@ def main() -> None:
     if config.num_threads is not None and config.num_threads < 1:
         raise InputError(f"--num-threads {config.num_threads} is too few; give at least 1")
     torch.set_num_threads(config.num_threads or max(1, min(4, torch.get_num_threads() // 2)))
-    names = ("num_steps", "temperature", "top_k", "top_p", "order")
-    sampling = {name: getattr(config, name) for name in names}
+    sampling = {name: getattr(config, name) for name in vars(Sampling())}
     shelf = Shelf(find_worlds(config.world, REPOSITORY), config.device, config.env, **sampling)
     opened = shelf.open(shelf.first)  # a wrong world or game is named now, not in the browser
 

@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.data.games import detect_ball, detect_player, game_facts
-from video_tokenizer.figures import common_palette
-from video_tokenizer.training.checkpoint import write_atomically
+from video_tokenizer.figures import common_palette, write_gif
 from world_model.play.browser import canvas_picture, chromium, open_page, play_server, wait_for
 
 PAGES = {  # name -> width, height, colours, cards that are open
@@ -80,14 +79,6 @@ def mirror_film(page: Any, env_id: str, config: PicturesConfig) -> list[np.ndarr
     return shots
 
 
-def save_animation(path: Path, shots: list[np.ndarray], frames_per_second: float) -> None:
-    """Write screenshots of one size as a GIF with one palette for all."""
-    palette = common_palette([np.stack(shots[:: max(1, len(shots) // 8)])])
-    images = [Image.fromarray(shot).quantize(palette=palette, dither=Image.Dither.NONE) for shot in shots]
-    options = {"save_all": True, "append_images": images[1:], "duration": round(1000 / frames_per_second, -1), "loop": 0}
-    write_atomically(path, lambda temporary: images[0].save(temporary, format="GIF", optimize=True, **options))
-
-
 def main() -> None:
     config = parse_config(PicturesConfig)
     folder = Path(config.output)
@@ -100,7 +91,8 @@ def main() -> None:
             raise InputError(f"--world {config.world} has no ball game to play beside it; choose one of Breakout or Pong")
         page.evaluate(f"play.game.pause(true), play.game.begin({{start: 'game', index: {config.index}, mirror: true}})")
         wait_for(page, "dream.dataset.frame === '0'")
-        save_animation(folder / "mirror.gif", mirror_film(page, env_id, config), rate)
+        shots = mirror_film(page, env_id, config)
+        write_gif(folder / "mirror.gif", shots, common_palette([np.stack(shots[:: max(1, len(shots) // 8)])]), rate)
         page.close()
         for name, (width, height, scheme, cards) in PAGES.items():
             page = open_page(browser, address, viewport={"width": width, "height": height}, color_scheme=scheme)

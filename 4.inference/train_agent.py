@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.data.environment import Game
 from video_tokenizer.report import format_table, save_json
 from world_model.ball_game import BallGame, RealGameEnv, three_keys
@@ -52,9 +52,7 @@ class AgentConfig:
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
-        for name in ("num_steps", "episode_steps", "num_games", "game_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} is too small; give at least 1")
+        check_smallest(self, {"num_steps": 1, "episode_steps": 1, "num_games": 1, "game_steps": 1})
 
 
 def learn_in_the_dream(env: BallGame, config: AgentConfig) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +70,14 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
         return config_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except TypeError as error:
         raise InputError(f"{config_class.__name__} cannot be rebuilt: {error}") from None
+
+
+def check_smallest(config: Any, smallest: Mapping[str, float]) -> None:
+    """Raise InputError for a flag below its smallest value. smallest: name of the field -> value; a field may be None."""
+    for name, least in smallest.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {least}")
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ is at most 830 pixels wide, the width at which a README shows a picture unscaled
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -143,7 +143,11 @@ def save_gif(
     pages = (  # one at a time: a minute of them would be half a gigabyte
         gif_page({label: video[frame] for label, video in panels.items()}, lines[frame], scale) for frame in range(num_frames)
     )
-    palette = common_palette(list(panels.values()))
+    write_gif(path, pages, common_palette(list(panels.values())), frames_per_second)
+
+
+def write_gif(path: Path | str, pages: Iterable[np.ndarray], palette: Image.Image, frames_per_second: float) -> None:
+    """Write pages, each uint8 (height, width, 3), as a GIF whose frames share one palette (see `common_palette`)."""
     images = [Image.fromarray(page).quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
     milliseconds = 10 * max(2, round(100 / frames_per_second))
     options = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0, "optimize": False}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from video_tokenizer.command_line import InputError
+from world_model.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ActionFile:
     """digest of all frames that were recorded, to tell whether the same ones are dreamed again"""
 
 
-SAMPLING_OF_A_FILE = ("temperature", "num_steps", "top_k", "top_p", "order")
+SAMPLING_OF_A_FILE = tuple(vars(Sampling()))
 SETTINGS_OF_A_FILE = ("seed", *SAMPLING_OF_A_FILE, "start_index")
 
 

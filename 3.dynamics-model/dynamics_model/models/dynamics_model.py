@@ -110,8 +110,7 @@ class DynamicsModel(nn.Module):
         changed = target != tokens[:, :-1]
         weight = masked * (1 + (config.changed_weight - 1) * changed)
         loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none").view_as(target)
-        losses = {"cross_entropy": (loss * weight).sum() / weight.sum().clamp(min=1)}
-        return DynamicsOutput(logits, masked, losses)
+        return DynamicsOutput(logits, masked, {"cross_entropy": (loss * weight).sum() / weight.sum().clamp(min=1)})
 
     def predict(self, past: Tensor, present: Tensor, actions: Tensor, start: Tensor | int = 0) -> Tensor:
         """Logits for frames 1 .. T - 1, each from the frames before it.
