@@ -52,7 +52,7 @@ class EvaluateConfig:
     """games with random actions; most of them teach what the codes, and for the ceiling the pictures, tell about the keys"""
     num_clips: int = 128
     """clips on which the dynamics model's loss is measured"""
-    num_rollouts: int = 32
+    num_rollouts: int = 96
     """dreams that are held against the real game, for rollout and delta_psnr_db each"""
     num_beginnings: int = 16
     """beginnings from which every key is held, for obedience"""

@@ -11,7 +11,7 @@ from dynamics_model import load_dynamics
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.loading import build_dynamics
 from dynamics_model.models.action_prior import ActionPrior, possible
-from dynamics_model.models.masking import corrupt, nucleus, random_mask, sample_tokens, tokens_left_masked
+from dynamics_model.models.masking import corrupt, draw, nucleus, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.training.checkpoint import save_checkpoint
 
 TINY = DynamicsConfig(
@@ -67,11 +67,13 @@ def test_the_action_that_led_to_a_frame_changes_that_frame_and_none_before(model
 @torch.no_grad()
 def test_dreaming_with_the_cache_equals_predicting_without_it(model, tokens, actions):
     hidden = torch.full_like(tokens[:, 1:], model.mask_token)
+    positions = torch.tensor([[0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4]])  # any order, another one for each dream
     together = model.predict(tokens[:, :-1], hidden, actions)  # (B, 8, N, K)
     state = model.start(tokens[:, :1], actions[:, :1])
     for t in range(1, 9):
-        logits = model._present_logits(state.cache, hidden[:, 0], actions[:, t])
-        assert torch.allclose(logits, together[:, t - 1], atol=1e-4), t
+        logits = model._present_logits(state.cache, hidden[:, 0], actions[:, t], positions)
+        expected = together[torch.arange(2)[:, None], t - 1, positions]
+        assert torch.allclose(logits, expected, atol=1e-4), t
         state.cache = model._remember(tokens[:, t : t + 1], actions[:, t : t + 1], state.cache)
 
 
@@ -115,20 +117,37 @@ def test_watching_the_passes_of_a_frame_changes_nothing(model, tokens, actions):
     assert torch.equal(trace[-1].tokens, dreamed)
     for earlier, later in itertools.pairwise(trace):
         assert torch.equal(earlier.tokens[earlier.settled], later.tokens[earlier.settled])
-        assert later.probability[~earlier.settled].min() > 0 and later.probability[~earlier.settled].max() <= 1
+        assert later.probability.min() > 0 and later.probability.max() <= 1
+        assert torch.equal(earlier.probability[earlier.settled], later.probability[earlier.settled])
 
 
 def test_fixed_tokens_stay_fixed(model, tokens, actions, monkeypatch):
     seen = []
     inner = model._present_logits
     monkeypatch.setattr(
-        model, "_present_logits", lambda cache, now, action: seen.append(now.clone()) or inner(cache, now, action)
+        model, "_present_logits", lambda cache, now, *others: seen.append(now.clone()) or inner(cache, now, *others)
     )
     final = model.generate_next(model.start(tokens, actions), torch.tensor([0, 1]), num_steps=4, schedule="cosine")
     assert [int((now == model.mask_token).sum(dim=1)[0]) for now in seen] == [6, 5, 4, 3]
     for now in seen:
         fixed = now != model.mask_token
         assert torch.equal(now[fixed], final[fixed])
+
+
+@torch.no_grad()
+def test_drawing_only_where_something_is_hidden_equals_drawing_everywhere(model, tokens, actions):
+    """The plain MaskGIT loop: logits of all positions in every pass, settled ones kept by force. Greedy, so without dice."""
+    state = model.start(tokens, actions)
+    everywhere = torch.arange(6).expand(2, -1)
+    plain = torch.full((2, 6), model.mask_token)
+    for step in (1, 2, 3, 4):
+        log_probabilities = model._present_logits(state.cache, plain, actions[:, 0], everywhere).log_softmax(-1)
+        best, drawn = log_probabilities.max(-1)
+        hidden = plain == model.mask_token
+        complete = torch.where(hidden, drawn, plain)
+        least_sure = best.masked_fill(~hidden, float("inf")).argsort(-1)[:, : tokens_left_masked(step, 4, 6)]
+        plain = complete.scatter(1, least_sure, model.mask_token)
+    assert torch.equal(model.generate_next(state, actions[:, 0], temperature=0, schedule="cosine"), plain)
 
 
 @pytest.mark.parametrize("schedule, expected", [("cosine", [60, 46, 25, 0]), ("halving", [4, 2, 1, 0])])
@@ -179,20 +198,37 @@ def test_top_p_keeps_the_fewest_tokens_that_make_up_the_share():
     assert (almost_none == 0).all()  # the likeliest always stays
 
 
-@pytest.mark.parametrize("sharpness", [0.1, 3.0, 20.0])  # flat, where few tokens are not enough, to nearly certain
-def test_the_nucleus_among_a_few_tokens_is_that_among_all(sharpness):
-    logits = sharpness * torch.randn(2, 5, 300, generator=torch.Generator().manual_seed(0))
-    probabilities = logits.softmax(dim=-1)
-    largest_first, places = probabilities.sort(dim=-1, descending=True)
+def nucleus_by_hand(probabilities, top_p):
+    """One token after the other, likeliest first, until the share is reached."""
     expected = torch.zeros_like(probabilities)
-    for row in range(2):
-        for position in range(5):
-            share = 0.0
-            for probability, place in zip(largest_first[row, position], places[row, position], strict=True):
-                if share < 0.9:
-                    expected[row, position, place] = probability
-                share += probability.item()
-    assert torch.equal(nucleus(probabilities, 0.9), expected)
+    for row, values in enumerate(probabilities):
+        share = 0.0
+        for place in values.argsort(descending=True).tolist():
+            if share < top_p:
+                expected[row, place] = values[place]
+            share += values[place].item()
+    return expected
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 3.0, 20.0])  # flat, where few tokens are not enough, to nearly certain
+def test_the_nucleus_is_that_of_its_definition(sharpness):
+    probabilities = (sharpness * torch.randn(10, 300, generator=torch.Generator().manual_seed(0))).softmax(dim=-1)
+    expected = nucleus_by_hand(probabilities, 0.9)
+    candidates, shares, too_few = nucleus(probabilities, 0.9, few=300)
+    assert torch.equal(torch.zeros_like(probabilities).scatter(-1, candidates, shares), expected)
+    assert not too_few.any()
+    few_candidates, few_shares, too_few = nucleus(probabilities, 0.9, few=32)
+    assert torch.equal(too_few, (expected > 0).sum(dim=-1) > 32)
+    assert torch.equal(few_shares[~too_few], shares[~too_few, :32])
+    assert torch.equal(few_candidates[~too_few], candidates[~too_few, :32])
+
+
+def test_draws_where_a_few_candidates_are_not_enough_come_from_the_whole_nucleus():
+    """Row 0 is flat, row 1 nearly certain: the first may give any of its 180 likeliest tokens, not only the first 32."""
+    probabilities = torch.stack([torch.full((200,), 1 / 200) + torch.arange(200) * 1e-9, torch.eye(200)[7]])
+    drawn = draw(probabilities.repeat(5_000, 1), 0.9, torch.Generator().manual_seed(0)).view(5_000, 2)
+    assert set(drawn[:, 0].tolist()) == set(nucleus_by_hand(probabilities, 0.9)[0].nonzero()[:, 0].tolist())
+    assert drawn[:, 0].bincount().max() < 3 * 5_000 / 180 and (drawn[:, 1] == 7).all()
 
 
 def test_an_impossible_action_gives_way_to_what_its_key_leads_to_here():

@@ -10,7 +10,15 @@ from script_runner import call
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.environment import Game, record_episode
-from video_tokenizer.data.games import GAMES, ball_position, detect_ball, detect_player, game_facts, player_position
+from video_tokenizer.data.games import (
+    GAMES,
+    ball_position,
+    detect_ball,
+    detect_player,
+    game_facts,
+    player_distortion,
+    player_position,
+)
 from video_tokenizer.data.picture_delay import MeasuredDelay, calibrate_picture_delay
 from video_tokenizer.data.policies import MixedPolicy, make_players, random_policy, replay
 from video_tokenizer.data.resize import resize_by_area
@@ -238,3 +246,18 @@ def test_the_command_records_a_store_and_says_what_is_in_it(tmp_path, capsys):
     assert call(RECORD, *flags) == 2 and "already exists" in capsys.readouterr().err
     assert call(RECORD, *flags, "--overwrite") == 0
     assert open_clip_store(output).fingerprint == store.fingerprint  # the same seed records the same frames
+
+
+def test_a_whole_player_is_not_distorted_and_a_torn_one_is():
+    """Breakout's paddle, 16 screen pixels wide, drawn whole, with its right half missing, not at all, and twice."""
+    whole = np.zeros((3, 210, 160, 3), np.uint8)
+    whole[:2, 189:193, 60:76] = (200, 72, 72)
+    whole[1, 189:193, 68:76] = 0
+    distortion = player_distortion(np.stack([resize_by_area(frame, (64, 64)) for frame in whole]), "ALE/Breakout-v5")
+    assert distortion[0] < 0.01 and distortion[2] == pytest.approx(1.0)
+    assert distortion[1] < 0.01  # half a paddle is the short one of harder levels
+    torn = whole[:1].copy()
+    torn[0, 189:193, 84:100] = (200, 72, 72)  # and once more further right
+    assert player_distortion(np.stack([resize_by_area(frame, (64, 64)) for frame in torn]), "ALE/Breakout-v5")[0] > 0.5
+    with pytest.raises(InputError, match="changes its shape"):
+        player_distortion(np.zeros((1, 64, 64, 3), np.uint8), "ALE/Boxing-v5")

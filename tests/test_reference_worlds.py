@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from script_runner import call
 from structure_checks import REPOSITORY
 from test_evaluate import CONTROLS, NAMES, NAMES_OF_LATENT_ACTIONS
 
@@ -155,3 +156,13 @@ def test_the_bars_are_out_of_reach_for_the_controls(measured):
         for bar in BARS:
             if (value := reached.get(bar.score)) is not None:
                 assert value < required(bar, measured.committed[bar.score]), f"{bar.score} of {control}"
+
+
+def test_the_curve_of_sampling_steps_is_drawn(tmp_path):
+    few = ("--steps", 1, 3, "--num-dreams", 2, "--num-beginnings", 1, "--num-episodes", 1, "--num-timed", 2)
+    files = ("--json", tmp_path / "steps.json", "--figure", tmp_path / "steps.png")
+    assert call(REPOSITORY / "4.inference" / "sampling_steps.py", *few, *files) == 0
+    rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
+    assert set(rows) == {"1 steps", "3 steps"}
+    assert all(0 <= row["torn"] <= 1 and 0 <= row["obedience"] <= 1 and row["step_ms"] > 0 for row in rows.values())
+    assert (tmp_path / "steps.png").stat().st_size > 5_000

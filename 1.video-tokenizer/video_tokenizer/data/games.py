@@ -173,15 +173,40 @@ def detect_player(frames: np.ndarray, env_id: str) -> np.ndarray:
         total = weights.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(total > 1.0, weights @ np.arange(weights.shape[1]) / total, np.nan)
+    places, energy, match, best, _ = _compare_with_templates(contrast, sprite, along)
+    found = match[np.arange(len(frames)), best] > 0.5 * energy[best]
+    return np.where(found, places[best], np.nan)
+
+
+def player_distortion(frames: np.ndarray, env_id: str) -> np.ndarray:
+    """How little the player looks like itself: 0 a whole one, of any length that it may have, 1 none at all or one that is drawn
+    twice. frames: uint8 (T, H, W, 3). Returns float (T,), the squared distance from the sprite at its likeliest place over
+    the sprite's own square. Raises InputError for a player that changes its shape.
+    """
+    facts = _facts_with(env_id, "player")
+    assert facts.player is not None
+    if not facts.player.lengths:
+        raise InputError(f"the player of {env_id} changes its shape; its distortion cannot be measured")
+    along = 1 if facts.player_axis == "x" else 0
+    _, energy, match, best, square = _compare_with_templates(_contrast(frames, facts.player), facts.player, along)
+    return (square + energy[best] - 2 * match[np.arange(len(frames)), best]) / energy[best]
+
+
+def _compare_with_templates(contrast: np.ndarray, sprite: Sprite, along: int) -> tuple[np.ndarray, ...]:
+    """The strip in which the sprite moves, folded into one profile along the axis, beside the sprite's profile at every place.
+
+    Returns the places (P,), the templates' squares (P,), their products with the profiles (T, P), the index of the closest
+    (T,) and the profiles' squares (T,).
+    """
+    frame_size = contrast.shape[1:3]
     across = _coverage(*_span(sprite.boxes[0], 1 - along), frame_size[1 - along], SCREEN_SIZE[1 - along])
     profile = np.tensordot(contrast, across, axes=([2 - along], [0])) / (across @ across)  # (T, positions), 1 where filled
     places, templates = _templates(sprite, along, frame_size[along])
     seen = (templates > 0).any(axis=0)
-    match = profile[:, seen] @ templates[:, seen].T  # (T, places)
+    match = profile[:, seen] @ templates[:, seen].T  # (T, P)
     energy = (templates**2).sum(axis=1)
     best = (energy - 2 * match).argmin(axis=1)  # squared distance, up to a constant
-    found = match[np.arange(len(frames)), best] > 0.5 * energy[best]
-    return np.where(found, places[best], np.nan)
+    return places, energy, match, best, (profile[:, seen] ** 2).sum(axis=1)
 
 
 def _facts_with(env_id: str, part: str) -> GameFacts:

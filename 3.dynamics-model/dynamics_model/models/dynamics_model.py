@@ -32,7 +32,7 @@ class SamplingStep(NamedTuple):
     tokens: Tensor
     """(B, N) int64: what the frame would be if this pass were the last; settled tokens keep their value"""
     probability: Tensor
-    """(B, N) in [0, 1], what the model gave this pass's draws; without meaning for tokens settled in an earlier pass"""
+    """(B, N) in [0, 1], what the model gave each draw in the pass in which it was drawn last"""
     settled: Tensor
     """(B, N) bool, True for the tokens that are settled after this pass"""
 
@@ -177,33 +177,34 @@ class DynamicsModel(nn.Module):
         confident ones (order "confidence") or random ones (order "random"), as many as the schedule says. trace: a list that
         receives every pass.
         """
-        num_tokens = state.tokens.shape[1]
+        batch_size, num_tokens = state.tokens.shape
         num_steps = min(num_steps, num_tokens)
         tokens = torch.full_like(state.tokens, self.mask_token)
+        waiting = torch.arange(num_tokens, device=tokens.device).expand(batch_size, -1)  # (B, W) positions, all of them at first
+        probability = torch.zeros(tokens.shape, device=tokens.device)
         for step in range(1, num_steps + 1):
-            logits = self._present_logits(state.cache, tokens, action)  # (B, N, K)
-            sampled, likelihood = sample_tokens(logits, temperature, top_k, generator, top_p)
-            hidden = tokens == self.mask_token
+            logits = self._present_logits(state.cache, tokens, action, waiting)  # (B, W, K)
+            sampled, likelihood = sample_tokens(logits, temperature, top_k, generator, top_p)  # (B, W) each
             confidence = likelihood
             if order == "random":
                 confidence = torch.rand(likelihood.shape, generator=generator, device=tokens.device)
             left = tokens_left_masked(step, num_steps, num_tokens, schedule)
-            confidence = confidence.masked_fill(~hidden, float("inf"))  # what is fixed stays fixed
-            again = confidence.topk(left, dim=-1, largest=False).indices  # the least sure ones wait
-            complete = torch.where(hidden, sampled, tokens)
-            tokens = complete.scatter(1, again, self.mask_token)
+            complete = tokens.scatter(1, waiting, sampled)
+            probability = probability.scatter(1, waiting, likelihood.exp())
+            waiting = waiting.gather(1, confidence.topk(left, dim=-1, largest=False).indices)  # the least sure ones wait
+            tokens = complete.scatter(1, waiting, self.mask_token)  # what is no longer waiting stays as it is
             if trace is not None:
-                trace.append(SamplingStep(complete, likelihood.exp(), tokens != self.mask_token))
+                trace.append(SamplingStep(complete, probability, tokens != self.mask_token))
         state.cache = self._remember(tokens[:, None], action[:, None], state.cache)
         state.older_tokens, state.tokens, state.action = state.tokens, tokens, action
         return tokens
 
-    def _present_logits(self, cache: TemporalCache, tokens: Tensor, action: Tensor) -> Tensor:
-        """Logits (B, N, K) for one frame with hidden tokens (B, N), looking back at the cache."""
+    def _present_logits(self, cache: TemporalCache, tokens: Tensor, action: Tensor, positions: Tensor) -> Tensor:
+        """Logits (B, W, K) at W positions (B, W) of one frame with hidden tokens (B, N), looking back at the cache."""
         x = self.positions(self.token_embedding(tokens[:, None]), cache.position)
         mask = torch.ones(1, cache.num_kept + 1, dtype=torch.bool, device=tokens.device)
         x, _ = self.transformer.run(x, mask, cache.blocks, self._conditions(action[:, None]))
-        return self.to_logits(x)[:, 0]
+        return self.to_logits(x[:, 0].gather(1, positions[..., None].expand(-1, -1, x.shape[-1])))
 
     def _remember(self, tokens: Tensor, actions: Tensor, cache: TemporalCache | None) -> TemporalCache:
         """Let the past stream read frames (B, T, N); returns the cache that includes them."""

@@ -41,15 +41,29 @@ def tokens_left_masked(step: int, num_steps: int, num_tokens: int, schedule: str
     return min(left, num_tokens - step)
 
 
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The probabilities (..., K) of the fewest tokens that together have the share top_p; 0 for all others."""
-    few = min(FEW, probabilities.shape[-1])
-    largest_first, places = probabilities.topk(few, dim=-1)
-    if (largest_first.sum(dim=-1) < top_p).any():  # somewhere a few are not enough
-        largest_first, places = probabilities.sort(dim=-1, descending=True)
-    likelier = largest_first.cumsum(dim=-1) - largest_first  # the share of the tokens before
-    kept = largest_first.masked_fill(likelier >= top_p, 0.0)
-    return torch.zeros_like(probabilities).scatter(-1, places, kept)
+def nucleus(probabilities: Tensor, top_p: float, few: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The fewest tokens that together have the share top_p, looked for among the `few` likeliest. probabilities: (R, K).
+
+    Returns candidates (R, few), likeliest first, their probabilities, 0 for those that are not in the nucleus, and (R,) bool,
+    True where a few were not enough.
+    """
+    shares, candidates = probabilities.topk(few, dim=-1)
+    likelier = shares.cumsum(dim=-1) - shares  # the share of the tokens before
+    return candidates, shares.masked_fill(likelier >= top_p, 0.0), shares.sum(dim=-1) < top_p
+
+
+def draw(probabilities: Tensor, top_p: float, generator: torch.Generator | None, few: int = FEW) -> Tensor:
+    """One token per row of probabilities (R, K), out of its nucleus. Returns (R,) int64."""
+    if top_p >= 1:
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    codebook_size = probabilities.shape[-1]
+    if probabilities.is_cuda or few > codebook_size:
+        few = codebook_size  # a GPU sorts quickly, and should not be asked halfway how it went
+    candidates, shares, too_few = nucleus(probabilities, top_p, few)
+    tokens = candidates.gather(1, torch.multinomial(shares, 1, generator=generator))[:, 0]
+    if few < codebook_size and too_few.any():
+        tokens[too_few] = draw(probabilities[too_few], top_p, generator, codebook_size)
+    return tokens
 
 
 def sample_tokens(
@@ -61,7 +75,7 @@ def sample_tokens(
 ) -> tuple[Tensor, Tensor]:
     """One token per position, and the logarithm of its probability.
 
-    logits: (B, N, K). temperature divides the logits; 0 takes the most likely token. top_k: only the k most likely may be drawn.
+    logits: (B, W, K). temperature divides the logits; 0 takes the most likely token. top_k: only the k most likely may be drawn.
     top_p: only the most likely ones that together have this share, the nucleus (arXiv:1904.09751). A ball that is served in one
     frame of five stays possible, crumbs of a thousandth do not.
     """
@@ -73,8 +87,6 @@ def sample_tokens(
         if top_k is not None and top_k < logits.shape[-1]:
             smallest_kept = scaled.topk(top_k, dim=-1).values[..., -1:]
             scaled = scaled.masked_fill(scaled < smallest_kept, float("-inf"))
-        probabilities = scaled.softmax(dim=-1)
-        if top_p < 1:
-            probabilities = nucleus(probabilities, top_p)
-        tokens = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(logits.shape[:2])
+        probabilities = scaled.softmax(dim=-1).flatten(0, 1)  # (B*W, K)
+        tokens = draw(probabilities, top_p, generator).view(logits.shape[:2])
     return tokens, log_probabilities.gather(-1, tokens[..., None])[..., 0]
