@@ -19,8 +19,9 @@ from video_tokenizer.losses import background_of, weighted_mse
 from video_tokenizer.metrics import TokenizerMetrics
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
-from video_tokenizer.training.device import autocast, average_gradients, choose_device, start_processes
+from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+from video_tokenizer.training.processes import anywhere, average_gradients, mean_over_processes, start_processes, stop_processes
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -101,7 +102,7 @@ def main() -> None:
             set_learning_rate(optimizer, rate)
             video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
             optimizer.zero_grad(set_to_none=True)
-            loss_value = 0.0
+            loss_value = torch.zeros((), device=device)
             for part in video.chunk(config.accumulate):
                 with autocast(device, config.precision):
                     output = tokenizer(part)
@@ -116,7 +117,7 @@ def main() -> None:
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
-                loss_value = float(loss_value)
+                loss_value = mean_over_processes(loss_value).item()
                 run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
@@ -129,11 +130,14 @@ def main() -> None:
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "tokenizer", config.model, *parts)
-            if step % config.save_every == 0 or last or stop["requested"]:
+            stopping = anywhere(stop["requested"])
+            if step % config.save_every == 0 or last or stopping:
                 state = {"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
                 run.save_resume(step, state | {"best_error": best_error, "metrics": metrics})
-            if stop["requested"] and not last:
+            if stopping and not last:
                 run.stop(step)
+
+    stop_processes()
 
     # --- samples ---
     if rank == 0:

@@ -19,8 +19,9 @@ from video_tokenizer.data.clips import Clips, make_loader, split_episodes, to_vi
 from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
 from video_tokenizer.figures import save_curves
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
-from video_tokenizer.training.device import autocast, average_gradients, choose_device, start_processes
+from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+from video_tokenizer.training.processes import anywhere, average_gradients, mean_over_processes, start_processes, stop_processes
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -120,8 +121,9 @@ def main() -> None:
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
-                run.check_finite(step, loss.item() * config.accumulate)
-                shown = {name: (value.item(), f"{value.item():.4f}") for name, value in output.losses.items()}
+                run.check_finite(step, mean_over_processes(loss).item() * config.accumulate)
+                means = {name: mean_over_processes(value).item() for name, value in output.losses.items()}
+                shown = {name: (value, f"{value:.4f}") for name, value in means.items()}
                 codes = len(output.indices.unique())
                 run.log(step, shown | {"codes": (codes, f"{codes}/{config.num_actions}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
@@ -136,11 +138,14 @@ def main() -> None:
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "latent_action_model", "latent-action-model", *parts)
-            if step % config.save_every == 0 or last or stop["requested"]:
+            stopping = anywhere(stop["requested"])
+            if step % config.save_every == 0 or last or stopping:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
                 run.save_resume(step, state | {"best_score": best_score, "metrics": metrics})
-            if stop["requested"] and not last:
+            if stopping and not last:
                 run.stop(step)
+
+    stop_processes()
 
     # --- samples ---
     if rank == 0:

@@ -21,8 +21,9 @@ from video_tokenizer.data.clips import make_loader
 from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
 from video_tokenizer.figures import save_curves
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
-from video_tokenizer.training.device import autocast, average_gradients, choose_device, start_processes
+from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+from video_tokenizer.training.processes import anywhere, average_gradients, mean_over_processes, start_processes, stop_processes
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -119,7 +120,7 @@ def main() -> None:
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
-                loss_value = loss.item() * config.accumulate
+                loss_value = mean_over_processes(loss).item() * config.accumulate
                 run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.4f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
@@ -133,11 +134,14 @@ def main() -> None:
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "dynamics", config.model, *parts, **prepared.extra)
-            if step % config.save_every == 0 or last or stop["requested"]:
+            stopping = anywhere(stop["requested"])
+            if step % config.save_every == 0 or last or stopping:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
                 run.save_resume(step, state | {"best_loss": best_loss, "metrics": metrics})
-            if stop["requested"] and not last:
+            if stopping and not last:
                 run.stop(step)
+
+    stop_processes()
 
     # --- samples ---
     if rank == 0:

@@ -4,6 +4,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, from_numpy
 
+from video_tokenizer.training.processes import mean_over_processes
+
 MOVING = 0.05
 """a pixel moves when a channel changes by more than this from one frame to the next"""
 FOREGROUND = 0.1
@@ -43,4 +45,4 @@ def weighted_mse(
     """
     weight = 1 + foreground_weight * foreground_pixels(video, background) + moving_weight * moving_pixels(video)
     error = (reconstruction - video).square().mean(dim=2, keepdim=True)
-    return (weight * error).sum() / weight.sum()
+    return (weight * error).sum() / mean_over_processes(weight.sum())

@@ -14,6 +14,7 @@ from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.checkpoint import fingerprint, write_atomically
 from video_tokenizer.training.device import autocast
+from video_tokenizer.training.processes import main_process_first
 
 CHUNK = 64
 """frames encoded at a time"""
@@ -26,9 +27,10 @@ def cached(store: ClipStore, name: str, weights: dict[str, torch.Tensor], encode
     """
     key = hashlib.sha256((store.fingerprint + fingerprint(weights)).encode()).hexdigest()[:16]
     path = Path(store.path) / "token_cache" / f"{name}-{key}.npy"
-    if not path.exists():
-        array = encode()
-        write_atomically(path, lambda temporary: np.save(temporary, array))
+    with main_process_first():
+        if not path.exists():
+            array = encode()
+            write_atomically(path, lambda temporary: np.save(temporary, array))
     return np.load(path, mmap_mode="r")
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from video_tokenizer.training.processes import all_rows, own_rows
+
 
 def split_embedding(embed_dim: int) -> tuple[int, int, int]:
     """How many of the E values hold x, y and t: three even parts that add up to exactly E. 128 -> (42, 42, 44)."""
@@ -70,4 +72,4 @@ class SpaceTimePositions(nn.Module):
 
     def random_start(self, batch_size: int, device: torch.device) -> Tensor:
         """(B,) random first frame numbers for training."""
-        return torch.randint(self.period, (batch_size,), device=device)
+        return own_rows(torch.randint(self.period, (all_rows(batch_size),), device=device))

@@ -12,6 +12,7 @@ from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache
+from video_tokenizer.training.processes import mean_over_processes
 
 
 class Encoded(NamedTuple):
@@ -90,7 +91,7 @@ class VideoTokenizer(nn.Module):
         at_rest = F.max_pool2d(change, self.config.patch_size).flatten(2) < 0.01  # (B, T-1, N)
         bounded = latents.float().tanh()
         steps = (bounded[:, 1:] - bounded[:, :-1]).square().mean(dim=-1)  # (B, T-1, N)
-        return (steps * at_rest).sum() / at_rest.sum().clamp(min=1)
+        return (steps * at_rest).sum() / mean_over_processes(at_rest.sum().float()).clamp(min=1)
 
     def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""

@@ -1,12 +1,9 @@
-"""Device, number format and processes: the three things that differ between a laptop and a GPU machine."""
+"""Device and number format: two things that differ between a laptop and a GPU machine. The third is in processes.py."""
 
 import contextlib
 import os
-from collections.abc import Iterable
 
 import torch
-import torch.distributed as distributed
-from torch import nn
 
 from video_tokenizer.command_line import InputError
 
@@ -40,23 +37,3 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def start_processes(device: torch.device) -> tuple[int, int]:
-    """(rank, number of processes): (0, 1) for plain python; under torchrun the process group is started."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
-        return 0, 1
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return distributed.get_rank(), world_size
-
-
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give every process the mean gradient over all processes; does nothing when there is one process."""
-    if not distributed.is_initialized():
-        return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            distributed.all_reduce(parameter.grad)
-            parameter.grad /= distributed.get_world_size()

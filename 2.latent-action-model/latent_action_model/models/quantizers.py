@@ -8,6 +8,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.training.processes import gather_rows, own_rows
 
 
 class QuantizedAction(NamedTuple):
@@ -57,16 +58,18 @@ class VectorQuantizer(nn.Module):
     def forward(self, latents: Tensor) -> QuantizedAction:
         """latents: (..., A). The nearest code is taken; its gradient goes straight through to the latent."""
         with torch.autocast(latents.device.type, enabled=False):
-            flat = self.whiten(latents.float().reshape(-1, latents.shape[-1]))
-            indices = torch.cdist(flat.detach(), self.codebook.weight.detach()).argmin(dim=-1)
-            latents, indices_shaped = flat.view(latents.shape), indices.view(latents.shape[:-1])
+            everywhere = self.whiten(gather_rows(latents.float().reshape(-1, latents.shape[-1])))  # of all processes
+            all_indices = torch.cdist(everywhere.detach(), self.codebook.weight.detach()).argmin(dim=-1)
+            latents = own_rows(everywhere).view(latents.shape)
+            indices_shaped = own_rows(all_indices).view(latents.shape[:-1])
             if self.training:
                 self.steps_seen += 1
                 if self.steps_seen <= self.noisy_steps:
-                    self._collect(flat.detach())
+                    self._collect(everywhere.detach())
                     zero = 0.0 * self.codebook.weight.sum()  # the codebook has no part in this phase
-                    return QuantizedAction(latents + torch.randn_like(latents) + zero, indices_shaped, {"codebook": zero})
-                self._restart_idle_codes(flat.detach(), indices)
+                    noise = own_rows(torch.randn_like(everywhere)).view(latents.shape)
+                    return QuantizedAction(latents + noise + zero, indices_shaped, {"codebook": zero})
+                self._restart_idle_codes(everywhere.detach(), all_indices)
             codes = self.codebook(indices_shaped)
             losses = {
                 "codebook": F.mse_loss(codes, latents.detach()),
@@ -118,7 +121,7 @@ class SignQuantizer(nn.Module):
     def forward(self, latents: Tensor) -> QuantizedAction:
         """latents: (..., number of bits)."""
         codes, indices = self.signs(latents)
-        soft = torch.tanh(latents.float()).reshape(-1, self.num_bits)
+        soft = torch.tanh(gather_rows(latents.float().reshape(-1, self.num_bits)))
         correlation = soft.T @ soft / len(soft)
         overlap = correlation - torch.diag(torch.diag(correlation))
         balance = soft.mean(dim=0).square().sum() + overlap.square().sum() / 2

@@ -12,6 +12,7 @@ from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache, causal_mask
+from video_tokenizer.training.processes import all_rows, mean_over_processes, own_rows
 
 
 @dataclass
@@ -100,17 +101,19 @@ class DynamicsModel(nn.Module):
         past = corrupt(tokens[:, :-1], config.context_corruption, self.codebook_size)
         # the other clips see a past that is masked as well
         hidden_past = torch.cat([past[:, :1], present[:, :-1]], dim=1)
-        clean = torch.rand(batch_size, 1, 1, device=tokens.device) < config.clean_context_share
-        past = torch.where(clean, past, hidden_past)
-        dropped = torch.rand(actions.shape, device=actions.device) < config.action_dropout
-        actions = actions.masked_fill(dropped, -1)
+        clean = torch.rand(all_rows(batch_size), 1, 1, device=tokens.device) < config.clean_context_share
+        past = torch.where(own_rows(clean), past, hidden_past)
+        dropped = torch.rand(all_rows(batch_size), num_frames, device=actions.device) < config.action_dropout
+        actions = actions.masked_fill(own_rows(dropped), -1)
 
         start = self.positions.random_start(batch_size, tokens.device)
         logits = self.predict(past, present, actions, start)
         changed = target != tokens[:, :-1]
         weight = masked * (1 + (config.changed_weight - 1) * changed)
         loss = F.cross_entropy(logits.float().flatten(0, 2), target.flatten(), reduction="none").view_as(target)
-        return DynamicsOutput(logits, masked, {"cross_entropy": (loss * weight).sum() / weight.sum().clamp(min=1)})
+        return DynamicsOutput(
+            logits, masked, {"cross_entropy": (loss * weight).sum() / mean_over_processes(weight.sum()).clamp(min=1)}
+        )
 
     def predict(self, past: Tensor, present: Tensor, actions: Tensor, start: Tensor | int = 0) -> Tensor:
         """Logits for frames 1 .. T - 1, each from the frames before it.

@@ -1,0 +1,100 @@
+"""Several processes, one training: torchrun starts them, each takes its share of every batch, and the result is that of one.
+
+    torchrun --nproc-per-node 2 1.video-tokenizer/train.py
+
+Two things make it the same training and not a similar one. Random numbers are drawn for the whole batch in every process, which
+keeps its own rows (`all_rows`, `own_rows`). And where a loss divides by something counted in the batch, it is counted in all
+processes (`mean_over_processes`, `gather_rows`). What remains is rounding: sums are taken in another order.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+
+
+def start_processes(device: torch.device) -> tuple[int, int]:
+    """(rank, number of processes): (0, 1) for plain python; under torchrun the process group is started."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return 0, 1
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return rank_and_size()
+
+
+def stop_processes() -> None:
+    """The training is over: from here on every process is on its own."""
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def rank_and_size() -> tuple[int, int]:
+    """(number of this process, number of processes)."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def all_rows(num_rows: int) -> int:
+    """Rows of the batch in all processes together, where each has num_rows."""
+    return num_rows * rank_and_size()[1]
+
+
+def own_rows(everywhere: Tensor) -> Tensor:
+    """This process's rows of a tensor (all_rows, ...) that is the same in every process."""
+    rank, world_size = rank_and_size()
+    return everywhere if world_size == 1 else everywhere.tensor_split(world_size)[rank]
+
+
+def gather_rows(own: Tensor) -> Tensor:
+    """The rows of all processes, (all_rows, ...), of a tensor (rows, ...); gradients find their way back to where they belong."""
+    return own if rank_and_size()[1] == 1 else torch.cat(all_gather(own.contiguous()))
+
+
+@torch.no_grad()
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a number over all processes, without gradient."""
+    world_size = rank_and_size()[1]
+    if world_size == 1:
+        return value.detach()
+    total = value.detach().clone()
+    distributed.all_reduce(total)
+    return total / world_size
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every process the mean gradient over all processes; does nothing when there is one process."""
+    world_size = rank_and_size()[1]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] if world_size > 1 else []
+    if gradients:
+        together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of a hundred
+        distributed.all_reduce(together)
+        together /= world_size
+        for gradient, mean in zip(gradients, together.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether the flag is set in any process: all must stop at the same step, or one waits for the others for ever."""
+    if rank_and_size()[1] == 1:
+        return flag
+    votes = torch.tensor(float(flag))
+    if distributed.get_backend() == "nccl":
+        votes = votes.cuda()
+    distributed.all_reduce(votes)
+    return bool(votes > 0)
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """The first process runs the block while the others wait; they find what it has left on the disk."""
+    rank, world_size = rank_and_size()
+    if world_size > 1 and rank > 0:
+        distributed.barrier()
+    yield
+    if world_size > 1 and rank == 0:
+        distributed.barrier()
