@@ -22,7 +22,7 @@ OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world play experiments test lint clean
+.PHONY: help install world play experiments bench test lint clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -43,6 +43,9 @@ experiments: $(VENV)/installed data/breakout  ## train chapters 1 to 3 again wit
 # the recording that `make world` makes, where it is not there yet
 data/breakout: | $(VENV)/installed
 	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 0
+
+bench: $(VENV)/installed  ## measure how fast every part is on this machine, in minutes; let nothing else run meanwhile
+	$(RUN) 4.inference/benchmark.py
 
 test: $(VENV)/installed-for-development  ## run every test
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)

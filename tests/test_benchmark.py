@@ -1,0 +1,81 @@
+"""Claims about the benchmark: what it counts is right, and both sides of a ratio do the same work."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from script_runner import call
+from structure_checks import REPOSITORY
+from torch import nn
+
+from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.clips import to_video
+from world_model.benchmark.curves import sparse_store
+from world_model.benchmark.measure import PeakMemory, floating_point_operations, row
+from world_model.benchmark.plain import PlainDream, decode_clips, write_video
+from world_model.world import WorldModel
+
+CPU = torch.device("cpu")
+
+
+def test_a_matrix_product_counts_two_operations_for_each_of_its_multiplications():
+    layer = nn.Linear(20, 30)
+    assert floating_point_operations(lambda: layer(torch.zeros(10, 20))) == 2 * 10 * 20 * 30
+
+
+def test_a_row_holds_what_the_calls_did():
+    calls = {"fast": 0, "plain": 0}
+
+    def count(name):
+        calls[name] += 1
+
+    result = row(lambda: count("fast"), 8, "clips", CPU, 0.01, plain=lambda: count("plain"))
+    assert result["unit"] == "clips" and result["per_second"] == pytest.approx(8 / (result["p50_ms"] / 1000))
+    assert calls["fast"] >= 3 * 5 and calls["plain"] >= 3 * 4 and result["times_plain"] > 0
+
+
+def test_peak_memory_is_that_of_the_block():
+    with PeakMemory(CPU) as small:
+        torch.zeros(2**18).add_(1)
+    with PeakMemory(CPU) as large:
+        torch.zeros(2**26).add_(1)  # 256 MiB
+    assert large.mebibytes - small.mebibytes > 200
+
+
+def test_clips_out_of_a_video_are_those_of_the_recording(tmp_path):
+    frames = np.repeat(np.linspace(0, 240, 30).astype(np.uint8), 32 * 32 * 3).reshape(30, 32, 32, 3)
+    write_video(tmp_path / "ramp.mp4", frames)
+    clips = decode_clips(tmp_path / "ramp.mp4", np.array([0, 7]), 4)
+    expected = torch.stack([to_video(frames[start : start + 4][None])[0] for start in (0, 7)])
+    assert clips.shape == (2, 4, 3, 32, 32) and (clips - expected).abs().max() < 0.02
+
+
+@torch.no_grad()
+def test_the_plain_dream_predicts_what_the_cached_one_does():
+    """Greedy, the first frame after a beginning as long as the window: same tokens, so nearly the same picture."""
+    world = WorldModel.load(REPOSITORY / "assets" / "worlds" / "breakout", "cpu", temperature=0, top_p=1.0, precision="float32")
+    context = world.context_frames
+    frames = world.start_frames[0][-(context - 1) :]
+    plain = PlainDream(world.tokenizer, world.dynamics, frames, num_steps=1)
+    world.sampling = type(world.sampling)(num_steps=1, temperature=0)
+    world.reset(frames, np.full(len(frames), -1))
+    same = [np.abs(plain.step(-1).astype(int) - world.step(-1)).mean() for _ in range(1)]
+    assert same[0] < 1.0, same
+
+
+def test_an_invented_store_is_long_and_takes_no_room(tmp_path):
+    store = open_clip_store(sparse_store(tmp_path / "long", 200_000))
+    assert store.frames.shape == (200_000, 64, 64, 3) and len(store.episodes) == 200
+    assert (tmp_path / "long" / "frames.npy").stat().st_blocks * 512 < 2**20
+
+
+def test_the_whole_table_is_made(tmp_path):
+    flags = ("--quick", "--json", tmp_path / "bench.json", "--figure", tmp_path / "bench.png")
+    assert call(REPOSITORY / "4.inference" / "benchmark.py", *flags) == 0
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert {"recording", "video into the store", "training dynamics, tiny", "world step"} <= set(results["rows"])
+    for result in results["rows"].values():
+        assert result["per_second"] > 0 and result["p95_ms"] >= result["p50_ms"] and result["memory_mib"] > 0
+    assert all(point["ms"] > 0 for points in results["curves"].values() for point in points)
+    assert (tmp_path / "bench.png").stat().st_size > 5_000
