@@ -82,7 +82,7 @@ def cost(
 def main() -> None:
     config = parse_config(CostsConfig)
     check_smallest(config, {"gpu_tflops": 1, "gpu_gib": 1})
-    measured = look_up(read_json(ASSETS / "4.inference" / "benchmark.json"), "rows.training dynamics, small.share_of_peak")
+    measured = look_up(read_json(ASSETS / "4.inference" / "benchmark.json"), "rows.training_dynamics_small.share_of_peak")
     share = config.utilisation if config.utilisation is not None else measured
     if share is None or not 0 < share <= 1:
         raise InputError(f"--utilisation {share} is no share of the peak; give a number above 0, at most 1")
@@ -95,7 +95,7 @@ def main() -> None:
         rows[preset] = cost(parameters, operations, size.num_steps, activations, config, share)
     operations = 6 * GENIE["parameters"] * GENIE["tokens_of_a_step"]
     activations = activation_bytes(GENIE["tokens_of_a_step"], int(GENIE["width"]), int(GENIE["num_blocks"]), checkpointing=True)
-    rows["Genie, 10.1 B"] = cost(GENIE["parameters"], operations, int(GENIE["num_steps"]), activations, config, share)
+    rows["genie"] = cost(GENIE["parameters"], operations, int(GENIE["num_steps"]), activations, config, share)
     print(f"{config.gpu_tflops:.0f} TFLOP/s and {config.gpu_gib:.0f} GiB a GPU, of whose peak training reaches {share:.2f}")
     print(format_table(rows))
     if config.json:

@@ -72,11 +72,11 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(device, seconds, peaks, Path(folder))
-        names = [name for name in SIZES if not config.quick or name == "dynamics, tiny"]
+        names = [name for name in SIZES if not config.quick or name == "dynamics_tiny"]
         parts = (
             data_rows(bench, game, 200 if config.quick else 2_000),
-            training_rows(bench, names),
             inference_rows(bench, world),
+            training_rows(bench, names),
         )
         for name, measured in chain(*parts):
             rows[name] = measured
@@ -92,7 +92,8 @@ def main() -> None:
     if config.json:
         save_json(config.json, {"machine": machine, "precision": bench.precision, "rows": rows, "curves": curves})
     if config.figure and curves:
-        save_curves(config.figure, [{"step": point["step"], name: point["ms"]} for name in curves for point in curves[name]])
+        points = [{"step": point["step"], f"ms against {name}": point["ms"]} for name in curves for point in curves[name]]
+        save_curves(config.figure, points, from_zero=True)
 
 
 if __name__ == "__main__":

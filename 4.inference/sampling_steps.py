@@ -98,7 +98,7 @@ def main() -> None:
         world.sampling = replace(world.sampling, num_steps=steps)
         dreams = world.dream(real[:, :context], past, actions[:, context:], config.seed)
         rollout = horizon_scores(dreams, real[:, context - 1 :], env_id)
-        rows[f"{steps} steps"] = {
+        rows[f"steps_{steps}"] = {
             "sprite_error_px_16": rollout["16"]["sprite_error_px"],
             "sprite_error_px_64": rollout["64"]["sprite_error_px"],
             "ball_share_gap": rollout.get("ball_share_gap"),
@@ -116,7 +116,7 @@ def main() -> None:
         save_json(config.json, settings | {"num_threads": torch.get_num_threads(), "rows": rows})
     if config.figure:
         history = [{"step": steps} | row for steps, row in zip(config.steps, rows.values(), strict=True)]
-        save_curves(config.figure, history, "against sampling steps per frame")
+        save_curves(config.figure, history, "against sampling steps per frame", from_zero=True)
 
 
 if __name__ == "__main__":

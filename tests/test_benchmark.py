@@ -74,7 +74,7 @@ def test_the_whole_table_is_made(tmp_path):
     flags = ("--quick", "--json", tmp_path / "bench.json", "--figure", tmp_path / "bench.png")
     assert call(REPOSITORY / "4.inference" / "benchmark.py", *flags) == 0
     results = json.loads((tmp_path / "bench.json").read_text())
-    assert {"recording", "video into the store", "training dynamics, tiny", "world step"} <= set(results["rows"])
+    assert {"recording", "video_into_store", "training_dynamics_tiny", "world_step"} <= set(results["rows"])
     for result in results["rows"].values():
         assert result["per_second"] > 0 and result["p95_ms"] >= result["p50_ms"] and result["memory_mib"] > 0
     assert all(point["ms"] > 0 for points in results["curves"].values() for point in points)

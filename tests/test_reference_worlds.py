@@ -163,6 +163,6 @@ def test_the_curve_of_sampling_steps_is_drawn(tmp_path):
     files = ("--json", tmp_path / "steps.json", "--figure", tmp_path / "steps.png")
     assert call(REPOSITORY / "4.inference" / "sampling_steps.py", *few, *files) == 0
     rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
-    assert set(rows) == {"1 steps", "3 steps"}
+    assert set(rows) == {"steps_1", "steps_3"}
     assert all(0 <= row["torn"] <= 1 and 0 <= row["obedience"] <= 1 and row["step_ms"] > 0 for row in rows.values())
     assert (tmp_path / "steps.png").stat().st_size > 5_000

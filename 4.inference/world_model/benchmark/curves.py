@@ -22,11 +22,15 @@ EPISODE = 1_000
 
 
 def cost_curves(bench: Bench, world: WorldModel, quick: bool) -> dict[str, Points]:
-    """Name of the curve -> points {"step": what grows, "ms": milliseconds, "memory_mib"}."""
+    """What grows -> points {"step": how large it is, "ms": milliseconds, "memory_mib"}.
+
+    A training step of the dynamics against frames per clip and tokens per frame; a world step against the frames dreamed before;
+    opening a store and reading a batch against the frames in it.
+    """
     base = DynamicsConfig(actions="true")
     training = {
-        "training against frames per clip": {T: replace(base, num_frames=T, context_frames=T) for T in (2, 4, 8, 16, 32)},
-        "training against tokens per frame": {N * N: replace(base, grid_size=(N, N)) for N in (4, 8, 12, 16)},
+        "frames_per_clip": {T: replace(base, num_frames=T, context_frames=T) for T in (2, 4, 8, 16, 32)},
+        "tokens_per_frame": {N * N: replace(base, grid_size=(N, N)) for N in (4, 8, 12, 16)},
     }
     if quick:
         training = {name: dict(list(settings.items())[:2]) for name, settings in training.items()}
@@ -34,9 +38,9 @@ def cost_curves(bench: Bench, world: WorldModel, quick: bool) -> dict[str, Point
     for name, settings in training.items():
         curves[name] = [training_point(bench, number, config) for number, config in settings.items()]
     lengths = (10, 20) if quick else (100, 1_000, 10_000)
-    curves["world step against the frames dreamed before"] = dream_points(bench, world, lengths)
+    curves["frames_dreamed"] = dream_points(bench, world, lengths)
     sizes = (10_000, 50_000) if quick else (10_000, 100_000, 1_000_000, 5_000_000)
-    curves["opening a store and one batch against its frames"] = [store_point(bench, size) for size in sizes]
+    curves["frames_in_store"] = [store_point(bench, size) for size in sizes]
     return curves
 
 

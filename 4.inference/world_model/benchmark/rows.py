@@ -44,13 +44,16 @@ class Bench:
         self.precision = "bfloat16" if reduced else "float32"
 
     def row(self, call: Callable[[], Any], items: int, unit: str, plain: Callable[[], Any] | None = None, flops: bool = False):
-        """`measure.row` with this benchmark's device, time and, for flops, peak."""
+        """`measure.row` with this benchmark's device, time and, for flops, peak; a plain call is held against float32's."""
         peak = self.peaks[self.precision] if flops else None
-        return row(call, items, unit, self.device, self.seconds, peak, plain)
+        result = row(call, items, unit, self.device, self.seconds, peak, plain)
+        if flops and plain is not None:  # the plain call is in float32
+            result["plain_share_of_peak"] = result["gflops"] / result["times_plain"] / self.peaks["float32"]
+        return result
 
 
 def data_rows(bench: Bench, game: Game, num_frames: int) -> Rows:
-    """Recording, decoding a video into a clip store, and loading clips, the last beside decoding each clip when it is needed."""
+    """Recording, decoding a video into a clip store, and loading 8 clips of 4 frames, the last beside decoding them in place."""
     played = record_episode(game, random_policy, 500, seed=0).frames
     yield "recording", bench.row(lambda: record_episode(game, random_policy, 500, seed=0), len(played), "frames")
 
@@ -66,13 +69,13 @@ def data_rows(bench: Bench, game: Game, num_frames: int) -> Rows:
         with redirect_stdout(StringIO()):  # it says what it has decoded, each time
             return open_clips_source(video.parent, "folder", game.frame_size)
 
-    yield "video into the store", bench.row(decode, num_frames, "frames")
+    yield "video_into_store", bench.row(decode, num_frames, "frames")
     store = decode()
     clips = Clips(store, list(range(len(store.episodes))), 4)
     batches = iter(make_loader(clips, 8, 10**9, 0))
     starts = np.random.default_rng(0).integers(num_frames - 4, size=8)
     loader = bench.row(lambda: to_video(next(batches)["frames"]), 32, "frames", lambda: decode_clips(video, starts, 4))
-    yield "loader, 8 clips of 4 frames", loader
+    yield "loader", loader
 
 
 def training_step(model: nn.Module, loss_of: Callable[[], Tensor], config: Any, device: torch.device, precision: str):
@@ -100,7 +103,7 @@ def model_and_loss(kind: str, config: Any, device: torch.device) -> tuple[nn.Mod
         actions = torch.randint(config.num_actions, (num_clips, num_frames), device=device)
         return model, lambda: model(tokens, actions).losses["cross_entropy"], num_clips
     video = torch.rand(num_clips, num_frames, 3, config.frame_size, config.frame_size, device=device)
-    if kind == "latent actions":
+    if kind == "latent_actions":
         latent = build_latent_action_model(config).to(device).train()
         return latent, lambda: torch.stack([*latent(video).losses.values()]).sum(), num_clips
     tokenizer = build_tokenizer(config).to(device).train()
@@ -114,17 +117,17 @@ def model_and_loss(kind: str, config: Any, device: torch.device) -> tuple[nn.Mod
 
 
 SIZES: dict[str, tuple[str, Any]] = {
-    "tokenizer, tiny": ("tokenizer", TokenizerConfig(frame_size=64)),
-    "latent actions, tiny": ("latent actions", LatentActionConfig(frame_size=64)),
-    "dynamics, tiny": ("dynamics", DynamicsConfig(actions="true")),
+    "tokenizer_tiny": ("tokenizer", TokenizerConfig(frame_size=64)),
+    "latent_actions_tiny": ("latent_actions", LatentActionConfig(frame_size=64)),
+    "dynamics_tiny": ("dynamics", DynamicsConfig(actions="true")),
     # the size of the tutorial that this course began with: 128 x 128, 4 + 4 blocks
-    "tokenizer, 128 pixels": ("tokenizer", TokenizerConfig(frame_size=128, num_blocks=4)),
-    "tokenizer, 64 pixels, 16 clips": ("tokenizer", TokenizerConfig(frame_size=64, num_blocks=4, batch_size=16)),
-    "tokenizer, small": ("tokenizer", TokenizerConfig(frame_size=64, **TOKENIZER_PRESETS["small"])),
-    "latent actions, small": ("latent actions", LatentActionConfig(frame_size=64, **LATENT_PRESETS["small"])),
-    "dynamics, small": ("dynamics", DynamicsConfig(actions="true", grid_size=(16, 16), **DYNAMICS_PRESETS["small"])),
+    "tokenizer_128_pixels": ("tokenizer", TokenizerConfig(frame_size=128, num_blocks=4)),
+    "tokenizer_16_clips": ("tokenizer", TokenizerConfig(frame_size=64, num_blocks=4, batch_size=16)),
+    "tokenizer_small": ("tokenizer", TokenizerConfig(frame_size=64, **TOKENIZER_PRESETS["small"])),
+    "latent_actions_small": ("latent_actions", LatentActionConfig(frame_size=64, **LATENT_PRESETS["small"])),
+    "dynamics_small": ("dynamics", DynamicsConfig(actions="true", grid_size=(16, 16), **DYNAMICS_PRESETS["small"])),
 }
-LARGE = ("tokenizer, small", "latent actions, small", "dynamics, small")
+LARGE = ("tokenizer_small", "latent_actions_small", "dynamics_small")
 """rows that take a GPU their usual batch and a CPU a batch of one"""
 
 
@@ -137,11 +140,11 @@ def training_rows(bench: Bench, names: list[str]) -> Rows:
         model, loss, num_clips = model_and_loss(kind, config, bench.device)
         fast = training_step(model, loss, config, bench.device, bench.precision)
         plain = training_step(model, loss, config, bench.device, "float32") if bench.precision != "float32" else None
-        yield f"training {name}", bench.row(fast, num_clips, "clips", plain, flops=True)
+        yield f"training_{name}", bench.row(fast, num_clips, "clips", plain, flops=True)
 
 
 def inference_rows(bench: Bench, world: WorldModel) -> Rows:
-    """Encoding, decoding and the dreamed frame, the last beside a dream without a memory."""
+    """Encoding and decoding 8 clips of 4 frames, and the dreamed frame, the last beside a dream without a memory."""
     frames = np.repeat(world.start_frames[:1, -4:], 8, axis=0)
     video = to_video(np.ascontiguousarray(frames), world.device)
 
@@ -157,10 +160,10 @@ def inference_rows(bench: Bench, world: WorldModel) -> Rows:
         with autocast(world.device, world.precision):
             return world.tokenizer.decode_indices(tokens)
 
-    yield "encode, 8 clips of 4 frames", bench.row(encode, 32, "frames")
-    yield "decode, 8 clips of 4 frames", bench.row(decode, 32, "frames")
+    yield "encode", bench.row(encode, 32, "frames")
+    yield "decode", bench.row(decode, 32, "frames")
     world.reset(world.start_frames[0], world.start_actions[0])
     plain = PlainDream(world.tokenizer, world.dynamics, world.start_frames[0], world.sampling.num_steps)
     action = 0 if world.num_actions else -1
     dreamed = bench.row(lambda: world.step(action), 1, "frames", lambda: plain.step(action))
-    yield "world step", dreamed
+    yield "world_step", dreamed
