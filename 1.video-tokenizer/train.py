@@ -21,7 +21,16 @@ from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
-from video_tokenizer.training.processes import anywhere, average_gradients, mean_over_processes, start_processes, stop_processes
+from video_tokenizer.training.processes import (
+    anywhere,
+    average_gradients,
+    load_whole,
+    mean_over_processes,
+    shard,
+    start_processes,
+    stop_processes,
+    whole,
+)
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -71,6 +80,9 @@ def main() -> None:
     averaged.load_state_dict(tokenizer.state_dict())
     num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
 
+    if config.shard:
+        shard(tokenizer)
+
     # --- optimizer ---
     optimizer = build_optimizer(tokenizer, config.learning_rate, config.weight_decay, kind=config.optimizer)
     ema = ExponentialMovingAverage(tokenizer, config.ema_decay)
@@ -83,7 +95,7 @@ def main() -> None:
     run.print(f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size} | run folder {folder}")
     run.print(f"data {store.path} | {len(data.training):,} training and {len(data.validation):,} validation clips")
     if run.resume_state:
-        tokenizer.load_state_dict(run.resume_state["model"])
+        load_whole(tokenizer, run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
         best_error, metrics = run.resume_state["best_error"], run.resume_state["metrics"]
@@ -121,18 +133,19 @@ def main() -> None:
                 run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
-                averaged.load_state_dict(ema.weights)
+                averaged.load_state_dict(whole(ema.weights))
                 metrics = validate(averaged, data.validation, background, config, device)
                 run.log_validation(step, metrics, SHOWN_METRICS)
                 # --- save ---
                 names = ["best_model.pt"] * (metrics["weighted_error"] <= best_error) + ["final_model.pt"] * last
                 best_error = min(metrics["weighted_error"], best_error)
                 for name in names if rank == 0 else []:
-                    parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
+                    parts = (asdict(config), averaged.state_dict(), step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "tokenizer", config.model, *parts)
             stopping = anywhere(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
                 state = {"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+                state = whole(state)
                 run.save_resume(step, state | {"best_error": best_error, "metrics": metrics})
             if stopping and not last:
                 run.stop(step)

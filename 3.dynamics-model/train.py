@@ -23,7 +23,16 @@ from video_tokenizer.figures import save_curves
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
-from video_tokenizer.training.processes import anywhere, average_gradients, mean_over_processes, start_processes, stop_processes
+from video_tokenizer.training.processes import (
+    anywhere,
+    average_gradients,
+    load_whole,
+    mean_over_processes,
+    shard,
+    start_processes,
+    stop_processes,
+    whole,
+)
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -79,13 +88,16 @@ def main() -> None:
     )
     run.print(f"data {store.path} | {len(training):,} training and {len(validation):,} validation clips")
     if run.resume_state:
-        model.load_state_dict(run.resume_state["model"])
+        load_whole(model, run.resume_state["model"])
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
     elif model.action_prior is not None:
         prior_loss = train_action_prior(model.action_prior, training, config, device)
         run.print(f"action prior | {config.prior_steps:,} steps | loss {prior_loss:.3f} nats")
     if model.action_prior is not None:
         model.action_prior.requires_grad_(False)  # it has learnt all it will
+
+    if config.shard:
+        shard(model)
 
     # --- optimizer ---
     optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, kind=config.optimizer)
@@ -124,7 +136,7 @@ def main() -> None:
                 run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.4f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
-                averaged.load_state_dict(ema.weights)
+                averaged.load_state_dict(whole(ema.weights))
                 metrics = validate(averaged, validation, config, device)
                 run.log_validation(step, metrics, SHOWN_METRICS)
                 # --- save ---
@@ -132,11 +144,12 @@ def main() -> None:
                 names = ["best_model.pt"] * (not score > best_loss) + ["final_model.pt"] * last
                 best_loss = min(best_loss, score)
                 for name in names if rank == 0 else []:
-                    parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
+                    parts = (asdict(config), averaged.state_dict(), step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "dynamics", config.model, *parts, **prepared.extra)
             stopping = anywhere(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+                state = whole(state)
                 run.save_resume(step, state | {"best_loss": best_loss, "metrics": metrics})
             if stopping and not last:
                 run.stop(step)

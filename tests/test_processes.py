@@ -66,25 +66,45 @@ def test_two_processes_train_as_one_does(name, tokenizer, tmp_path):
     assert weights_apart(tmp_path / "one", tmp_path / "two") < 1e-2
 
 
-def test_a_run_of_two_processes_goes_on_in_one(tokenizer, tmp_path):
-    """Stopped after step 3 of 6 on two processes and continued on one: the same losses as one process all along."""
-    stopper = (
+def train_until_step_3(folder: Path, chapter: str, *flags: object) -> None:
+    """A run of STEPS steps on two processes that is killed when resume.pt of step 3 is written."""
+    stopper = folder.with_name("stopper.py")
+    stopper.write_text(
         "import sys, runpy; sys.argv = sys.argv[1:]; from video_tokenizer.training import run as r; inner = r.Run.save_resume\n"
         "def save(self, step, state):\n    inner(self, step, state)\n    sys.exit(9) if step == 3 else None\n"
         "r.Run.save_resume = save; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    (tmp_path / "stopper.py").write_text(stopper)
-    chapter, *flags = TRAININGS["tokenizer"]
-    arguments = map(str, [*SMALL, *flags, "--num-steps", STEPS, "--checkpoint-dir", tmp_path / "both"])
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "stopper.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = map(str, [*SMALL, *flags, "--num-steps", STEPS, "--checkpoint-dir", folder])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(stopper)]
     command = [sys.executable, *launcher, f"{chapter}/train.py", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stopped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
-    assert stopped.returncode != 0 and not (tmp_path / "both" / "final_model.pt").exists()
+    assert stopped.returncode != 0 and not (folder / "final_model.pt").exists()
+
+
+def test_a_run_of_two_processes_goes_on_in_one(tokenizer, tmp_path):
+    """Stopped after step 3 of 6 on two processes and continued on one: the same losses as one process all along."""
+    chapter, *flags = TRAININGS["tokenizer"]
+    train_until_step_3(tmp_path / "both", chapter, *flags)
     resumed = train(tmp_path / "both", chapter, *flags)
     alone = json.loads((tokenizer / "metrics.json").read_text())
     assert len(losses(resumed, "loss")) == STEPS
     assert torch.allclose(losses(alone, "loss"), losses(resumed, "loss"), rtol=1e-4)
+
+
+def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):
+    """FSDP2 over two processes, stopped once: the losses of one process, and a resume.pt that does not know of shares."""
+    small = ("--embed-dim", 32, "--num-blocks", 2, "--actions", "true", "--tokenizer-checkpoint", tokenizer / "best_model.pt")
+    flags = ("3.dynamics-model", *small, "--optimizer", "adamw")
+    one = train(tmp_path / "one", *flags)
+    train_until_step_3(tmp_path / "two", *flags, "--shard")
+    two = train(tmp_path / "two", *flags, "--shard", processes=2)  # goes on, with moments that were whole on the disk
+    assert len(losses(two, "loss")) == STEPS
+    assert torch.allclose(losses(one, "loss"), losses(two, "loss"), rtol=1e-4)
+    assert weights_apart(tmp_path / "one", tmp_path / "two") < 1e-2
+    state = torch.load(tmp_path / "two" / "resume.pt", weights_only=True)
+    moments = [value for entry in state["optimizer"]["optimizers"][0]["state"].values() for value in entry.values()]
+    assert all(type(value) is torch.Tensor for value in [*state["model"].values(), *state["ema"]["weights"].values(), *moments])
 
 
 def test_alone_nothing_is_exchanged():

@@ -16,7 +16,7 @@ PRESETS: dict[str, dict] = {
     # Genie, Appendix F (CoinRun): 8 layers, width 512, 8 heads, patch 4, batch 48 of 16 frames, 300k steps
     "paper": dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=8, num_heads=8, batch_size=48,
-        num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, activation_checkpointing=True, optimizer="adamw",
+        num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, activation_checkpointing=True, shard=True, optimizer="adamw",
     ),
 }  # fmt: skip
 
@@ -102,6 +102,9 @@ class TokenizerConfig:
     """number format of the matrix products; the quantizer always stays in float32"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
+    shard: bool = False
+    """under torchrun, let every process keep only its share of weights, gradients and moments (FSDP2), for models that fit on no
+    single GPU"""
     compile: bool = False
     """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
 

@@ -15,7 +15,7 @@ PRESETS: dict[str, dict] = {
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
     "paper": dict(
         embed_dim=512, num_blocks=12, num_heads=8, num_frames=16, context_frames=16, batch_size=36, num_steps=200_000,
-        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True, optimizer="adamw", log_every=500,
+        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True, shard=True, optimizer="adamw", log_every=500,
         validate_every=5_000, save_every=5_000,
     ),
 }  # fmt: skip
@@ -110,6 +110,9 @@ class DynamicsConfig:
     """number format of the matrix products"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
+    shard: bool = False
+    """under torchrun, let every process keep only its share of weights, gradients and moments (FSDP2), for models that fit on no
+    single GPU"""
     compile: bool = False
     """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
 

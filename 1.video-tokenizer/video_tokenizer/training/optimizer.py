@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from video_tokenizer.models.st_transformer import SpaceTimeBlock
+from video_tokenizer.training.processes import sharded_like
 
 
 def build_optimizer(
@@ -71,6 +72,10 @@ class Optimizers:
         """Go on from what `state_dict` returned."""
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for parameter, moments in optimizer.state.items():
+                for name, value in moments.items():
+                    if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                        moments[name] = sharded_like(value, parameter)
 
 
 def set_learning_rate(optimizer: Optimizers, learning_rate: float) -> None:

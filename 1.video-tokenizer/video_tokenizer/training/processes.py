@@ -10,11 +10,16 @@ processes (`mean_over_processes`, `gather_rows`). What remains is rounding: sums
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.nn.functional import all_gather
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from video_tokenizer.models.st_transformer import SpaceTimeBlock
 
 
 def start_processes(device: torch.device) -> tuple[int, int]:
@@ -70,12 +75,51 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Give every process the mean gradient over all processes; does nothing when there is one process."""
     world_size = rank_and_size()[1]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] if world_size > 1 else []
+    gradients = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]  # sharded ones are averaged already
     if gradients:
         together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of a hundred
         distributed.all_reduce(together)
         together /= world_size
         for gradient, mean in zip(gradients, together.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+
+def shard(model: nn.Module) -> None:
+    """Let every process keep only its share of weights, gradients and the optimizer's moments (FSDP2, arXiv:2304.11277).
+
+    A space-time block's weights are gathered when it runs and forgotten afterwards. Does nothing when there is one process. What
+    is saved goes through `whole`, so that neither a checkpoint nor a stopped run knows how many processes wrote it.
+    """
+    if rank_and_size()[1] == 1:
+        return
+    for block in [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]:
+        fully_shard(block)
+        register_fsdp_forward_method(block, "remember")  # it is called as well, not `forward` alone
+    fully_shard(model)
+
+
+@torch.no_grad()
+def load_whole(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """`load_state_dict` of whole weights, also for a sharded model."""
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        model.load_state_dict(weights)
+        return
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(sharded_like(weights[name], tensor))
+
+
+def whole(value: Any) -> Any:
+    """The same dictionary, list or tensor with sharded tensors put together; every process must call it."""
+    if isinstance(value, DTensor):
+        return value.full_tensor().detach()
+    if isinstance(value, dict):
+        return {name: whole(entry) for name, entry in value.items()}
+    return [whole(entry) for entry in value] if isinstance(value, list) else value
+
+
+def sharded_like(value: Tensor, example: Tensor) -> Tensor:
+    """A whole tensor cut as `example` is; the tensor itself where that is whole."""
+    return distribute_tensor(value, example.device_mesh, example.placements) if isinstance(example, DTensor) else value
 
 
 def anywhere(flag: bool) -> bool:

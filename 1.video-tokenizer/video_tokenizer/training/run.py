@@ -18,7 +18,17 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.training.checkpoint import read_torch_file, write_atomically, write_text_atomically
 
 FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png")
-FIELDS_THAT_MAY_CHANGE = {"device", "num_workers", "log_every", "save_every", "checkpoint_dir", "config", "data_path", "preset"}
+FIELDS_THAT_MAY_CHANGE = {
+    "device",
+    "num_workers",
+    "log_every",
+    "save_every",
+    "checkpoint_dir",
+    "config",
+    "data_path",
+    "preset",
+    "shard",
+}
 
 
 class Run:

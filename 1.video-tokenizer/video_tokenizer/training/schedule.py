@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from video_tokenizer.training.processes import sharded_like
+
 
 def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay_share: float) -> float:
     """Warm-up, constant, decay ("WSD"): what the peak learning rate is multiplied with at this step, in [0, 1].
@@ -53,4 +55,4 @@ class ExponentialMovingAverage:
         """Go on from what `state_dict` returned."""
         self.num_updates = state["num_updates"]
         for name, tensor in state["weights"].items():
-            self.weights[name].copy_(tensor)
+            self.weights[name].copy_(sharded_like(tensor, self.weights[name]))
