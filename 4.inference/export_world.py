@@ -7,6 +7,7 @@ Loading turns the weights back into float32. What rounding costs is measured, no
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +28,11 @@ class ExportConfig:
     """folder of the copy; files of these names there are replaced"""
 
 
+def without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings without absolute paths: where a world was trained means nothing on another machine, and may tell a name."""
+    return {name: None if isinstance(value, str) and Path(value).is_absolute() else value for name, value in config.items()}
+
+
 def main() -> None:
     config = parse_config(ExportConfig)
     world, output = Path(config.world), Path(config.output)
@@ -38,6 +44,7 @@ def main() -> None:
         if kind == "latent_action_model" and not (world / f"{kind}.pt").exists():
             continue  # a world of true actions has none
         content = load_checkpoint(world / f"{kind}.pt", kind)
+        content["config"] = without_places(content["config"])
         content["weights"], content["scales"] = to_eight_bits(content["weights"])
         if kind == "tokenizer":
             rounded = fingerprint(from_eight_bits(content["weights"], content["scales"]))

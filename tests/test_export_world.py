@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from script_runner import run
+from script_runner import load_script, run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
@@ -38,3 +38,13 @@ def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path):
     world = save_tiny_world(tmp_path / "world", "true")
     done = run(EXPORT, "--world", world, "--output", world, folder=tmp_path)
     assert done.returncode == 2 and "the world itself" in done.stderr
+
+
+def test_no_world_that_is_given_away_tells_where_it_was_trained():
+    """Of the settings only relative paths stay: nobody else has the same folders, and a home folder has a name."""
+    config = {"checkpoint_dir": "/home/somebody/run", "data_path": "data/breakout", "tokenizer_checkpoint": None, "num_steps": 5}
+    expected = config | {"checkpoint_dir": None}
+    assert load_script(EXPORT).without_places(config) == expected
+    for file in sorted((REPOSITORY / "assets" / "worlds").glob("*/*.pt")):
+        config = torch.load(file, weights_only=True)["config"]
+        assert load_script(EXPORT).without_places(config) == config, file
