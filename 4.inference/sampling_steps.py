@@ -5,7 +5,6 @@
 Steps are worth their time only where draws must agree: `torn` is the share of frames in which the player is drawn half or twice.
 """
 
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from video_tokenizer.command_line import InputError, check_smallest, parse_confi
 from video_tokenizer.data.games import game_facts, player_distortion
 from video_tokenizer.figures import save_curves
 from video_tokenizer.report import format_table, save_json
-from world_model.evaluation.dreams import horizon_scores, obedience_scores, rollout_windows, world_actions
+from world_model.evaluation.dreams import horizon_scores, obedience_scores, real_stretches, step_seconds
 from world_model.evaluation.games import check_seed, record_branches, record_games
 from world_model.real_game import open_game
 from world_model.world import WorldModel
@@ -58,17 +57,6 @@ def torn_share(dreams: np.ndarray, env_id: str) -> float:
     return float((player_distortion(np.concatenate(list(dreams)), env_id) > TORN).mean())
 
 
-def step_milliseconds(world: WorldModel, num_frames: int) -> float:
-    """Median time of one `step` of one dream, in milliseconds."""
-    world.reset(world.start_frames[0], world.start_actions[0])
-    seconds = []
-    for number in range(num_frames + 5):
-        begun = time.perf_counter()
-        world.step(number % world.num_actions if world.num_actions else -1)
-        seconds.append(time.perf_counter() - begun)
-    return 1000 * float(np.median(seconds[5:]))
-
-
 def main() -> None:
     config = parse_config(StepsConfig)
     check_seed(config.seed)
@@ -84,19 +72,17 @@ def main() -> None:
     # --- the real game ---
     game = open_game(env_id, world.facts, world.frame_size)
     games = record_games(game, config.num_episodes, 500, config.seed)
-    context, store = world.context_frames, games.store
+    context = world.context_frames
     branches = record_branches(game, config.num_beginnings, context, 8, config.seed)
-    frames = rollout_windows(games, context, HORIZON, config.num_dreams)[:, None] + np.arange(context + HORIZON)
-    if len(frames) == 0:
+    real, past, actions = real_stretches(world, games, HORIZON, config.num_dreams)
+    if len(real) == 0:
         raise InputError(f"no game of {env_id} lasted {context + HORIZON} frames; give more --num-episodes")
-    real, actions = store.frames[frames], world_actions(world, store.actions[frames], store.action_names)
-    past = actions[:, :context] if world.action_kind == "true" else None
 
     # --- dreams ---
     rows: dict[str, dict[str, Any]] = {}
     for steps in tqdm(config.steps, desc="steps", disable=None):
         world.sampling = replace(world.sampling, num_steps=steps)
-        dreams = world.dream(real[:, :context], past, actions[:, context:], config.seed)
+        dreams = world.dream(real[:, :context], past, actions, config.seed)
         rollout = horizon_scores(dreams, real[:, context - 1 :], env_id)
         rows[f"steps_{steps}"] = {
             "sprite_error_px_16": rollout["16"]["sprite_error_px"],
@@ -104,7 +90,7 @@ def main() -> None:
             "ball_share_gap": rollout.get("ball_share_gap"),
             "obedience": obedience_scores(world, branches, env_id, config.seed)[0]["obedience"],
             "torn": torn_share(dreams, env_id),
-            "step_ms": step_milliseconds(world, config.num_timed),
+            "step_ms": 1000 * float(np.median(step_seconds(world, config.num_timed))),
         }
 
     # --- show and save ---

@@ -39,6 +39,21 @@ def world_actions(world: WorldModel, true_actions: np.ndarray, names: list[str])
     return codes[true_actions.astype(np.int64)]
 
 
+def real_stretches(
+    world: WorldModel, games: RealGames, num_frames: int, count: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """`count` stretches of the real games, C start frames and num_frames to be dreamed, and what the world is to be told.
+
+    Returns the frames (S, C + num_frames, H, W, 3), the start frames' actions (S, C), None where the world reads them off the
+    pictures, and the actions to be followed (S, num_frames).
+    """
+    context, store = world.context_frames, games.store
+    frames = rollout_windows(games, context, num_frames, count)[:, None] + np.arange(context + num_frames)
+    actions = world_actions(world, store.actions[frames], store.action_names)
+    known = actions[:, :context] if world.action_kind == "true" else None
+    return store.frames[frames], known, actions[:, context:]
+
+
 def rollout_scores(
     world: WorldModel, games: RealGames, count: int, seed: int, max_frames: int = HORIZONS[-1]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,14 +64,10 @@ def rollout_scores(
     context, store = world.context_frames, games.store
     longest = min(max_frames, int((store.episodes[:, 1] - store.episodes[:, 0]).max()) - context)
     num_frames = max((horizon for horizon in HORIZONS if horizon <= longest), default=0)
-    windows = rollout_windows(games, context, num_frames, count)
-    if num_frames == 0 or len(windows) == 0:
+    real, known, actions = real_stretches(world, games, num_frames, count)
+    if num_frames == 0 or len(real) == 0:
         return {}, {}
-    frames = windows[:, None] + np.arange(context + num_frames)  # (S, C + K)
-    actions = world_actions(world, store.actions[frames], store.action_names)
-    known = actions[:, :context] if world.action_kind == "true" else None
-    real = store.frames[frames]
-    dream = world.dream(real[:, :context], known, actions[:, context:], seed)
+    dream = world.dream(real[:, :context], known, actions, seed)
     still = np.broadcast_to(real[:, context - 1 : context], dream.shape)
     scored = real[:, context - 1 :]  # the last start frame, then the frames to be dreamed
     return horizon_scores(dream, scored, store.env_id), horizon_scores(still, scored, store.env_id)
@@ -172,19 +183,24 @@ def agreement(dreamed: np.ndarray, real: np.ndarray, keys: list[str]) -> dict[st
     }
 
 
-def speed_scores(world: WorldModel, num_frames: int) -> dict[str, Any]:
-    """frames_per_second and p95_ms of `WorldModel.step` on this machine, after a few steps of warming up."""
+def step_seconds(world: WorldModel, num_frames: int, seed: int = 0) -> np.ndarray:
+    """Seconds of each of num_frames calls of `WorldModel.step` under random actions, after a few steps of warming up."""
     world.reset(world.start_frames[0], world.start_actions[0])
-    actions = np.random.default_rng(0).integers(max(1, world.num_actions), size=num_frames + 5)
+    actions = np.random.default_rng(seed).integers(max(1, world.num_actions), size=num_frames + 5)
     seconds = []
     for action in actions:
         begun = time.perf_counter()
         world.step(int(action) if world.num_actions else -1)
         seconds.append(time.perf_counter() - begun)
-    measured = np.array(seconds[5:])
+    return np.array(seconds[5:])
+
+
+def speed_scores(world: WorldModel, num_frames: int) -> dict[str, Any]:
+    """frames_per_second and p95_ms of `WorldModel.step` on this machine."""
+    seconds = step_seconds(world, num_frames)
     return {
-        "frames_per_second": float(1.0 / measured.mean()),
-        "p95_ms": float(1000 * np.quantile(measured, 0.95)),
+        "frames_per_second": float(1.0 / seconds.mean()),
+        "p95_ms": float(1000 * np.quantile(seconds, 0.95)),
         "device": str(world.device),
         "num_threads": torch.get_num_threads(),
     }
