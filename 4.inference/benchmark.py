@@ -19,6 +19,7 @@ from video_tokenizer.report import format_table, save_json
 from video_tokenizer.training.device import choose_device
 from world_model.benchmark.curves import cost_curves
 from world_model.benchmark.measure import gigabytes_per_second, peak_gflops
+from world_model.benchmark.quality import time_to_quality
 from world_model.benchmark.rows import SIZES, Bench, data_rows, inference_rows, training_rows
 from world_model.real_game import open_game
 from world_model.world import WorldModel
@@ -34,6 +35,8 @@ class BenchmarkConfig:
     """time for each measurement"""
     num_threads: int | None = None
     """threads on the CPU; default: one for each core"""
+    quality: bool = True
+    """also train two tokenizers until they are good, one of them without our tricks; some minutes"""
     curves: bool = True
     """also measure how cost grows with frames, tokens, context, length of the dream and size of the data"""
     quick: bool = False
@@ -81,16 +84,18 @@ def main() -> None:
         for name, measured in chain(*parts):
             rows[name] = measured
             print(format_table({name: measured}), flush=True)
+        quality = dict(time_to_quality(game, bench.folder, device, bench.precision, config.quick)) if config.quality else {}
         curves = cost_curves(bench, world, config.quick) if config.curves else {}
 
     # --- show and save ---
     print()
     print(format_table(rows))
+    print(f"\n{format_table(quality)}" if quality else "")
     for name, points in curves.items():
         print(f"\n{name}")
         print(format_table({f"{point.pop('step'):,}": point for point in map(dict, points)}))
     if config.json:
-        save_json(config.json, {"machine": machine, "precision": bench.precision, "rows": rows, "curves": curves})
+        save_json(config.json, {"machine": machine, "precision": bench.precision, "rows": rows | quality, "curves": curves})
     if config.figure and curves:
         points = [{"step": point["step"], f"ms against {name}": point["ms"]} for name in curves for point in curves[name]]
         save_curves(config.figure, points, from_zero=True)

@@ -9,11 +9,16 @@ from script_runner import call
 from structure_checks import REPOSITORY
 from torch import nn
 
+from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clip_store import open_clip_store
-from video_tokenizer.data.clips import to_video
+from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.losses import background_of
 from world_model.benchmark.curves import sparse_store
 from world_model.benchmark.measure import PeakMemory, floating_point_operations, row
 from world_model.benchmark.plain import PlainDream, decode_clips, write_video
+from world_model.benchmark.quality import Training
+from world_model.evaluation.games import record_games
+from world_model.real_game import open_game
 from world_model.world import WorldModel
 
 CPU = torch.device("cpu")
@@ -75,7 +80,26 @@ def test_the_whole_table_is_made(tmp_path):
     assert call(REPOSITORY / "4.inference" / "benchmark.py", *flags) == 0
     results = json.loads((tmp_path / "bench.json").read_text())
     assert {"recording", "video_into_store", "training_dynamics_tiny", "world_step"} <= set(results["rows"])
+    quality = {name: results["rows"].pop(name) for name in ("quality_ours", "quality_plain")}
+    assert quality["quality_plain"]["times_plain"] == 1 and quality["quality_ours"]["steps"] == 8
     for result in results["rows"].values():
         assert result["per_second"] > 0 and result["p95_ms"] >= result["p50_ms"] and result["memory_mib"] > 0
     assert all(point["ms"] > 0 for points in results["curves"].values() for point in points)
     assert (tmp_path / "bench.png").stat().st_size > 5_000
+
+
+def test_both_sides_of_the_time_to_quality_learn_the_same(tmp_path):
+    """Same weights, same clips to the last pixel, although one decodes them from a film; only the number format differs."""
+    world = WorldModel.load(REPOSITORY / "assets" / "worlds" / "breakout", "cpu")
+    game = open_game(world.facts["env_id"], world.facts, world.frame_size)
+    store = record_games(game, 2, 60, 0).store
+    write_video(tmp_path / "film.avi", store.frames, "FFV1")
+    config = TokenizerConfig(frame_size=64, embed_dim=24, num_heads=2, num_blocks=1, batch_size=2, num_steps=4)
+    background = background_of(store.frames)
+    sides = [Training(config, Clips(store, [0, 1], 4), film, background, "float32") for film in (None, tmp_path / "film.avi")]
+    assert all(torch.equal(sides[0].clip_batch(), sides[1].clip_batch()) for _ in range(2))
+    for side in sides:
+        side.train(2)
+    assert sides[0].seconds > 0 and sides[0].step == sides[1].step == 2
+    weights = [side.tokenizer.state_dict() for side in sides]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

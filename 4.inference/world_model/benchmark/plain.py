@@ -12,10 +12,10 @@ from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 
 
-def write_video(path: Path, frames: np.ndarray, frames_per_second: float = 15.0) -> None:
-    """Frames (F, H, W, 3) uint8 RGB as an .mp4."""
+def write_video(path: Path, frames: np.ndarray, codec: str = "mp4v") -> None:
+    """Frames (F, H, W, 3) uint8 RGB as a video of 15 frames a second; codec FFV1 loses nothing."""
     height, width = frames.shape[1:3]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 15.0, (width, height))
     for frame in frames:
         writer.write(np.ascontiguousarray(frame[..., ::-1]))
     writer.release()
@@ -29,7 +29,7 @@ def decode_clips(path: Path, starts: np.ndarray, num_frames: int) -> torch.Tenso
         capture.set(cv2.CAP_PROP_POS_FRAMES, float(start))
         clips.append(np.stack([capture.read()[1][..., ::-1] for _ in range(num_frames)]))
         capture.release()
-    return torch.from_numpy(np.stack(clips).astype(np.float32) / 255).permute(0, 1, 4, 2, 3)
+    return torch.from_numpy(np.stack(clips).astype(np.float32) / 255).permute(0, 1, 4, 2, 3).contiguous()
 
 
 class PlainDream:
