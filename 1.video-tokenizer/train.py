@@ -79,7 +79,6 @@ def main() -> None:
     averaged = build_tokenizer(config).to(device)  # holds the averaged weights while they are validated
     averaged.load_state_dict(tokenizer.state_dict())
     num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())
-
     if config.shard:
         shard(tokenizer)
 
@@ -89,7 +88,7 @@ def main() -> None:
 
     # --- run folder ---
     folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder("tokenizer") / "checkpoints"
-    run = Run(folder, config, num_steps, is_main=rank == 0)
+    run = Run(folder, config, num_steps, store.fingerprint, is_main=rank == 0)
     best_error = float("inf")
     metrics: dict = {}
     run.print(f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size} | run folder {folder}")
@@ -99,7 +98,7 @@ def main() -> None:
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
         best_error, metrics = run.resume_state["best_error"], run.resume_state["metrics"]
-        torch.set_rng_state(run.resume_state["rng"])
+        run.restore_random_numbers()
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
@@ -110,7 +109,8 @@ def main() -> None:
     )
     with stop_signals() as stop:
         for step, batch in enumerate(run.steps(loader, "tokenizer"), start=run.first_step + 1):
-            rate = config.learning_rate * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
+            peak = config.learning_rate * config.rate_factor
+            rate = peak * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
             set_learning_rate(optimizer, rate)
             video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
             optimizer.zero_grad(set_to_none=True)
@@ -123,14 +123,14 @@ def main() -> None:
                 loss.backward()
                 loss_value += loss.detach()
             average_gradients(tokenizer.parameters())
-            torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), config.gradient_clip)
+            gradient_norm = whole(torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), config.gradient_clip))
+            run.check_finite(step, loss_value, gradient_norm, tokenizer, (part,), batch)
             optimizer.step()
             ema.update(tokenizer)
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
                 loss_value = mean_over_processes(loss_value).item()
-                run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
                 averaged.load_state_dict(whole(ema.weights))
@@ -144,8 +144,7 @@ def main() -> None:
                     save_checkpoint(folder / name, "tokenizer", config.model, *parts)
             stopping = anywhere(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
-                state = {"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
-                state = whole(state)
+                state = whole({"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()})
                 run.save_resume(step, state | {"best_error": best_error, "metrics": metrics})
             if stopping and not last:
                 run.stop(step)

@@ -82,7 +82,7 @@ def main() -> None:
 
     # --- run folder ---
     folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder("latent_action_model") / "checkpoints"
-    run = Run(folder, config, num_steps, is_main=rank == 0)
+    run = Run(folder, config, num_steps, store.fingerprint, is_main=rank == 0)
     best_score = float("-inf")
     metrics: dict = {}
     run.print(
@@ -94,7 +94,7 @@ def main() -> None:
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
         best_score, metrics = run.resume_state["best_score"], run.resume_state["metrics"]
-        torch.set_rng_state(run.resume_state["rng"])
+        run.restore_random_numbers()
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
 
     # --- loop ---
@@ -105,7 +105,8 @@ def main() -> None:
     )
     with stop_signals() as stop:
         for step, batch in enumerate(run.steps(loader, "latent actions"), start=run.first_step + 1):
-            rate = config.learning_rate * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
+            peak = config.learning_rate * config.rate_factor
+            rate = peak * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
             set_learning_rate(optimizer, rate)
             video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
             optimizer.zero_grad(set_to_none=True)
@@ -115,13 +116,13 @@ def main() -> None:
                 loss = torch.stack([*output.losses.values()]).sum() / config.accumulate
                 loss.backward()
             average_gradients(model.parameters())
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            run.check_finite(step, loss, gradient_norm, model, (part,), batch)
             optimizer.step()
             ema.update(model)
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
-                run.check_finite(step, mean_over_processes(loss).item() * config.accumulate)
                 means = {name: mean_over_processes(value).item() for name, value in output.losses.items()}
                 shown = {name: (value, f"{value:.4f}") for name, value in means.items()}
                 codes = len(output.indices.unique())

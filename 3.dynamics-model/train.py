@@ -80,7 +80,7 @@ def main() -> None:
 
     # --- run folder ---
     folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder("dynamics") / "checkpoints"
-    run = Run(folder, config, num_steps, is_main=rank == 0)
+    run = Run(folder, config, num_steps, prepared.fingerprints, is_main=rank == 0)
     best_loss = float("inf")
     metrics: dict = {}
     run.print(
@@ -95,7 +95,6 @@ def main() -> None:
         run.print(f"action prior | {config.prior_steps:,} steps | loss {prior_loss:.3f} nats")
     if model.action_prior is not None:
         model.action_prior.requires_grad_(False)  # it has learnt all it will
-
     if config.shard:
         shard(model)
 
@@ -106,7 +105,7 @@ def main() -> None:
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
         best_loss, metrics = run.resume_state["best_loss"], run.resume_state["metrics"]
-        torch.set_rng_state(run.resume_state["rng"])
+        run.restore_random_numbers()
 
     # --- loop ---
     if config.compile:
@@ -116,7 +115,8 @@ def main() -> None:
     )
     with stop_signals() as stop:
         for step, batch in enumerate(run.steps(loader, "dynamics"), start=run.first_step + 1):
-            rate = config.learning_rate * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
+            peak = config.learning_rate * config.rate_factor
+            rate = peak * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
             set_learning_rate(optimizer, rate)
             tokens, actions = batch["tokens"].to(device), batch["actions"].to(device)  # (B, T, N), (B, T)
             optimizer.zero_grad(set_to_none=True)
@@ -126,14 +126,24 @@ def main() -> None:
                 loss = output.losses["cross_entropy"] / config.accumulate
                 loss.backward()
             average_gradients(model.parameters())
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            gradient_norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip))
+            run.check_finite(
+                step,
+                loss,
+                gradient_norm,
+                model,
+                (
+                    part,
+                    part_actions,
+                ),
+                batch,
+            )
             optimizer.step()
             ema.update(model)
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
                 loss_value = mean_over_processes(loss).item() * config.accumulate
-                run.check_finite(step, loss_value)
                 run.log(step, {"loss": (loss_value, f"{loss_value:.4f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
                 averaged.load_state_dict(whole(ema.weights))
@@ -148,8 +158,7 @@ def main() -> None:
                     save_checkpoint(folder / name, "dynamics", config.model, *parts, **prepared.extra)
             stopping = anywhere(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
-                state = whole(state)
+                state = whole({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()})
                 run.save_resume(step, state | {"best_loss": best_loss, "metrics": metrics})
             if stopping and not last:
                 run.stop(step)

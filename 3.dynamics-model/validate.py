@@ -112,9 +112,10 @@ def score_dreams(
     chosen = spread(len(clips), flags.num_rollouts)
     for places in tqdm(list(even_batches(len(chosen), flags.batch_size)), desc="dreams", disable=None):
         indices = [chosen[place] for place in places]
-        batch = {name: values.to(device) for name, values in token_clips.__getitems__(indices).items()}
+        batch = token_clips.__getitems__(indices)
+        told = batch["tokens"].to(device), batch["actions"].to(device)
         video = clip_videos(clips, indices, device)
-        videos = dreams_beside_real(model, prepared.tokenizer, **batch, video=video, generators=generators, **sampling)
+        videos = dreams_beside_real(model, prepared.tokenizer, *told, video=video, generators=generators, **sampling)
         for label, frames in videos.items():
             if label != "real":
                 scores.setdefault(label, HorizonScores(STEPS)).update(frames, videos["real"], video[:, model.context_frames - 1])

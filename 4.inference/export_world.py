@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from video_tokenizer.command_line import InputError, parse_config, run_script
-from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, to_eight_bits, write_atomically
+from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, to_eight_bits, write_torch_file
 from world_model.world import WorldModel
 
 KINDS = ("tokenizer", "latent_action_model", "dynamics")
@@ -50,7 +48,7 @@ def main() -> None:
             rounded = fingerprint(from_eight_bits(content["weights"], content["scales"]))
         elif kind == "dynamics":
             content["tokenizer_fingerprint"] = rounded  # it dreams in the rounded tokenizer's tokens from now on
-        write_atomically(output / f"{kind}.pt", lambda path, content=content: torch.save(content, path))
+        write_torch_file(output / f"{kind}.pt", content)
         size = (output / f"{kind}.pt").stat().st_size / 2**20
         print(f"{output / f'{kind}.pt'}: {size:.1f} MiB")
     WorldModel.load(output)

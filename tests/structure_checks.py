@@ -122,15 +122,25 @@ def _is_text(node: ast.stmt | None) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+RUNS_CODE = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "runpy.run_path"}
+UNPICKLES = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "marshal", "shelve"}
+UNPACKS = {"extractall", "extract", "unpack_archive"}
+
+
 def loading_complaints(source: str) -> list[str]:
-    """Ways to read a file that could run somebody's code: torch.load without weights_only=True, pickle, allow_pickle=True."""
-    complaints = [f"imports {module}" for module in imported_modules(source) if module in {"pickle", "dill", "joblib"}]
+    """Ways in which a file could make us run somebody's code or write where it likes: pickles, torch.load without
+    weights_only=True, allow_pickle=True, eval and its kin, a shell, an archive unpacked to the disk."""
+    complaints = [f"imports {module}" for module in imported_modules(source) if module.split(".")[0] in UNPICKLES]
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
+        name = ast.unparse(node.func)
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        if ast.unparse(node.func) == "torch.load" and given.get("weights_only") != "True":
+        if name == "torch.load" and given.get("weights_only") != "True":
             complaints.append(f"line {node.lineno}: torch.load without weights_only=True")
-        if given.get("allow_pickle", "False") != "False":
-            complaints.append(f"line {node.lineno}: allow_pickle")
+        for word in ("allow_pickle", "shell"):
+            if given.get(word, "False") != "False":
+                complaints.append(f"line {node.lineno}: {word}={given[word]}")
+        if name in RUNS_CODE or name.split(".")[-1] in UNPACKS:
+            complaints.append(f"line {node.lineno}: {name}")
     return complaints

@@ -92,10 +92,9 @@ def test_a_single_video_is_cut_into_a_training_and_a_validation_part():
 def test_the_fingerprint_follows_the_content(store_path, tmp_path):
     first = open_clip_store(store_path).fingerprint
     assert first == open_clip_store(store_path).fingerprint
-    actions = np.load(store_path / "actions.npy")
-    actions[1] = 2
-    np.save(store_path / "actions.npy", actions)
-    assert open_clip_store(store_path).fingerprint != first
+    with ClipStoreWriter(tmp_path / "other", (8, 8), {"action_names": ["a", "b", "c"]}) as writer:
+        writer.add_episode(numbered_frames(0, 7), np.full(7, 2))
+    assert open_clip_store(tmp_path / "other").fingerprint != first
 
 
 def test_a_pickled_store_is_a_path_not_its_frames(store_path):

@@ -139,3 +139,5 @@ def test_the_loading_check_finds_what_could_run_code():
     assert checks.loading_complaints("torch.load(p, weights_only=True)\nnp.load(p, allow_pickle=False)") == []
     assert checks.loading_complaints("torch.load(p)") == ["line 1: torch.load without weights_only=True"]
     assert len(checks.loading_complaints("import pickle\nnp.load(p, allow_pickle=True)")) == 2
+    assert len(checks.loading_complaints("eval(x)\nos.system(x)\nsubprocess.run(x, shell=True)\narchive.extractall()")) == 4
+    assert checks.loading_complaints("model.eval()\nsubprocess.run([x], check=True)\nre.compile(x)") == []

@@ -11,8 +11,11 @@ from torch import nn
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
+from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.files import write_atomically
+from video_tokenizer.loading import build_tokenizer
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer
-from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
 from video_tokenizer.training.optimizer import build_optimizer
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -134,10 +137,12 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
-    weights = {"a": torch.tensor([1.0, float("nan")])}
     config = {"frame_size": 16, "embed_dim": 32, "num_heads": 2}
+    weights = build_tokenizer(TokenizerConfig(**config)).state_dict()
+    name = next(iter(weights))
+    weights[name].view(-1)[0] = float("nan")
     save_checkpoint(tmp_path / "model.pt", "tokenizer", "st-fsq", config, weights, 1, {}, "data")
-    with pytest.raises(InputError, match="not finite in 'a'"):
+    with pytest.raises(InputError, match=f"not finite in '{name}'"):
         load_tokenizer(tmp_path / "model.pt")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from video_tokenizer.command_line import InputError
-from video_tokenizer.training.checkpoint import write_text_atomically
+from video_tokenizer.files import write_text_atomically
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
 BLOCK = re.compile(r"(?<=<!-- ablations: begin -->\n).*?(?=<!-- ablations: end -->)", re.DOTALL)

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -66,10 +69,32 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
     unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(f"{config_class.__name__} has no field {unknown[0]!r}; the file comes from another version or chapter")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    hints = get_type_hints(config_class)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", None) if get_origin(hints[name]) is None else str(hints[name])
+            raise InputError(f"{config_class.__name__} field {name} is {value!r:.60}, which is no {wanted}; write it anew")
     try:
-        return config_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return config_class(**values)
     except TypeError as error:
         raise InputError(f"{config_class.__name__} cannot be rebuilt: {error}") from None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a file is of the type that a field declares; a whole number is a float as well, a bool no number."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind in (Union, UnionType):
+        return any(_fits(value, option) for option in inner)
+    if kind is tuple:
+        if not isinstance(value, tuple) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
+            return False
+        return all(_fits(entry, inner[0] if inner[-1] is Ellipsis else inner[place]) for place, entry in enumerate(value))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
 
 
 def check_smallest(config: Any, smallest: Mapping[str, float]) -> None:
@@ -78,6 +103,22 @@ def check_smallest(config: Any, smallest: Mapping[str, float]) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {least}")
+
+
+def shown_command(command: Sequence[str], **flags: Any) -> str:
+    """A script and its flags as the reader can type them, from the present folder; `flags` replace those of the same name."""
+    interpreter, here = Path(sys.executable), Path.cwd()
+    start = [str(interpreter.relative_to(here)) if interpreter.is_relative_to(here) else "python"]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
+    arguments = list(command)
+    for name, value in flags.items():
+        flag = f"--{name.replace('_', '-')}"
+        while (present := _value_of_flag(arguments, flag)) is not None:
+            place = arguments.index(flag) if flag in arguments else arguments.index(f"{flag}={present}")
+            del arguments[place : place + (2 if arguments[place] == flag else 1)]
+        arguments += [flag, str(value)]
+    return shlex.join([*start, *arguments])
 
 
 def run_script(main: Callable[[], None]) -> None:

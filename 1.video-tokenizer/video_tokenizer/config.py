@@ -86,6 +86,8 @@ class TokenizerConfig:
     """adamw for everything, or muon for the matrices of the space-time blocks and adamw for the rest"""
     learning_rate: float = 2e-3
     """peak learning rate"""
+    rate_factor: float = 1.0
+    """times learning_rate; may be changed when a stopped run goes on, 0.5 after a loss that was not finite"""
     warmup_steps: int = 200
     """steps until the peak is reached"""
     decay_share: float = 0.4
@@ -149,16 +151,25 @@ class TokenizerConfig:
             raise InputError(f"levels {self.levels} must all be at least 2; the default is 8 5 5 5")
 
 
+LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
+           "frame_size": 4_096, "patch_size": 1_024, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
+"""more than any published model uses: beyond it lies a slip of the finger, or a checkpoint made to fill somebody's memory"""
+
+
 def check_sizes(config) -> None:
     """The checks that all chapters share: width and heads, counts, shares and rates. Raises InputError."""
+    for name in ("num_frames", "context_frames", "num_heads", "batch_size", "num_steps", "accumulate", "log_every",
+                 "validate_every", "save_every", "validation_batches", "num_blocks"):  # fmt: skip
+        if getattr(config, name, 1) < 1:
+            raise InputError(f"{name} {getattr(config, name)} must be at least 1")
+    for name, largest in LARGEST.items():
+        value = getattr(config, name, 0)
+        if max(value) > largest if isinstance(value, tuple) else (value or 0) > largest:
+            raise InputError(f"{name} {value} is too large; give at most {largest}")
     if config.embed_dim % config.num_heads:
         raise InputError(f"embed_dim {config.embed_dim} is not a multiple of num_heads {config.num_heads}; change one of them")
     if config.embed_dim % 2 or config.embed_dim < 6:
         raise InputError(f"embed_dim {config.embed_dim} must be even and at least 6; 128 is the default")
-    for name in ("num_frames", "context_frames", "num_heads", "batch_size", "num_steps", "accumulate", "log_every",
-                 "validate_every", "save_every", "validation_batches"):  # fmt: skip
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} {getattr(config, name)} must be at least 1")
     if config.num_epochs is not None and config.num_epochs <= 0:
         raise InputError(f"num_epochs {config.num_epochs} must be above 0")
     if config.batch_size % config.accumulate:
@@ -169,3 +180,5 @@ def check_sizes(config) -> None:
         raise InputError(f"validation_share {config.validation_share} must lie between 0 and 1; 0.1 keeps a tenth")
     if config.learning_rate <= 0:
         raise InputError(f"learning_rate {config.learning_rate} must be above 0")
+    if config.rate_factor <= 0:
+        raise InputError(f"rate_factor {config.rate_factor} must be above 0; 1 leaves the learning rate as it is")

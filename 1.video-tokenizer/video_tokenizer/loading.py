@@ -7,7 +7,7 @@ import torch
 from video_tokenizer.command_line import InputError, config_from_dict
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
-from video_tokenizer.training.checkpoint import load_checkpoint, load_weights
+from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
 
 
 def build_tokenizer(config: TokenizerConfig) -> VideoTokenizer:
@@ -19,8 +19,8 @@ def build_tokenizer(config: TokenizerConfig) -> VideoTokenizer:
 def load_tokenizer(path: str | Path, device: str | torch.device = "cpu") -> VideoTokenizer:
     """The tokenizer of a checkpoint, in evaluation mode. Raises InputError where the file is not a tokenizer of this version."""
     content = load_checkpoint(path, "tokenizer")
-    tokenizer = build_tokenizer(config_from_dict(TokenizerConfig, content["config"]))
-    load_weights(tokenizer, content, path)
+    config = config_from_dict(TokenizerConfig, content["config"])
+    tokenizer = build_with_weights(lambda: build_tokenizer(config), content, path)
     if content["model_name"] != tokenizer.config.model:
         raise InputError(
             f"checkpoint {path} names model {content['model_name']!r} but its config says {tokenizer.config.model!r}"

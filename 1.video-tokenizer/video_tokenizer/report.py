@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from video_tokenizer.training.checkpoint import write_text_atomically
+from video_tokenizer.files import write_text_atomically
 
 
 def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:

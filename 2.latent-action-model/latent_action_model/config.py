@@ -91,6 +91,8 @@ class LatentActionConfig:
     """passes over the training clips; when given it replaces num_steps"""
     learning_rate: float = 1e-3
     """peak learning rate of AdamW"""
+    rate_factor: float = 1.0
+    """times learning_rate; may be changed when a stopped run goes on, 0.5 after a loss that was not finite"""
     warmup_steps: int = 100
     """steps until the peak is reached"""
     decay_share: float = 0.3
@@ -138,13 +140,20 @@ class LatentActionConfig:
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
         height, _ = self.frame_height_width
-        if height % 8:
+        if height % 8 or height < 8:
             raise InputError(
                 f"frame_size {height} is not a multiple of 8, the latent action model's cell; record with --frame-size 64"
             )
         check_sizes(self)
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
+        if self.conv_width < 4 or self.conv_width % 4:
+            raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the groups that are normalised together")
+        if self.code_dim < 1 or self.encoder_blocks < 0 or self.decoder_blocks < 0:
+            raise InputError(
+                f"code_dim {self.code_dim} must be at least 1, encoder_blocks {self.encoder_blocks} and decoder_blocks "
+                f"{self.decoder_blocks} at least 0"
+            )
         if self.num_actions < 2:
             raise InputError(f"num_actions {self.num_actions} leaves nothing to choose; give at least 2")
         if self.quantizer == "fsq" and self.num_actions & (self.num_actions - 1):

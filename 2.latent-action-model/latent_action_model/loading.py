@@ -7,7 +7,7 @@ import torch
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.command_line import config_from_dict
-from video_tokenizer.training.checkpoint import load_checkpoint, load_weights
+from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
 
 
 def build_latent_action_model(config: LatentActionConfig) -> LatentActionModel:
@@ -19,6 +19,6 @@ def build_latent_action_model(config: LatentActionConfig) -> LatentActionModel:
 def load_latent_action_model(path: str | Path, device: str | torch.device = "cpu") -> LatentActionModel:
     """The model of a checkpoint, in evaluation mode. Raises InputError where the file is not one of this chapter and version."""
     content = load_checkpoint(path, "latent_action_model")
-    model = build_latent_action_model(config_from_dict(LatentActionConfig, content["config"]))
-    load_weights(model, content, path)
+    config = config_from_dict(LatentActionConfig, content["config"])
+    model = build_with_weights(lambda: build_latent_action_model(config), content, path)
     return model.to(device).eval()

@@ -94,6 +94,8 @@ class DynamicsConfig:
     """adamw for everything, or muon for the matrices of the space-time blocks and adamw for the rest"""
     learning_rate: float = 2e-3
     """peak learning rate"""
+    rate_factor: float = 1.0
+    """times learning_rate; may be changed when a stopped run goes on, 0.5 after a loss that was not finite"""
     warmup_steps: int = 200
     """steps until the peak is reached"""
     decay_share: float = 0.4
@@ -141,6 +143,11 @@ class DynamicsConfig:
         check_sizes(self)
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} leaves nothing to predict; give at least 2")
+        if min(self.grid_size) < 1:
+            raise InputError(f"grid_size {self.grid_size} holds no token; the tokenizer of chapter 1 says how large it is")
+        for name, least in (("codebook_size", 2), ("num_actions", 0 if self.actions == "none" else 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} {getattr(self, name)} must be at least {least}")
         if self.prior_steps < 1:
             raise InputError(f"prior_steps {self.prior_steps} leaves the action prior untrained; give at least 1")
         for name in ("smallest_mask_rate", "clean_context_share", "context_corruption", "action_dropout"):

@@ -7,7 +7,7 @@ import torch
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.dynamics_model import DynamicsModel
 from video_tokenizer.command_line import config_from_dict
-from video_tokenizer.training.checkpoint import load_checkpoint, load_weights
+from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
 
 
 def build_dynamics(config: DynamicsConfig) -> DynamicsModel:
@@ -19,6 +19,6 @@ def build_dynamics(config: DynamicsConfig) -> DynamicsModel:
 def load_dynamics(path: str | Path, device: str | torch.device = "cpu") -> DynamicsModel:
     """The model of a checkpoint, in evaluation mode. Raises InputError where the file is not one of this chapter and version."""
     content = load_checkpoint(path, "dynamics")
-    model = build_dynamics(config_from_dict(DynamicsConfig, content["config"]))
-    load_weights(model, content, path)
+    config = config_from_dict(DynamicsConfig, content["config"])
+    model = build_with_weights(lambda: build_dynamics(config), content, path)
     return model.to(device).eval()

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.files import write_array_atomically
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
-from video_tokenizer.training.checkpoint import fingerprint, write_atomically
+from video_tokenizer.training.checkpoint import fingerprint
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.processes import main_process_first
 
@@ -30,7 +31,7 @@ def cached(store: ClipStore, name: str, weights: dict[str, torch.Tensor], encode
     with main_process_first():
         if not path.exists():
             array = encode()
-            write_atomically(path, lambda temporary: np.save(temporary, array))
+            write_array_atomically(path, array)
     return np.load(path, mmap_mode="r")
 
 
@@ -61,13 +62,17 @@ class TokenClips(Dataset):
         return len(self.starts)
 
     def __getitem__(self, index: int) -> dict:
-        """{"tokens": int64 (T, N), "actions": int64 (T,)}."""
+        """{"tokens": int64 (T, N), "actions": int64 (T,), "index": ()}."""
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict:
-        """{"tokens": int64 (B, T, N), "actions": int64 (B, T)}; the first frame's action led to it from before the clip."""
+        """{"tokens": int64 (B, T, N), "actions": int64 (B, T), "index": (B,)}.
+
+        The first frame's action led to it from before the clip.
+        """
         positions = self.starts[np.asarray(indices)][:, None] + np.arange(self.num_frames)  # (B, T)
         return {
             "tokens": torch.from_numpy(self.tokens[positions].astype(np.int64)),
             "actions": torch.from_numpy(self.actions[positions].astype(np.int64)),
+            "index": torch.as_tensor(indices),
         }

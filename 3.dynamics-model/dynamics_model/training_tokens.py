@@ -26,13 +26,15 @@ NUM_STARTS = 8
 
 
 class TrainingTokens(NamedTuple):
-    """tokens: int32 (F, N). actions: int64 (F,), as the model is told them; -1 where unknown. extra: goes into the checkpoint."""
+    """tokens: int32 (F, N). actions: int64 (F,), as the model is told them; -1 where unknown. extra: goes into the checkpoint.
+    fingerprints: of all that the tokens and actions were made from."""
 
     config: DynamicsConfig
     tokenizer: VideoTokenizer
     tokens: np.ndarray
     actions: np.ndarray
     extra: dict[str, Any]
+    fingerprints: str
 
 
 def prepare_tokens(config: DynamicsConfig, store: ClipStore, device: torch.device, announce=print) -> TrainingTokens:
@@ -77,7 +79,8 @@ def prepare_tokens(config: DynamicsConfig, store: ClipStore, device: torch.devic
         num_actions=num_actions,
     )
     extra |= _start_clips(config, store, actions)
-    return TrainingTokens(config, tokenizer, tokens, actions, extra)
+    made_from = [store.fingerprint, *(value for name, value in extra.items() if name.endswith("_fingerprint"))]
+    return TrainingTokens(config, tokenizer, tokens, actions, extra, " ".join(made_from))
 
 
 def game_of(store: ClipStore) -> str:
@@ -102,6 +105,7 @@ def _latent_actions(config: DynamicsConfig, store: ClipStore, game: str, device:
 
     actions = np.asarray(cached(store, "latent-actions", model.state_dict(), encode), np.int64)
     found: dict[str, Any] = {"latent_names": [f"code {code}" for code in range(model.num_actions)]}
+    found["latent_action_model_fingerprint"] = fingerprint(model.state_dict())
     labelled = np.flatnonzero((actions >= 0) & (np.asarray(store.actions) >= 0))
     if store.num_actions and len(labelled):
         training, _ = split_episodes(store, config.validation_share, config.seed)

@@ -73,7 +73,7 @@ def read_action_file(path: Path | str) -> ActionFile:
     """Read a JSON file: a list of actions, or an object with `actions` and optional settings. Raises InputError."""
     try:
         content = json.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f'--actions-file {path} cannot be read ({error}); give a JSON list such as [3, 3, "LEFT"]') from None
     if isinstance(content, list):
         content = {"actions": content}
@@ -98,6 +98,10 @@ def settings_in(content: Mapping[str, Any], names: tuple[str, ...], path: Path |
             raise InputError(
                 f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it"
             )
+    try:
+        Sampling(**{name: value for name, value in settings.items() if name in SAMPLING_OF_A_FILE})
+    except InputError as error:
+        raise InputError(f"--actions-file {path}: {error}") from None
     return settings
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.command_line import InputError, shown_command
+from video_tokenizer.files import write_atomically, write_text_atomically
 from video_tokenizer.report import read_json
-from video_tokenizer.training.checkpoint import write_atomically, write_text_atomically
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,6 @@ def stage_hash(stage: Stage) -> str:
         elif path.exists():
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def shown_command(command: Sequence[str]) -> str:
-    """A command as the reader can type it, from the present folder."""
-    interpreter = Path(sys.executable)
-    here = Path.cwd()
-    name = str(interpreter.relative_to(here)) if interpreter.is_relative_to(here) else "python"
-    return shlex.join([name, *command])
 
 
 def duration(seconds: float) -> str:

@@ -9,12 +9,11 @@ from PIL import Image, ImageOps
 
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import open_clip_store
-from video_tokenizer.data.video_files import read_video_frames
+from video_tokenizer.data.video_files import MOST_PIXELS, read_video_frames
 from world_model.world import WorldModel
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
-MOST_PIXELS = 4096 * 4096
 
 
 def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -3,15 +3,15 @@
     frames.npy        uint8 (F, H, W, 3)  RGB, memory-mapped when read: a batch reads only the pages it needs
     actions.npy       int16 (F,)          the action that led from frame f-1 to frame f; -1 where unknown and on first frames
     episodes.npy      int64 (E, 2)        start and stop of each episode; no clip crosses a stop
-    clip_store.json   format version, source, env id, action names, frame skip, frames per second, seed, policy, ...
+    clip_store.json   format version, checksum, source, env id, action names, frame skip, frames per second, seed, policy, ...
 
 Games, videos, images and HDF5 files are all written into this one format once; training only ever reads it.
 """
 
-import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,17 @@ from types import TracebackType
 import numpy as np
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.data.store_checks import FORMAT_VERSION, UNKNOWN_ACTION, check_contents, digest_of, read_array, read_info
+from video_tokenizer.files import (
+    full_disk_in_one_sentence,
+    replace_folder,
+    restore_folder,
+    sweep,
+    temporary_neighbour,
+    write_array,
+)
 
-FORMAT_VERSION = 1
 FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")
-UNKNOWN_ACTION = -1
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,7 @@ class ClipStore:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 in hex over 64 evenly spaced frames, all actions, all episodes and the json: two equal stores share it."""
-        digest = hashlib.sha256()
-        for frame in np.linspace(0, len(self.frames) - 1, num=min(64, len(self.frames)), dtype=np.int64):
-            digest.update(np.ascontiguousarray(self.frames[frame]).tobytes())
-        for part in (self.actions, self.episodes):
-            digest.update(np.ascontiguousarray(part).tobytes())
+        digest = digest_of(self.frames, self.actions, self.episodes)
         digest.update(json.dumps(self.info, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -81,16 +84,17 @@ def open_clip_store(path: str | Path) -> ClipStore:
     Raises InputError, one sentence, for a folder that is missing, incomplete, cut short or inconsistent.
     """
     path = Path(path)
+    restore_folder(path)
     if not path.exists():
         raise InputError(f"clip store {path} does not exist; make one with 1.video-tokenizer/record.py --output {path}")
     missing = [name for name in FILE_NAMES if not (path / name).is_file()]
     if missing:
         raise InputError(f"{path} is not a complete clip store, it lacks {', '.join(missing)}; record or convert it again")
-    info = _read_info(path)
-    frames = _read_array(path, "frames.npy", "uint8", 4)
-    actions = _read_array(path, "actions.npy", "int16", 1)
-    episodes = _read_array(path, "episodes.npy", "int64", 2)
-    _check_contents(path, frames, actions, episodes, info)
+    info = read_info(path)
+    frames = read_array(path, "frames.npy", "uint8", 4)
+    actions = read_array(path, "actions.npy", "int16", 1)
+    episodes = read_array(path, "episodes.npy", "int64", 2)
+    check_contents(path, frames, actions, episodes, info)
     return ClipStore(_shortest(path), frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
 
 
@@ -111,52 +115,12 @@ def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
     return np.array([(start, stop - tail), (stop - tail, stop)], dtype=np.int64) if tail else episodes
 
 
-def _read_info(path: Path) -> dict:
-    try:
-        info = json.loads((path / "clip_store.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path / 'clip_store.json'} cannot be read as JSON ({error}); record or convert it again") from error
-    version = info.get("format_version") if isinstance(info, dict) else None
-    if version != FORMAT_VERSION:
-        raise InputError(f"{path} has clip store format {version}, this code reads format {FORMAT_VERSION}; record it again")
-    return info
-
-
-def _read_array(path: Path, name: str, dtype: str, num_axes: int) -> np.ndarray:
-    try:
-        array = np.load(path / name, mmap_mode="r" if name == "frames.npy" else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path / name} is damaged or cut short ({error}); record or convert it again") from error
-    if array.dtype != dtype or array.ndim != num_axes:
-        raise InputError(
-            f"{path / name} holds {array.dtype} with {array.ndim} axes instead of {dtype} with {num_axes}; record it again"
-        )
-    return array
-
-
-def _check_contents(path: Path, frames: np.ndarray, actions: np.ndarray, episodes: np.ndarray, info: dict) -> None:
-    if frames.shape[3] != 3:
-        raise InputError(f"{path / 'frames.npy'} has {frames.shape[3]} colour channels instead of 3 (RGB); record it again")
-    if len(actions) != len(frames):
-        raise InputError(f"{path} has {len(frames)} frames but {len(actions)} actions; record it again")
-    if episodes.shape[1] != 2 or len(episodes) == 0:
-        raise InputError(f"{path / 'episodes.npy'} has shape {episodes.shape} instead of (episodes, 2); record it again")
-    starts, stops = episodes[:, 0], episodes[:, 1]
-    if starts.min() < 0 or stops.max() > len(frames) or (starts >= stops).any() or (starts[1:] < stops[:-1]).any():
-        raise InputError(f"{path / 'episodes.npy'} has episodes that overlap or leave the {len(frames)} frames; record it again")
-    num_actions = len(info.get("action_names") or [])
-    if actions.min() < UNKNOWN_ACTION or (num_actions and actions.max() >= num_actions):
-        raise InputError(
-            f"{path / 'actions.npy'} holds actions from {actions.min()} to {actions.max()}, "
-            f"but clip_store.json names {num_actions}; record it again"
-        )
-
-
 class ClipStoreWriter:
     """Writes a store episode by episode; use it as a context manager.
 
     Everything goes to a temporary sibling folder, which takes its final name only when the `with` block ends well: a
-    reader sees the whole store or none. After an exception the temporary folder is gone.
+    reader sees the whole store or none. After an exception the temporary folder is gone; that of a process that was killed goes
+    when the same store is written again.
     """
 
     def __init__(self, path: str | Path, frame_size: tuple[int, int], info: dict, overwrite: bool = False):
@@ -167,14 +131,20 @@ class ClipStoreWriter:
         self.num_frames = 0
         self._actions: list[np.ndarray] = []
         self._episodes: list[tuple[int, int]] = []
-        if self.path.exists() and not overwrite:
-            raise InputError(f"{self.path} already exists; choose another output or pass --overwrite")
+        self._overwrite = overwrite
+        restore_folder(self.path)
+        self._refuse_to_overwrite()
         if self.path.exists() and not ((self.path / "clip_store.json").is_file() or is_empty_folder(self.path)):
             raise InputError(f"{self.path} exists and is no clip store, so it is not overwritten; choose another output")
-        self._temporary = self.path.with_name(f".{self.path.name}.writing-{os.getpid()}")
+        self._temporary = temporary_neighbour(self.path)
+
+    def _refuse_to_overwrite(self) -> None:
+        if self.path.exists() and not self._overwrite:
+            raise InputError(f"{self.path} already exists; choose another output or pass --overwrite")
 
     def __enter__(self) -> "ClipStoreWriter":
         try:
+            sweep(self.path)
             self._temporary.mkdir(parents=True, exist_ok=False)
             self._file = (self._temporary / "frames.npy").open("wb")
         except OSError as error:
@@ -196,7 +166,8 @@ class ClipStoreWriter:
         if actions is not None and len(actions) != len(frames):
             raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
         if len(frames):
-            self._file.write(np.ascontiguousarray(frames).tobytes())
+            with full_disk_in_one_sentence(self.path):
+                self._file.write(np.ascontiguousarray(frames).tobytes())
             known = np.full(len(frames), UNKNOWN_ACTION) if actions is None else np.asarray(actions)
             self._actions.append(known.astype(np.int16))
             self.num_frames += len(frames)
@@ -218,9 +189,11 @@ class ClipStoreWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                self._finish()
+                with full_disk_in_one_sentence(self.path):
+                    self._finish()
         finally:
-            self._file.close()
+            with suppress(OSError):  # closing writes what is left in the buffer, which a full disk does not take
+                self._file.close()
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _write_header(self) -> None:
@@ -239,18 +212,20 @@ class ClipStoreWriter:
         info = {"format_version": FORMAT_VERSION, **self.info, "num_frames": self.num_frames, "num_episodes": len(self._episodes)}
         actions = np.concatenate(self._actions)
         actions[[start for start, _ in self._episodes]] = UNKNOWN_ACTION  # nothing led to a first frame
+        episodes = np.array(self._episodes, dtype=np.int64)
+        frames = np.lib.format.open_memmap(self._temporary / "frames.npy", mode="r")
+        info["checksum"] = digest_of(frames, actions, episodes).hexdigest()
         with (self._temporary / "actions.npy").open("wb") as file:
-            np.save(file, actions)
+            write_array(file, actions)
             _flush_to_disk(file)
         with (self._temporary / "episodes.npy").open("wb") as file:
-            np.save(file, np.array(self._episodes, dtype=np.int64))
+            write_array(file, episodes)
             _flush_to_disk(file)
         with (self._temporary / "clip_store.json").open("w", encoding="utf-8") as file:
             json.dump(info, file, indent=2)
             _flush_to_disk(file)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self._temporary.rename(self.path)
+        self._refuse_to_overwrite()  # another process may have been quicker
+        replace_folder(self._temporary, self.path)
 
 
 def is_empty_folder(path: Path) -> bool:

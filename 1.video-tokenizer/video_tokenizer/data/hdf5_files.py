@@ -16,10 +16,12 @@ from tqdm import tqdm
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.resize import resize_by_area
+from video_tokenizer.data.video_files import MOST_PIXELS
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 FRAME_KEYS = ("frames", "video", "videos", "observations", "images")
-CHUNK_FRAMES = 1024
+CHUNK_BYTES = 64 * 2**20
+"""of frames read at a time"""
 
 
 def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> None:
@@ -33,18 +35,34 @@ def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> No
                 )
             frames = file[key]
             assert isinstance(frames, h5py.Dataset)
+            _check_lies_inside(path, file)
             _check_frames(path, key, frames, writer.frame_size)
-            actions = np.asarray(file["actions"]) if "actions" in file else None
-            _check_actions(path, frames, actions, writer)
+            actions = _read_actions(path, file, frames, writer)
             for rows in tqdm(_episode_rows(path, file, frames), desc="decoding", unit="episode", disable=None):
                 _convert_episode(frames, actions, rows, writer, frame_step)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({error}); write it again or give another file") from error
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # HDF5 names what it dislikes in many ways
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} cannot be read as HDF5 ({reason}); write it again or give another file") from error
+
+
+def _check_lies_inside(path: Path, file: h5py.File) -> None:
+    """Refuse data that an HDF5 file only points at: it would make us read any other file of this machine as pixels."""
+    for key in [*FRAME_KEYS, "actions", "episodes"]:
+        link = file.get(key, getlink=True) if key in file else None
+        entry = file.get(key)
+        if isinstance(link, h5py.ExternalLink) or (isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual)):
+            raise InputError(f"{path} key {key!r} points to another file; write its data into the file itself")
 
 
 def _check_frames(path: Path, key: str, frames: h5py.Dataset, frame_size: tuple[int, int]) -> None:
     if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(f"{path} key {key!r} has shape {frames.shape} instead of (N, H, W, 3) or (E, T, H, W, 3) in RGB")
+    if frames.shape[-3] * frames.shape[-2] > MOST_PIXELS:
+        raise InputError(
+            f"{path} has frames of {frames.shape[-2]}x{frames.shape[-3]} pixels; give at most {MOST_PIXELS:,} pixels"
+        )
     if frames.dtype != np.uint8 and frames.dtype.kind != "f":
         raise InputError(f"{path} key {key!r} holds {frames.dtype}; give uint8 from 0 to 255 or floats from 0 to 1")
     if frames.shape[-3] < frame_size[0] or frames.shape[-2] < frame_size[1]:
@@ -54,17 +72,22 @@ def _check_frames(path: Path, key: str, frames: h5py.Dataset, frame_size: tuple[
         )
 
 
-def _check_actions(path: Path, frames: h5py.Dataset, actions: np.ndarray | None, writer: ClipStoreWriter) -> None:
+def _read_actions(path: Path, file: h5py.File, frames: h5py.Dataset, writer: ClipStoreWriter) -> np.ndarray | None:
     """Actions must be whole numbers, one per frame; they are named ACTION0, ACTION1, ... in the store."""
-    if actions is None:
-        return
-    if actions.shape != frames.shape[:-3] or actions.dtype.kind not in "iu" or actions.min() < -1 or actions.max() > 32767:
+    if "actions" not in file:
+        return None
+    found = file["actions"]
+    shape = found.shape if isinstance(found, h5py.Dataset) else "a group"
+    fits = isinstance(found, h5py.Dataset) and shape == frames.shape[:-3] and found.dtype.kind in "iu"
+    actions = np.asarray(found) if fits else np.zeros(0)  # read only when it cannot be larger than the frames
+    if not fits or actions.min() < -1 or actions.max() > 32767:
         raise InputError(
-            f"{path} key 'actions' has {actions.dtype} of shape {actions.shape}, but the frames need whole numbers from -1 up of "
-            f"shape {frames.shape[:-3]}"
+            f"{path} key 'actions' is {getattr(found, 'dtype', 'a group')} of shape {shape}, but the frames need whole numbers "
+            f"from -1 to 32767 of shape {frames.shape[:-3]}"
         )
     known = len(writer.info.get("action_names", []))
     writer.info["action_names"] = [f"ACTION{action}" for action in range(max(known, int(actions.max()) + 1))]
+    return actions
 
 
 def _episode_rows(path: Path, file: h5py.File, frames: h5py.Dataset) -> list[tuple]:
@@ -73,15 +96,15 @@ def _episode_rows(path: Path, file: h5py.File, frames: h5py.Dataset) -> list[tup
         return [(row,) for row in range(len(frames))]
     if "episodes" not in file:
         return [(0, len(frames))]
-    episodes = np.asarray(file["episodes"])
-    if (
-        episodes.ndim != 2
-        or episodes.shape[1] != 2
-        or episodes.dtype.kind not in "iu"
-        or episodes.min() < 0
-        or episodes.max() > len(frames)
-    ):
-        raise InputError(f"{path} key 'episodes' is not a list of (start, stop) within its {len(frames)} frames")
+    found = file["episodes"]
+    fits = isinstance(found, h5py.Dataset) and found.ndim == 2 and found.shape[1] == 2 and 0 < len(found) <= len(frames)
+    episodes = np.asarray(found) if fits else np.zeros((0, 2))
+    edges = episodes.flatten()
+    fits = fits and episodes.dtype.kind in "iu" and edges.min() >= 0 and edges.max() <= len(frames)
+    if not fits or (np.diff(edges.astype(np.int64)) < 0).any():
+        raise InputError(
+            f"{path} key 'episodes' is not a list of (start, stop), one after the other, within its {len(frames)} frames"
+        )
     return [(int(start), int(stop)) for start, stop in episodes]
 
 
@@ -89,10 +112,15 @@ def _convert_episode(
     frames: h5py.Dataset, actions: np.ndarray | None, rows: tuple, writer: ClipStoreWriter, frame_step: int
 ) -> None:
     start, stop = (0, frames.shape[1]) if len(rows) == 1 else rows
-    for first in range(start, stop, CHUNK_FRAMES * frame_step):
-        last = min(first + CHUNK_FRAMES * frame_step, stop)
+    frame_bytes = frames.shape[-3] * frames.shape[-2] * 3 * frames.dtype.itemsize
+    chunk_frames = max(1, CHUNK_BYTES // frame_bytes) * frame_step
+    for first in range(start, stop, chunk_frames):
+        last = min(first + chunk_frames, stop)
         part = (rows[0], slice(first, last, frame_step)) if len(rows) == 1 else slice(first, last, frame_step)
         chunk = frames[part]
+        if chunk.dtype != np.uint8 and not (chunk.min() >= -0.01 and chunk.max() <= 1.01):  # NaN is refused as well
+            found = f"floats from {chunk.min():g} to {chunk.max():g}"
+            raise InputError(f"{frames.file.filename} holds {found}; give floats from 0 to 1, or uint8")
         pixels = chunk if chunk.dtype == np.uint8 else (np.clip(chunk, 0.0, 1.0) * 255.0).round().astype(np.uint8)
         resized = np.stack([resize_by_area(frame, writer.frame_size) for frame in pixels])
         # a step over several frames joins several actions, which no single number can name

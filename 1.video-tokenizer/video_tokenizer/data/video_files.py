@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we name a bad file ourselves, in one sentence
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(4096 * 4096))
 
 import cv2
 import numpy as np
@@ -13,6 +15,8 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.data.resize import resize_by_area
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif")
+MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
+"""of a frame or an image: a file of a few kilobytes may claim to unpack to gigabytes"""
 SMALLEST_SHARE = 0.9  # a video that yields fewer of its announced frames was cut short; some containers only estimate the number
 
 
@@ -30,7 +34,8 @@ def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chu
     try:
         if not capture.isOpened():
             raise BadVideo("cannot be opened as a video")
-        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        _check_size(capture)
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         decoded, chunk = 0, []
         while True:
             found, frame = capture.read()  # uint8 (H, W, 3) in BGR, upright
@@ -45,9 +50,11 @@ def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chu
         if decoded == 0:
             raise BadVideo("has no frame that can be decoded (a codec that OpenCV lacks?)")
         if decoded < SMALLEST_SHARE * announced:
-            raise BadVideo(f"ends after {decoded} of {announced} frames")
+            raise BadVideo(f"ends after {decoded} of {announced:.0f} frames")
         if chunk:
             yield np.stack(chunk)
+    except cv2.error as error:
+        raise BadVideo(f"cannot be decoded ({str(error).strip().splitlines()[0][:100]})") from None
     finally:
         capture.release()
 
@@ -58,21 +65,37 @@ def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
     Raises InputError for a file that is no video or cannot be decoded.
     """
     capture = cv2.VideoCapture(str(path))
-    frames = []
-    while len(frames) < num_frames:
-        found, frame = capture.read()
-        if not found:
-            break
-        frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    capture.release()
+    frames: list[np.ndarray] = []
+    try:
+        _check_size(capture)
+        while len(frames) < num_frames:
+            found, frame = capture.read()
+            if not found or (frames and frame.shape != frames[0].shape):
+                break
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    except (BadVideo, cv2.error) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path} cannot be used as a video ({reason[:100]}); give another file") from None
+    finally:
+        capture.release()
     if not frames:
         raise InputError(f"{path} cannot be decoded as a video; give another file")
     return np.stack(frames)
 
 
+def _check_size(capture: cv2.VideoCapture) -> None:
+    """Raises BadVideo for frames that would fill the memory, before the first one is decoded."""
+    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    if width * height > MOST_PIXELS:
+        raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, more than {MOST_PIXELS:,}")
+
+
 def read_image(path: Path, frame_size: tuple[int, int]) -> np.ndarray:
     """Read one image as uint8 (H, W, 3) RGB at frame_size. Raises BadVideo for a damaged file or one smaller than that."""
-    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than OpenCV was told to unpack
+        raise BadVideo(f"cannot be read as an image of at most {MOST_PIXELS:,} pixels") from None
     if frame is None:
         raise BadVideo("cannot be read as an image")
     return _shrink(frame, frame_size)

@@ -1,47 +1,29 @@
-"""Checkpoints that load without running anybody's code, and writes that are never seen half done."""
+"""Checkpoints that load without running anybody's code."""
 
 import hashlib
-import os
 import platform
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.files import write_atomically
 
+Model = TypeVar("Model", bound=nn.Module)
 CHECKPOINT_FORMAT = 1
+PLAIN = {torch.float64, torch.float32, torch.float16, torch.bfloat16,
+         torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}  # fmt: skip
+"""number formats that a checkpoint may hold"""
 REPOSITORY = Path(__file__).resolve().parents[3]
 CHAPTERS = {
     "tokenizer": "1.video-tokenizer",
     "latent_action_model": "2.latent-action-model",
     "dynamics": "3.dynamics-model",
 }
-
-
-def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, flush it to disk, then rename it over `path`.
-
-    A reader sees the old file or the whole new one, never a part, whatever kills the process in between.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")  # the suffix stays: savers look at it
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text_atomically(path: Path | str, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one."""
-    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def save_checkpoint(
@@ -73,7 +55,17 @@ def save_checkpoint(
         "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
         **extra,
     }
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    write_torch_file(path, content)
+
+
+def write_torch_file(path: Path | str, content: Any) -> None:
+    """torch.save, atomically. Through a Python file, because torch's own one ends the process when the disk is full."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+
+    write_atomically(path, write)
 
 
 def read_torch_file(path: Path | str) -> Any:
@@ -83,13 +75,40 @@ def read_torch_file(path: Path | str) -> Any:
         raise InputError(f"checkpoint {path} does not exist; train the chapter first or give another path")
     if path.is_dir():
         raise InputError(f"checkpoint {path} is a folder; give the .pt file inside it")
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         raise InputError(f"checkpoint {path} is truncated or not a PyTorch checkpoint; copy or train it again")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed, so it may unpack to any size")  # torch.save never compresses
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = list(_tensors(content))
+        if any(tensor.dtype not in PLAIN or tensor.layout != torch.strided or tensor.is_meta for tensor in tensors):
+            raise ValueError("it holds a tensor that is no plain array of numbers")
+        claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if claimed > 2 * path.stat().st_size:  # a view can repeat one number a billion times
+            raise ValueError(f"its tensors claim {claimed / 2**20:,.0f} MiB, more than the file has")
     except Exception as error:  # torch raises many types for damaged or unsafe files; the reader needs one sentence
-        reason = str(error).strip().splitlines()[0][:120]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise InputError(f"checkpoint {path} cannot be read safely ({reason}); copy or train it again") from None
+    return content
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file has the ending of a zip file; a damaged one can make even this question fail."""
+    try:
+        return zipfile.is_zipfile(path)
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested dictionaries, lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(entry)
 
 
 def to_eight_bits(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -127,22 +146,54 @@ def load_checkpoint(path: Path | str, kind: str) -> dict[str, Any]:
         raise InputError(
             f"checkpoint {path} has format {content.get('format')}, this version reads format {CHECKPOINT_FORMAT}; train it again"
         )
+    _check_contents(path, content)
     content["weights"] = from_eight_bits(content["weights"], content.pop("scales", {}))
     return content
 
 
-def load_weights(model: nn.Module, content: dict[str, Any], path: Path | str) -> None:
-    """Put a checkpoint's weights into a model rebuilt from its config. Raises InputError where they do not fit."""
+def _check_contents(path: Path | str, content: dict[str, Any]) -> None:
+    """Raise InputError where a checkpoint's parts are not of the kinds that `save_checkpoint` writes."""
+    kinds = {"model_name": str, "config": dict, "weights": dict, "step": int, "metrics": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    weights, scales = content["weights"], content.get("scales", {})
+    if not wrong and not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()):
+        wrong = ["weights"]
+    if not wrong and not isinstance(scales, dict):
+        wrong = ["scales"]
+    for name, scale in scales.items() if not wrong else ():
+        rows = weights[name].shape[:1] if name in weights and weights[name].ndim >= 2 else None
+        wrong = wrong if isinstance(scale, torch.Tensor) and scale.shape == rows else ["scales"]
+    if wrong:
+        raise InputError(f"checkpoint {path} has {wrong[0]} that are missing or of the wrong kind; copy or train it again")
+
+
+def build_with_weights(build: Callable[[], Model], content: dict[str, Any], path: Path | str) -> Model:
+    """A model, made by `build` from the checkpoint's config, with the checkpoint's weights.
+
+    The sizes are compared before any memory is taken, on a model without data, because the config may have been written to fill
+    somebody's memory. Raises InputError where config and weights do not fit, or hold values that are not finite.
+    """
+    with torch.device("meta"):
+        expected = build().state_dict()
     weights = content["weights"]
+    for name in [*expected, *weights]:
+        there, here = expected.get(name), weights.get(name)
+        if there is None or here is None:
+            reason = f"{name!r} is {'not in its config' if there is None else 'missing'}"
+        elif there.shape != here.shape:
+            reason = f"{name!r} has shape {tuple(here.shape)} instead of {tuple(there.shape)}"
+        elif there.is_floating_point() != here.is_floating_point() or here.is_complex():
+            reason = f"{name!r} holds {here.dtype} instead of {there.dtype}"
+        else:
+            continue
+        reason = f"does not fit the model its config describes ({reason[:200]})"
+        raise InputError(f"checkpoint {path} {reason}; copy or train it again")
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"checkpoint {path} holds values that are not finite in {broken[0]!r}; use an earlier checkpoint")
-    weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[1:2] or [str(error)]
-        raise InputError(f"checkpoint {path} does not fit the model its config describes ({first[0].strip()[:160]})") from None
+    model = build()
+    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()})
+    return model
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> str:

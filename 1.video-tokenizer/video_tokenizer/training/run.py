@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
-import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.training.checkpoint import read_torch_file, write_atomically, write_text_atomically
+from video_tokenizer.command_line import InputError, shown_command
+from video_tokenizer.files import FolderLock, sweep, write_text_atomically
+from video_tokenizer.training.checkpoint import read_torch_file, write_torch_file
+from video_tokenizer.training.finite import first_not_finite
 
 FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png")
 FIELDS_THAT_MAY_CHANGE = {
@@ -27,6 +29,7 @@ FIELDS_THAT_MAY_CHANGE = {
     "config",
     "data_path",
     "preset",
+    "rate_factor",
     "shard",
 }
 
@@ -35,40 +38,51 @@ class Run:
     """One training's folder. Starting the same command again continues an unfinished run from its resume.pt.
 
     A folder that holds another run, or a finished one, is emptied into a neighbour `previous-1`, `previous-2`, ... first:
-    nothing is overwritten.
+    nothing is overwritten. While a run is going on, no other process can use its folder.
     """
 
-    def __init__(self, folder: Path, config: Any, num_steps: int, is_main: bool = True):
+    def __init__(self, folder: Path, config: Any, num_steps: int, data: str, is_main: bool = True):
+        """data: fingerprints of what is learnt from; a run stopped on other data is another run. Raises InputError where the
+        folder is a file or in use by another process."""
         self.folder = folder
         self.num_steps = num_steps
         self.is_main = is_main
+        self.data = data
+        self.fields = json.loads(json.dumps(dataclasses.asdict(config)))
         self.history: list[dict[str, float]] = []
         self.resume_state: dict[str, Any] | None = None
         self.started = self.loop_started = time.monotonic()
         self.first_step = 0
+        self.saved = False
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--checkpoint-dir {folder} is a file; give a folder")
-        fields = json.loads(json.dumps(dataclasses.asdict(config)))
-        resume_file = folder / "resume.pt"
-        if resume_file.exists():
-            state = read_torch_file(resume_file)
-            if _same_run(state["config"], fields) and state["step"] < num_steps:
-                # the same training, stopped before its end
-                self.resume_state = state
-                self.history = state["history"]
-                self.first_step = state["step"]
         if is_main:
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(".*.tmp*"):  # a write that was killed half way
-                leftover.unlink()
+            self._lock = FolderLock(folder)  # goes with this object, or with the process
+        self._look_for_a_stopped_run()
+        if is_main:
+            for name in FILES_OF_A_RUN:
+                sweep(folder / name)
             if self.resume_state is None:
                 self._keep_previous_run()
-            write_text_atomically(folder / "config.json", json.dumps(fields, indent=2) + "\n")
-        self.fields = fields
+            write_text_atomically(folder / "config.json", json.dumps(self.fields, indent=2) + "\n")
+
+    def _look_for_a_stopped_run(self) -> None:
+        resume_file = self.folder / "resume.pt"
+        state = read_torch_file(resume_file) if resume_file.exists() else None
+        if not isinstance(state, dict) or not {"config", "data", "step", "history", "seconds"} <= state.keys():
+            return
+        finished = state["step"] >= self.num_steps and (self.folder / "metrics.json").exists()
+        if _same_run(state["config"], self.fields) and state["data"] == self.data and not finished:
+            self.resume_state = state
+            self.history = state["history"]
+            self.first_step = state["step"]
+            self.saved = True
+            self.started -= state["seconds"]
 
     def _keep_previous_run(self) -> None:
         present = [self.folder / name for name in FILES_OF_A_RUN if (self.folder / name).exists()]
-        if not present:
+        if [file.name for file in present] in ([], ["config.json"]):  # a run that was stopped before it had anything to keep
             return
         number = 1
         while (self.folder / f"previous-{number}").exists():
@@ -105,24 +119,45 @@ class Run:
         self.print(f"step {step:6,}/{self.num_steps:,} | validation | {text}")
         self.history.append({"step": float(step)} | {f"validation_{name}": float(metrics[name]) for name in names})
 
-    def check_finite(self, step: int, loss: float) -> None:
-        """Stop a training whose loss is not a number any more. Raises InputError."""
-        if not math.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss} at step {step}; the last good weights are in {self.folder}, "
-                "train again with a lower --learning-rate"
-            )
+    def check_finite(
+        self, step: int, loss: Tensor, gradient_norm: Tensor, model: nn.Module, inputs: Sequence[Tensor], batch: dict[str, Tensor]
+    ) -> None:
+        """Stop a training, before the optimizer's step, whose loss or gradients are not numbers any more. Raises InputError.
+
+        inputs: what the model was last given. batch: as the loader made it. No step is ever left out instead.
+        """
+        if torch.isfinite(loss.detach() + gradient_norm):
+            return
+        clips = ", ".join(str(clip) for clip in batch["index"].tolist())
+        kept = f"{self.folder / 'resume.pt'} holds an earlier step to go on from" if self.saved else "no earlier step was saved"
+        self._lock.release()
+        command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
+        raise InputError(
+            f"at step {step:,} the loss is {float(loss):.3g} and the gradient's norm {float(gradient_norm):.3g}; not finite is "
+            f"first {first_not_finite(model, *inputs)}; the batch was clips {clips}; nothing of this step is kept, {kept}; "
+            f"try a lower rate: {command}"
+        )
 
     def save_resume(self, step: int, state: dict[str, Any]) -> None:
         """Write resume.pt: what the loop needs to go on as if nothing had happened."""
         if self.is_main:
-            content = state | {"step": step, "config": self.fields, "history": self.history}
+            content = state | {"step": step, "config": self.fields, "data": self.data, "history": self.history}
+            content["seconds"] = time.monotonic() - self.started
             content["rng"] = torch.get_rng_state()
-            write_atomically(self.folder / "resume.pt", lambda path: torch.save(content, path))
+            content["rng_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+            write_torch_file(self.folder / "resume.pt", content)
+            self.saved = True
+
+    def restore_random_numbers(self) -> None:
+        """Go on drawing where the stopped run was."""
+        assert self.resume_state is not None
+        torch.set_rng_state(self.resume_state["rng"])
+        if len(self.resume_state["rng_cuda"]) == torch.cuda.device_count() > 0:
+            torch.cuda.set_rng_state_all(self.resume_state["rng_cuda"])
 
     def stop(self, step: int) -> None:
         """Leave after a stop signal; resume.pt has been written."""
-        self.print(f"stopped after step {step:,}; the same command goes on from there")
+        self.print(f"stopped after step {step:,}; go on from there with: {shown_command(sys.argv)}")
         sys.exit(130)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -131,6 +166,7 @@ class Run:
             minutes = (time.monotonic() - self.started) / 60
             content = metrics | {"minutes": round(minutes, 2), "history": self.history}
             write_text_atomically(self.folder / "metrics.json", json.dumps(content, indent=2) + "\n")
+            self._lock.release()
 
 
 def _same_run(stored: dict[str, Any], present: dict[str, Any]) -> bool:
@@ -141,10 +177,14 @@ def _same_run(stored: dict[str, Any], present: dict[str, Any]) -> bool:
 
 @contextmanager
 def stop_signals() -> Iterator[dict[str, bool]]:
-    """Inside the block Ctrl-C and SIGTERM only set `requested`, so that the loop can finish its step and save."""
+    """Inside the block Ctrl-C and SIGTERM only set `requested`, so that the loop can finish its step and save; a second one ends
+    the process at once, as it would outside."""
     stop = {"requested": False}
 
-    def request(*_: Any) -> None:
+    def request(number: Any, _: Any) -> None:
+        if stop["requested"]:
+            signal.signal(number, previous[number])
+            signal.raise_signal(number)
         stop["requested"] = True
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}

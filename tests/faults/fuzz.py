@@ -1,0 +1,182 @@
+"""Feed the readers of files from strangers with mutated bytes, guided by coverage, and keep whatever they do not answer well.
+
+    pip install atheris
+    python tests/faults/fuzz.py --minutes 30
+
+An answer is fine when the reader reads, or refuses with an InputError of one line. Anything else ends the run, and the bytes that
+did it are left in --findings, to become an exhibit of tests/malformed.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if "--child" in sys.argv:  # only our own modules are watched: all of torch would take minutes to prepare
+    import atheris
+
+    watching = atheris.instrument_imports(include=["video_tokenizer", "world_model"])
+else:
+    watching = nullcontext()
+with watching:
+    from malformed import EXHIBITS
+    from malformed.checkpoints import checkpoint
+    from malformed.hdf5_files import hdf5
+    from malformed.museum import NOISE
+    from malformed.pictures import pictures, video
+    from malformed.stores import store
+
+    from video_tokenizer import load_tokenizer
+    from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
+    from video_tokenizer.data.clip_store import FILE_NAMES, ClipStoreWriter, open_clip_store
+    from video_tokenizer.data.hdf5_files import convert_hdf5
+    from video_tokenizer.data.video_files import BadVideo, read_video
+    from video_tokenizer.report import save_json
+    from world_model.actions import read_action_file
+    from world_model.starts import decode_picture, frames_from_text
+
+READERS = ("store", "checkpoint", "hdf5", "video", "picture", "actions")
+MEGABYTES = 4_096
+
+
+@dataclass(frozen=True)
+class FuzzConfig:
+    """Feed readers with mutated bytes."""
+
+    minutes: float = 30.0
+    """for all readers together"""
+    readers: tuple[str, ...] = READERS
+    """which ones"""
+    findings: str = "fuzz-findings"
+    """folder for the bytes that were not answered well"""
+    child: str | None = None
+    """used by the script itself: the one reader that this process feeds"""
+    seed: int = 1
+    """of the mutations"""
+    json: str | None = None
+    """file for the counts"""
+
+
+def reader(name: str, folder: Path) -> Callable[[bytes], object]:
+    """What one execution does with the bytes."""
+    path = folder / {"checkpoint": "a.pt", "hdf5": "a.h5", "video": "a.avi", "actions": "a.json"}.get(name, "a")
+    sound = store(folder) if name == "store" else folder
+    whole = [(sound / file).read_bytes() for file in FILE_NAMES] if name == "store" else []
+
+    def read_store(data: bytes) -> None:
+        """The first byte says which file of a sound store the others replace."""
+        for file, content in zip(FILE_NAMES, whole, strict=True):
+            (sound / file).write_bytes(content)
+        (sound / FILE_NAMES[data[0] % 4 if data else 0]).write_bytes(data[1:])
+        open_clip_store(sound)
+
+    def write_and(read: Callable[[Path], object]) -> Callable[[bytes], object]:
+        def write_and_read(data: bytes) -> object:
+            path.write_bytes(data)
+            return read(path)
+
+        return write_and_read
+
+    def convert(path: Path) -> None:
+        with ClipStoreWriter(folder / "converted", (16, 16), {}, overwrite=True) as writer:
+            convert_hdf5(path, writer)
+
+    def read_text_or_picture(data: bytes) -> None:
+        decode_picture(data)
+        frames_from_text(data.decode("latin-1"), (16, 16))
+
+    readers: dict[str, Callable[[bytes], object]] = {
+        "store": read_store,
+        "checkpoint": write_and(load_tokenizer),
+        "hdf5": write_and(convert),
+        "video": write_and(lambda path: [len(chunk) for chunk in read_video(path, (16, 16))]),
+        "picture": read_text_or_picture,
+        "actions": write_and(read_action_file),
+    }
+    return readers[name]
+
+
+def seeds(name: str, folder: Path) -> list[bytes]:
+    """Bytes to begin with: sound ones, and the museum's."""
+    folder.mkdir(exist_ok=True)
+    found = []
+    if name == "store":
+        sound = store(folder)
+        found = [bytes([number]) + (sound / file).read_bytes() for number, file in enumerate(FILE_NAMES)]
+    elif name == "checkpoint":
+        found = [checkpoint(folder)[0].read_bytes()]
+    elif name == "hdf5":
+        found = [hdf5(folder, frames=NOISE[:2, :16, :16], actions=[0, 1], episodes=[[0, 1], [1, 2]]).read_bytes()]
+    elif name == "video":
+        found = [video(folder / f"{codec}.avi", NOISE[:3, :32, :32].copy(), codec).read_bytes() for codec in ("MJPG", "FFV1")]
+    elif name == "picture":
+        found = [(pictures(folder, NOISE[0], 1) / "0.png").read_bytes()]
+    kind = {"hdf5": "source", "video": "source", "picture": "start"}.get(name, name)
+    for number, make in enumerate(EXHIBITS.get(kind, {}).values()):
+        place = folder / f"exhibit-{number}"
+        place.mkdir()
+        path = make(place)[0]
+        if path.is_file() and path.stat().st_size < 100_000 and (name != "hdf5" or path.suffix == ".h5"):
+            found.append(path.read_bytes())
+    return found
+
+
+def feed(name: str, arguments: list[str]) -> None:
+    """Let atheris feed one reader in this process until its time is over; it does not return."""
+    with tempfile.TemporaryDirectory() as folder:
+        read = reader(name, Path(folder))
+
+        def once(data: bytes) -> None:
+            try:
+                read(data)
+            except (InputError, BadVideo) as error:
+                assert "\n" not in str(error), f"more than one line: {error}"
+
+        atheris.Setup([sys.argv[0], *arguments], once)
+        atheris.Fuzz()
+
+
+def fuzz(name: str, seconds: int, seed: int, findings: Path) -> dict[str, Any]:
+    """Feed one reader in a process of its own. Returns {"executions", "findings"}."""
+    findings.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        for number, data in enumerate(seeds(name, Path(folder) / "seeds")):
+            (corpus / str(number)).write_bytes(data)
+        flags = [f"-max_total_time={seconds}", f"-artifact_prefix={findings}/{name}-", f"-rss_limit_mb={MEGABYTES}",
+                 "-timeout=30", "-max_len=100000", "-print_final_stats=1", f"-seed={seed}", str(corpus)]  # fmt: skip
+        command = [sys.executable, __file__, "--child", name, "--", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    executed = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
+    found = sorted(file.name for file in findings.glob(f"{name}-*"))
+    if found or executed is None:
+        print(done.stderr[-3_000:])
+    return {"executions": int(executed[1]) if executed else 0, "findings": len(found), "ended_well": done.returncode == 0}
+
+
+def main() -> None:
+    if "--" in sys.argv:  # libFuzzer's own flags follow
+        place = sys.argv.index("--")
+        feed(sys.argv[place - 1], sys.argv[place + 1 :])
+    config = parse_config(FuzzConfig)
+    check_smallest(config, {"minutes": 0.01})
+    seconds = max(1, round(60 * config.minutes / len(config.readers)))
+    results = {}
+    for name in config.readers:
+        results[name] = fuzz(name, seconds, config.seed, Path(config.findings))
+        print(name, results[name], flush=True)
+    if config.json:
+        save_json(config.json, results)
+    sys.exit(not all(counts["ended_well"] and not counts["findings"] for counts in results.values()))
+
+
+if __name__ == "__main__":
+    run_script(main)
