@@ -11,6 +11,7 @@ import sys
 import time
 
 from video_tokenizer.command_line import parse_config, run_script
+from video_tokenizer.files import FolderLock
 from world_model.build_config import BuildConfig, Paths, choose_environment, choose_paths
 from world_model.recipe import all_stages, script
 from world_model.stages import StageFailed, duration, run_stages, shown_command
@@ -34,6 +35,8 @@ def main() -> None:
     begun = time.monotonic()
     print(f"building a world of {env_id} with {config.actions} actions, {config.preset} preset, in {paths.world}")
     stages = all_stages(config, env_id, paths)
+    paths.runs.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(paths.runs)
     try:
         remembered = run_stages(stages, paths.state, config.restart)
     except StageFailed as failure:
@@ -42,6 +45,7 @@ def main() -> None:
 
     from world_model.report import write_report  # only now: the stages had the memory to themselves
 
+    lock.release()
     minutes = duration(time.monotonic() - begun)
     report = write_report(paths, stages, remembered)
     print(f"\ndone after {minutes}; the report is {report}")

@@ -1,7 +1,11 @@
 """The build: stages run once, go on where they stopped, and end in a page."""
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -9,6 +13,7 @@ from script_runner import load_script, run
 from structure_checks import REPOSITORY
 
 from video_tokenizer.command_line import InputError
+from video_tokenizer.files import FolderLock
 from world_model.build_config import BuildConfig, choose_environment, choose_paths
 from world_model.recipe import all_stages, say
 from world_model.stages import Stage, StageFailed, duration, run_stages, stage_hash
@@ -73,6 +78,38 @@ def test_a_failing_stage_shows_its_own_error_and_passes_its_exit_code_on(stage, 
     program.write_text(f"open({str(failing.output)!r}, 'w')")
     run_stages([stage, failing], tmp_path / "state.json")
     assert runs_of(stage) == 1 and failing.output.exists()
+
+
+def test_a_stage_is_told_when_the_build_is_told_to_stop(tmp_path):
+    """SIGTERM to the build alone, as `kill` and schedulers send it: the stage saves, and nothing goes on without a parent."""
+    program = tmp_path / "saves.py"
+    program.write_text(
+        "import pathlib, signal, sys, time; here = pathlib.Path(sys.argv[0]).parent\n"
+        "def stop(*_):\n    (here / 'saved').write_text(''); sys.exit(130)\n"
+        "signal.signal(signal.SIGTERM, stop); (here / 'ready').write_text(''); time.sleep(60)"
+    )
+
+    def tell_to_stop() -> None:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell_to_stop).start()
+    with pytest.raises(StageFailed) as failure:
+        run_stages([Stage("save", "Save", [str(program)], [], tmp_path / "never.txt")], tmp_path / "state.json")
+    assert failure.value.exit_code == 130 and (tmp_path / "saved").exists()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_two_builds_of_one_world_do_not_meet(tmp_path, monkeypatch, capsys):
+    module = load_script(BUILD)
+    (tmp_path / "world" / "runs").mkdir(parents=True)
+    lock = FolderLock(tmp_path / "world" / "runs")
+    monkeypatch.setattr(sys, "argv", ["build_world.py", "--quick", "--output", str(tmp_path / "world")])
+    with pytest.raises(SystemExit) as ended:
+        module.run_script(module.main)
+    assert ended.value.code == 2 and f"runs is in use by process {os.getpid()};" in capsys.readouterr().err
+    lock.release()
 
 
 def test_a_finished_output_is_copied_where_it_belongs(stage, tmp_path):

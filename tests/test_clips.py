@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynamics_model.token_cache import cached
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
@@ -147,3 +148,20 @@ def test_augmentation_repeats_for_the_same_batch_and_differs_in_another():
     pair = np.concatenate([clip, clip])
     assert np.array_equal(cropped(pair, [3, 4]), cropped(pair, [3, 4]))
     assert not np.array_equal(cropped(pair, [3, 4]), cropped(pair, [3, 5]))
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path):
+    store = dummy_clip_store(tmp_path / "data", frame_size=(32, 32))
+    calls = []
+
+    def encode() -> np.ndarray:
+        calls.append(1)
+        return np.arange(6, dtype=np.int32).reshape(3, 2)
+
+    weights = {"a": torch.zeros(2)}
+    for damage in (None, b"", b"\x93NUMPY half", None):
+        if damage is not None:
+            next((store.path / "token_cache").iterdir()).write_bytes(damage)
+        assert cached(store, "tokens", weights, encode).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert len(calls) == 3
+    assert cached(store, "tokens", {"a": torch.ones(2)}, encode) is not None and len(calls) == 4  # other weights, another cache

@@ -29,10 +29,19 @@ def cached(store: ClipStore, name: str, weights: dict[str, torch.Tensor], encode
     key = hashlib.sha256((store.fingerprint + fingerprint(weights)).encode()).hexdigest()[:16]
     path = Path(store.path) / "token_cache" / f"{name}-{key}.npy"
     with main_process_first():
-        if not path.exists():
-            array = encode()
-            write_array_atomically(path, array)
-    return np.load(path, mmap_mode="r")
+        if _opened(path) is None:
+            write_array_atomically(path, encode())
+    array = _opened(path)
+    assert array is not None
+    return array
+
+
+def _opened(path: Path) -> np.ndarray | None:
+    """The stored array, memory-mapped; None where the file is absent or damaged, so that it is made anew."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception:  # numpy reads the header with Python's own parser, which complains in many ways
+        return None
 
 
 @torch.no_grad()

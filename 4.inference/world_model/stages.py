@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -80,11 +81,14 @@ def run_stage(stage: Stage) -> dict[str, Any]:
     """Run one stage's command with its output on this terminal. Returns its seconds and peak memory. Raises StageFailed."""
     begun = time.monotonic()
     process = subprocess.Popen([sys.executable, *stage.command])
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # it saves what it has, then ends
     try:
         exit_code, peak_memory_mib = wait_for(process)
     except KeyboardInterrupt:  # Ctrl-C reaches the stage as well; let it save what it has
         process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if exit_code:
         raise StageFailed(stage, exit_code)
     return {"seconds": round(time.monotonic() - begun, 1), "peak_memory_mib": peak_memory_mib}

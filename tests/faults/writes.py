@@ -28,6 +28,8 @@ from video_tokenizer.files import write_array_atomically
 from video_tokenizer.report import read_json, save_json
 from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @dataclass(frozen=True)
 class WritesConfig:
@@ -131,20 +133,19 @@ def full_disk(folder: Path) -> dict[str, Any]:
     if mounted.returncode:
         return {"skipped": "this user may not mount a tmpfs"}
     try:
-        return {"training": full_disk_training(disk)}
+        return {"training": full_disk_training(disk), "recording": full_disk_recording(disk)}
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def full_disk_training(disk: Path) -> dict[str, Any]:
     """Train until a ballast leaves no room, then without the ballast; the result must be that of a run that always had room."""
-    root = Path(__file__).resolve().parents[2]
     sizes = "--use-dummy-data --frame-size 16 --embed-dim 32 --num-heads 2 --num-blocks 1 --batch-size 2 --validation-batches 1"
     rhythm = "--num-steps 12 --save-every 4 --validate-every 4"
     command = [sys.executable, "1.video-tokenizer/train.py", *sizes.split(), *rhythm.split(), "--checkpoint-dir"]
 
     def train(place: Path) -> subprocess.CompletedProcess:
-        return subprocess.run([*command, str(place)], cwd=root, capture_output=True, text=True)
+        return subprocess.run([*command, str(place)], cwd=ROOT, capture_output=True, text=True)
 
     whole = disk.parent / "whole"
     assert train(whole).returncode == 0
@@ -157,15 +158,52 @@ def full_disk_training(disk: Path) -> dict[str, Any]:
         (disk / "ballast").write_bytes(bytes(max(0, free - room)))
         done = train(place)
         results["tries"] += 1
-        sentence = done.stderr.strip().splitlines()
-        fine = done.returncode == 2 and len(sentence) == 1 and "disk is full" in sentence[0]
-        results["one_sentence"] += fine
-        if not fine:
-            print(f"  at {share}: exit code {done.returncode}\n{done.stderr[-1500:]}")
+        results["one_sentence"] += refused_for_want_of_room(done)
         (disk / "ballast").unlink()
         done = train(place)
         weights = [load_checkpoint(folder / "final_model.pt", "tokenizer")["weights"] for folder in (whole, place)]
         results["resumed"] += done.returncode == 0 and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        shutil.rmtree(place)
+    return results
+
+
+def refused_for_want_of_room(done: subprocess.CompletedProcess) -> bool:
+    """Whether a script ended with code 2 and the one sentence about the full disk; prints what it said otherwise."""
+    sentence = done.stderr.strip().splitlines()
+    fine = done.returncode == 2 and len(sentence) == 1 and "disk is full" in sentence[0]
+    if not fine:
+        print(f"  exit code {done.returncode}\n{done.stderr[-1500:]}")
+    return fine
+
+
+def full_disk_recording(disk: Path) -> dict[str, Any]:
+    """Record a game of 3 MiB into less room, over an older recording that must stay as it was, then with room."""
+    command = [
+        sys.executable,
+        "1.video-tokenizer/record.py",
+        "--env",
+        "ALE/Pong-v5",
+        "--num-frames",
+        "1000",
+        "--frame-size",
+        "32",
+    ]
+    results = {"tries": 0, "one_sentence": 0, "resumed": 0}
+    for share in (0.05, 0.5, 0.95):
+        place = disk / "recording"
+        store(place, 1)
+        free = shutil.disk_usage(disk).free
+        (disk / "ballast").write_bytes(bytes(max(0, free - int(1000 * 32 * 32 * 3 * share))))
+        again = [*command, "--output", str(place), "--overwrite"]
+        results["tries"] += 1
+        results["one_sentence"] += refused_for_want_of_room(subprocess.run(again, cwd=ROOT, capture_output=True, text=True))
+        kept = store_version(place) == 1 and [entry.name for entry in disk.iterdir()] in (
+            ["recording", "ballast"],
+            ["ballast", "recording"],
+        )
+        (disk / "ballast").unlink()
+        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
+        results["resumed"] += kept and done.returncode == 0 and len(open_clip_store(place).frames) >= 1000
         shutil.rmtree(place)
     return results
 
@@ -182,8 +220,8 @@ def main() -> None:
     if config.json:
         save_json(config.json, results)
     bad = sum(results[kind][name] for kind in KINDS for name in ("damaged", "not_swept", "not_in_one_sentence"))
-    training = results["full_disk"].get("training", {"tries": 0, "one_sentence": 0, "resumed": 0})
-    sys.exit(bool(bad) or len(set(training.values())) > 1)
+    tried = [counts for counts in results["full_disk"].values() if isinstance(counts, dict)]
+    sys.exit(bool(bad) or any(len(set(counts.values())) > 1 for counts in tried))
 
 
 if __name__ == "__main__":
