@@ -22,7 +22,7 @@ OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world play experiments bench test lint clean
+.PHONY: help install world play experiments bench test faults lint clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -49,6 +49,16 @@ bench: $(VENV)/installed  ## measure how fast every part is on this machine, in 
 
 test: $(VENV)/installed-for-development  ## run every test
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+
+faults: $(VENV)/installed-for-development  ## kill trainings, cut writes, feed readers with mutated bytes: what tests/README.md promises, in 90 minutes
+	$(INSTALL) "atheris>=2.3"
+	$(RUN) tests/faults/kill.py --json assets/faults/kill.json
+	$(RUN) tests/faults/writes.py --json assets/faults/writes.json
+	$(RUN) tests/faults/fuzz.py --json assets/faults/fuzz.json
+	$(RUN) tests/faults/play.py --json assets/faults/play.json
+	$(RUN) tests/faults/soak.py --json assets/faults/soak.json
+	$(RUN) tests/faults/determinism.py --json assets/faults/determinism.json
+	CONFIGS_TO_TRY=1000 $(RUN) -m pytest tests/test_configs.py
 
 lint: $(VENV)/installed-for-development  ## check style (ruff), formatting (ruff format) and types (pyright)
 	$(RUN) -m ruff check .

@@ -16,7 +16,7 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.files import FolderLock
 from world_model.build_config import BuildConfig, choose_environment, choose_paths
 from world_model.recipe import all_stages, say
-from world_model.stages import Stage, StageFailed, duration, run_stages, stage_hash
+from world_model.stages import Stage, StageFailed, duration, run_stage, run_stages, stage_hash
 from world_model.world import WorldModel
 
 BUILD = REPOSITORY / "4.inference" / "build_world.py"
@@ -64,6 +64,21 @@ def test_a_stage_is_run_again_when_something_has_changed(stage, tmp_path, change
     assert runs_of(stage) == expected
 
 
+def test_a_stage_that_ended_before_the_build_could_note_it_is_not_run_again(stage, tmp_path, monkeypatch):
+    """Killed between a training's last file and the build's note of it: minutes of training are not made twice."""
+    monkeypatch.setattr("world_model.stages.run_stage", lambda stage: (run_stage(stage), os._exit(9)))
+    child = os.fork()
+    if child == 0:
+        run_stages([stage], tmp_path / "state.json")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9 and runs_of(stage) == 1
+    monkeypatch.undo()
+    remembered = run_stages([stage], tmp_path / "state.json")
+    assert runs_of(stage) == 1 and remembered["count"]["seconds"] >= 0
+    stage.inputs[0].write_text("something else")
+    run_stages([stage], tmp_path / "state.json")
+    assert runs_of(stage) == 2
+
+
 def test_a_failing_stage_shows_its_own_error_and_passes_its_exit_code_on(stage, tmp_path, capfd):
     program = tmp_path / "fails.py"
     program.write_text(
@@ -74,7 +89,8 @@ def test_a_failing_stage_shows_its_own_error_and_passes_its_exit_code_on(stage, 
         run_stages([stage, failing], tmp_path / "state.json")
     assert failure.value.exit_code == 2
     assert "error: no such game" in capfd.readouterr().err
-    assert list(json.loads((tmp_path / "state.json").read_text())) == ["count"]  # what came before stays done
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert [name for name, entry in state.items() if "hash" in entry] == ["count"]  # what came before stays done
     program.write_text(f"open({str(failing.output)!r}, 'w')")
     run_stages([stage, failing], tmp_path / "state.json")
     assert runs_of(stage) == 1 and failing.output.exists()

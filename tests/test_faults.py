@@ -38,16 +38,19 @@ SIZES = ["--use-dummy-data", "--frame-size", "16", "--embed-dim", "32", "--num-h
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory) -> dict[str, dict[str, int]]:
-    """Each chapter's training killed a few times; later chapters use the models of the earlier ones."""
+    """Each chapter's training killed after it has saved something; later chapters use the models of the earlier ones."""
     folder = tmp_path_factory.mktemp("killed")
     random = np.random.default_rng()  # other moments each time: a failure anywhere is a failure
     targets = {name: target for name, target in commands(folder).items() if name != "world"}
-    return {name: survive(command, folder / name, 2, *how, random) for name, (command, *how) in targets.items()}
+    return {
+        name: survive(command, folder / name, 1, 0.5, last_file, random, "resume.pt")
+        for name, (command, _, last_file) in targets.items()
+    }
 
 
 @pytest.mark.parametrize("chapter", ["tokenizer", "latent_actions", "dynamics"])
 def test_a_training_killed_anywhere_ends_with_the_same_bits(killed, chapter):
-    assert killed[chapter]["kills"] == 2 and killed[chapter]["lost"] == 0
+    assert killed[chapter]["kills"] == 1 and killed[chapter]["lost"] == 0
 
 
 def test_a_single_bit_counts_as_a_difference():

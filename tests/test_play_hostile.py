@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
+from faults.play import ask_anything
 from PIL import Image
 from script_runner import load_script
 from structure_checks import REPOSITORY
@@ -113,6 +114,13 @@ def test_an_oversized_message_ends_that_connection_only(shelf):
         assert (await ask(other, {"do": "step", "action": 0}))["kind"] == "frame"
 
     with_client(shelf, test)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_anything_is_answered_with_one_packet(tmp_path):
+    """Right questions, right ones with wrong values, and noise; tests/faults/play.py asks thousands."""
+    answers = asyncio.run(asyncio.wait_for(ask_anything(tmp_path, 300, 2, seed=0), 120))
+    assert sum(answers.values()) == 300 and answers["error"] > 50 and answers["frame"] > 50
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

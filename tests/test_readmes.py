@@ -9,7 +9,8 @@ import readme_checks as checks
 from script_runner import parse_only
 from structure_checks import CHAPTERS, REPOSITORY, package_files, scripts
 
-TEXTS = [path for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("[1-9].*/**/*.md")) if "checkpoints" not in path.parts]
+FOLDERS_WITH_TEXTS = ("*.md", "[1-9].*/**/*.md", "tests/*.md")
+TEXTS = [path for where in FOLDERS_WITH_TEXTS for path in REPOSITORY.glob(where) if "checkpoints" not in path.parts]
 PAPERS = json.loads((Path(__file__).parent / "papers.json").read_text())
 
 

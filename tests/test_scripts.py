@@ -2,19 +2,15 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from script_runner import call, run
 from structure_checks import REPOSITORY
 
 from video_tokenizer.data.moving_square import dummy_clip_store
 from video_tokenizer.data.video_files import write_video
-from video_tokenizer.training.checkpoint import load_checkpoint
-from video_tokenizer.training.run import Run
 
 TRAIN_1 = REPOSITORY / "1.video-tokenizer" / "train.py"
 TINY = ("--embed-dim", 32, "--num-heads", 2, "--num-steps", 2, "--batch-size", 4, "--validation-batches", 1)
@@ -106,26 +102,6 @@ def test_chapter_3_trains_and_validates(reader, dynamics):
     flags = ("--num-batches", 1, "--num-rollouts", 2, "--num-samples", 1, "--save-images")
     reader.runs("3.dynamics-model/validate.py", "--checkpoint", dynamics / "best_model.pt", *flags)
     assert json.loads((dynamics / "validation" / "validation.json").read_text())["shuffle_ratio"] > 0
-
-
-def test_a_stopped_dynamics_training_ends_with_the_same_weights(reader, tokenizer, latent_actions, tmp_path, monkeypatch):
-    """Action prior, optimizer, averages and dice all go on from resume.pt of step 1."""
-    first, second = tokenizer / "best_model.pt", latent_actions / "best_model.pt"
-    models = ("--tokenizer-checkpoint", first, "--latent-action-checkpoint", second)
-    flags = (*TINY, *models, "--actions", reader.actions, "--num-blocks", 1, "--prior-steps", 2, "--save-every", 1)
-
-    def train(folder: Path) -> int:
-        script = REPOSITORY / "3.dynamics-model" / "train.py"
-        return call(script, "--data-path", reader.data, *flags, "--checkpoint-dir", folder)
-
-    assert train(tmp_path / "whole") == 0
-    save = Run.save_resume
-    monkeypatch.setattr(Run, "save_resume", lambda self, step, state: (save(self, step, state), sys.exit(9)))
-    assert train(tmp_path / "stopped") == 9
-    monkeypatch.setattr(Run, "save_resume", save)
-    assert train(tmp_path / "stopped") == 0
-    first, second = (load_checkpoint(tmp_path / name / "final_model.pt", "dynamics")["weights"] for name in ("whole", "stopped"))
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 def test_chapter_4_dreams_and_measures(reader, world):

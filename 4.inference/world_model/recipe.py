@@ -77,7 +77,8 @@ def training_stages(config: BuildConfig, paths: Paths) -> list[Stage]:
         settings = next((REPOSITORY / chapter).glob("*/config.py"))  # a changed default is a changed training
         output = folder / "best_model.pt"
         learned = partial(say, sentence, folder / "metrics.json")
-        return Stage(folder.name, title, command, [paths.data, settings, *models], output, learned, paths.world / f"{kind}.pt")
+        inputs, copy_to = [paths.data, settings, *models], paths.world / f"{kind}.pt"
+        return Stage(folder.name, title, command, inputs, output, learned, copy_to, folder / "metrics.json")
 
     stages = [
         stage(

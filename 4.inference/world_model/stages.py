@@ -37,6 +37,8 @@ class Stage:
     """one plain sentence about the result, read after the stage"""
     copy_to: Path | None = None
     """where the finished output is copied as well"""
+    last: Path | None = None
+    """what the command writes at its very end; None: its output"""
 
 
 class StageFailed(Exception):
@@ -59,12 +61,17 @@ def run_stages(stages: Sequence[Stage], state_path: Path, restart: str | None = 
     state = read_json(state_path)  # absent or damaged: nothing is finished
     for number, stage in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {stage.title}", flush=True)
-        finished = state.get(stage.name, {}).get("hash") == stage_hash(stage) and stage.output.exists()
+        present = stage_hash(stage)
+        if ended_unseen(stage, state.get(stage.name, {}), present):
+            seconds = round(last_file(stage).stat().st_mtime - state[stage.name]["begun_at"], 1)
+            state[stage.name] = {"seconds": seconds, "peak_memory_mib": None, "hash": present}
+        finished = state.get(stage.name, {}).get("hash") == present and stage.output.exists()
         if finished and stage.name != restart:
             print(f"      finished before in {duration(state[stage.name]['seconds'])}; nothing has changed since")
         else:
             print(f"      $ {shown_command(stage.command)}", flush=True)
-            state.pop(stage.name, None)
+            state[stage.name] = {"begun": present, "begun_at": time.time()}
+            write_text_atomically(state_path, json.dumps(state, indent=1))
             remembered = run_stage(stage)
             state[stage.name] = remembered | {"hash": stage_hash(stage)}
             write_text_atomically(state_path, json.dumps(state, indent=1))
@@ -75,6 +82,18 @@ def run_stages(stages: Sequence[Stage], state_path: Path, restart: str | None = 
         if sentence := stage.learned():
             print(f"      {sentence}", flush=True)
     return {name: state[name] for name in names}
+
+
+def last_file(stage: Stage) -> Path:
+    """What the stage's command writes at its very end."""
+    return stage.last or stage.output
+
+
+def ended_unseen(stage: Stage, remembered: dict[str, Any], present: str) -> bool:
+    """Whether the command was begun with the present inputs and came to its end, but the build was killed before noting it."""
+    file = last_file(stage)
+    begun = remembered.get("begun") == present and stage.output.exists() and file.exists()
+    return begun and file.stat().st_mtime >= remembered["begun_at"]
 
 
 def run_stage(stage: Stage) -> dict[str, Any]:

@@ -77,7 +77,11 @@ def main() -> None:
                     results[f"{chapter}: {way}"] = compare(*map(read_torch_file, files))
     print(format_table({way: row | {"same_bits": "yes" if row["same_bits"] else "no"} for way, row in results.items()}))
     if config.json:
-        save_json(config.json, results)
+        table: dict[str, dict[str, float]] = {}
+        for name, row in results.items():
+            chapter, way = name.split(": ")
+            table.setdefault(way.replace(" ", "_"), {})[chapter] = row["largest_difference"]
+        save_json(config.json, table)
     sys.exit(not all(row["same_bits"] for way, row in results.items() if way.endswith("again")))
 
 

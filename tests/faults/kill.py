@@ -71,8 +71,10 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-def kill_after(process: subprocess.Popen, seconds: float) -> bool:
-    """SIGKILL the process and its children after that time. Returns False where it had ended before."""
+def kill_after(process: subprocess.Popen, seconds: float, file: Path | None = None) -> bool:
+    """SIGKILL the process and its children after that time, counted from when `file` is there. False where it ended before."""
+    while file is not None and not file.exists() and process.poll() is None:
+        time.sleep(0.01)
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -116,11 +118,13 @@ def differences(first: Any, second: Any, place: str = "") -> list[str]:
 
 
 def survive(
-    command: Callable[[Path], list[object]], folder: Path, kills: int, longest: float, last_file: str, random: np.random.Generator
-) -> dict[str, int]:
+    command: Callable[[Path], list[object]], folder: Path, kills: int, longest: float, last_file: str,
+    random: np.random.Generator, first_file: str | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Run `command(folder / "whole")` undisturbed, then others, each killed again and again until it ends by itself.
 
     longest: seconds that a process lives at most before it is killed. last_file: what a run writes last.
+    first_file: what it must have written before its time is counted; None: its time begins with it.
     Returns {"kills", "runs", "lost"}: lost counts the runs whose result differs from the undisturbed one in a single bit, or that
     left traces behind.
     """
@@ -134,7 +138,7 @@ def survive(
             if counts["kills"] >= kills:
                 finish(process)
                 break
-            if not kill_after(process, random.uniform(0.0, longest)):
+            if not kill_after(process, random.uniform(0.0, longest), None if first_file is None else place / first_file):
                 break
             counts["kills"] += 1
             if (place / last_file).exists():  # it had just ended; the same command would begin another run
@@ -188,7 +192,7 @@ def main() -> None:
     results["seconds"] = round(time.monotonic() - begun)
     print(results)
     if config.json:
-        save_json(config.json, results)
+        save_json(config.json, read_json(Path(config.json)) | results)  # targets that were not tried now keep their counts
     sys.exit(any(counts["lost"] for counts in results.values() if isinstance(counts, dict)))
 
 

@@ -8,6 +8,7 @@ processes (`mean_over_processes`, `gather_rows`). What remains is rounding: sums
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.nn.functional import all_gather
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from video_tokenizer.models.st_transformer import SpaceTimeBlock
 
@@ -57,7 +55,11 @@ def own_rows(everywhere: Tensor) -> Tensor:
 
 def gather_rows(own: Tensor) -> Tensor:
     """The rows of all processes, (all_rows, ...), of a tensor (rows, ...); gradients find their way back to where they belong."""
-    return own if rank_and_size()[1] == 1 else torch.cat(all_gather(own.contiguous()))
+    if rank_and_size()[1] == 1:
+        return own
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(own.contiguous()))
 
 
 @torch.no_grad()
@@ -75,7 +77,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Give every process the mean gradient over all processes; does nothing when there is one process."""
     world_size = rank_and_size()[1]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] if world_size > 1 else []
-    gradients = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]  # sharded ones are averaged already
+    gradients = [gradient for gradient in gradients if not is_sharded(gradient)]  # sharded ones are averaged already
     if gradients:
         together = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of a hundred
         distributed.all_reduce(together)
@@ -92,16 +94,24 @@ def shard(model: nn.Module) -> None:
     """
     if rank_and_size()[1] == 1:
         return
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # takes two seconds, so only where it is used
+
     for block in [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]:
         fully_shard(block)
         register_fsdp_forward_method(block, "remember")  # it is called as well, not `forward` alone
     fully_shard(model)
 
 
+def is_sharded(value: Any) -> bool:
+    """Whether this is a tensor of which every process has a part; never, where sharding was not even imported."""
+    sharding = sys.modules.get("torch.distributed.tensor")
+    return sharding is not None and isinstance(value, sharding.DTensor)
+
+
 @torch.no_grad()
 def load_whole(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """`load_state_dict` of whole weights, also for a sharded model."""
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if not any(is_sharded(parameter) for parameter in model.parameters()):
         model.load_state_dict(weights)
         return
     for name, tensor in model.state_dict().items():
@@ -110,16 +120,20 @@ def load_whole(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 def whole(value: Any) -> Any:
     """The same dictionary, list or tensor with sharded tensors put together; every process must call it."""
-    if isinstance(value, DTensor):
+    if is_sharded(value):
         return value.full_tensor().detach()
     if isinstance(value, dict):
         return {name: whole(entry) for name, entry in value.items()}
     return [whole(entry) for entry in value] if isinstance(value, list) else value
 
 
-def sharded_like(value: Tensor, example: Tensor) -> Tensor:
+def sharded_like(value: Tensor, example: Any) -> Tensor:
     """A whole tensor cut as `example` is; the tensor itself where that is whole."""
-    return distribute_tensor(value, example.device_mesh, example.placements) if isinstance(example, DTensor) else value
+    if not is_sharded(example):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, example.device_mesh, example.placements)
 
 
 def anywhere(flag: bool) -> bool:
