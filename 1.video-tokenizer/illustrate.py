@@ -1,0 +1,69 @@
+"""Draw the pictures of this chapter's solutions from a trained tokenizer: patches, codes, attention, mask and quantizer.
+
+python 1.video-tokenizer/illustrate.py
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.data.clips import to_video
+from video_tokenizer.data.games import detect_ball, detect_player, game_facts
+from video_tokenizer.illustrations import save_attention, save_causal_mask, save_patches, save_positions, save_quantizer_grid
+from video_tokenizer.loading import load_tokenizer
+from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.training.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True)
+class IllustrateConfig:
+    """Draw what the parts of a tokenizer see, add, look at and round."""
+
+    world: str = "assets/worlds/breakout"
+    """folder of a world; its tokenizer is shown, on the frames with which its dreams begin"""
+    clip: int = 3
+    """which of these beginnings"""
+    output: str = "assets/1.video-tokenizer"
+    """folder for the pictures"""
+
+
+def telling_patches(tokenizer: VideoTokenizer, frame: np.ndarray, env_id: str | None) -> dict[str, int]:
+    """Label -> number of a patch worth asking where it looks: the ball's, the player's, else the middle one."""
+    columns = tokenizer.grid_size[1]
+    known = game_facts(env_id) if env_id else None
+    found: dict[str, int] = {}
+    if env_id is not None and known is not None and known.ball is not None:
+        x, y = detect_ball(frame[None], env_id)[0]
+        if np.isfinite(x):
+            found["ball"] = int(y) // tokenizer.config.patch_size * columns + int(x) // tokenizer.config.patch_size
+    if env_id is not None and known is not None and known.player is not None:
+        place = detect_player(frame[None], env_id)[0]
+        if np.isfinite(place) and known.player_axis == "x":
+            found["paddle"] = (tokenizer.grid_size[0] - 1) * columns + int(place) // tokenizer.config.patch_size
+    return found or {"middle": tokenizer.tokens_per_frame // 2 + columns // 2}
+
+
+def main() -> None:
+    config = parse_config(IllustrateConfig)
+    tokenizer = load_tokenizer(Path(config.world) / "tokenizer.pt")
+    content = load_checkpoint(Path(config.world) / "dynamics.pt", "dynamics")
+    starts = content["start_frames"].numpy()  # (S, T, H, W, 3) uint8
+    if not 0 <= config.clip < len(starts):
+        raise InputError(f"--clip {config.clip} is out of range; {config.world} has beginnings 0 to {len(starts) - 1}")
+    frame = starts[config.clip, -1]
+    folder = Path(config.output)
+    torch.manual_seed(0)
+    clip = to_video(starts[config.clip : config.clip + 1])
+    save_patches(folder / "patches.png", tokenizer, frame)
+    save_positions(folder / "positions.png", tokenizer.positions, tokenizer.grid_size)
+    save_attention(folder / "attention.png", tokenizer, clip, frame, telling_patches(tokenizer, frame, content.get("env_id")))
+    save_causal_mask(folder / "causal_mask.png", window=tokenizer.config.context_frames)
+    save_quantizer_grid(folder / "quantizer.png", tokenizer, to_video(starts))
+    print(f"patches.png, positions.png, attention.png, causal_mask.png and quantizer.png are in {folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)
