@@ -4,3 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are so small that a second thread only waits for the first
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written to files; no test opens a window
+
+
+def pytest_addoption(parser):
+    """--run-exercises: check the reader's own answers instead of the solutions."""
+    parser.addoption("--run-exercises", action="store_true", help="check the chapters' exercises.py instead of the solutions")

@@ -38,7 +38,7 @@ with watching:
     from video_tokenizer.data.clip_store import FILE_NAMES, ClipStoreWriter, open_clip_store
     from video_tokenizer.data.hdf5_files import convert_hdf5
     from video_tokenizer.data.video_files import BadVideo, read_video
-    from video_tokenizer.report import save_json
+    from video_tokenizer.report import read_json, save_json
     from world_model.actions import read_action_file
     from world_model.starts import decode_picture, frames_from_text
 
@@ -174,7 +174,7 @@ def main() -> None:
         results[name] = fuzz(name, seconds, config.seed, Path(config.findings))
         print(name, results[name], flush=True)
     if config.json:
-        save_json(config.json, results)
+        save_json(config.json, read_json(Path(config.json)) | results)  # readers that were not fed now keep their counts
     sys.exit(not all(counts["ended_well"] and not counts["findings"] for counts in results.values()))
 
 

@@ -1,5 +1,6 @@
 """Videos and pictures: broken, of odd kinds, or with headers that lie; and what a dream begins with."""
 
+import base64
 import io
 import struct
 import zlib
@@ -10,6 +11,15 @@ import numpy as np
 from PIL import Image
 
 from malformed.museum import NOISE, RANDOM, exhibit
+
+TINY_AND_DAMAGED = (
+    "UklGRsIpAABBVkkgTElTVBEAaOwAZHJsYXZpaDgAAACghgEAHgAAAAAAAAAQCQAAFAAAAAAAAAABAAAAAAAQAAIAAAACAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAExJU1SUEAAAc3RybHN0cmg4AAAAdmlkc01KUEcAAAAAAAAAAAAAAAABAAAACgAAAAAAAAAUAAAAAgEAAP////8AAAAAAAAAAAIAAgBz"
+    "dHJmKAAAACgAAAACAAAAAgAAAAEAGAAAAAAAAAALAAAAwwAAAABM4i4+xGvwivc5Vnd/jSEv5y65c3mVs5CpjZ0YswLbferEWZlsNsQSritcjT"
+    "ITiHiBIXQWStmyo/nf/9kAMDBkY+oDAAD/2P/+ABBMYXZjAAAAAAAAAAAABAIBAQEAAAAAAAAAAAAAAPQAAAACAQAAMDBkYxAAAAD+AQAA9QAA"
+    "ADAwZGMQAAAA/AIAAPAAAAAwMGRjEAAAAPQDAADtAAAAMDBkYxAAAADqBAAA6gAAADAwZGMQAAAA3AUAAOIAAAAwMGRjHAAAAMZ2EQAA2QAAAA"
+    "=="
+)
 
 
 def video(path: Path, frames: np.ndarray = NOISE, codec: str = "MJPG", color: bool = True) -> Path:
@@ -81,6 +91,22 @@ def video_that_claims_ten_thousand_times_its_frames(folder):
 @exhibit("source")
 def video_of_one_pixel(folder):
     return video(folder / "a.avi", NOISE[:, :2, :2]), None
+
+
+@exhibit("source")
+def video_whose_damaged_frames_write_beyond_their_end(folder):
+    """Found by fuzz.py: 412 bytes that end a process in FFmpeg or OpenCV, "free(): invalid pointer", if they are decoded."""
+    (folder / "a.avi").write_bytes(base64.b64decode(TINY_AND_DAMAGED))
+    return folder / "a.avi", None
+
+
+@exhibit("source")
+def playlist_named_like_a_video(folder):
+    """FFmpeg would open what it lists."""
+    listed = video(folder / "listed.ts", codec="mp4v")
+    (folder / "list").mkdir()
+    (folder / "list" / "a.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{listed}\n#EXT-X-ENDLIST\n")
+    return folder / "list", None
 
 
 @exhibit("source")

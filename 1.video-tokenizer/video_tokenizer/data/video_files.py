@@ -5,7 +5,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we name a bad file ourselves, in one sentence
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+# a file may be a playlist under another name: without this, FFmpeg would open what it lists, here or in the network
+os.environ.setdefault(
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS",
+    "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif",
+)
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(4096 * 4096))
 
 import cv2
@@ -14,14 +18,22 @@ import numpy as np
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.resize import resize_by_area
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif")
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 """of a frame or an image: a file of a few kilobytes may claim to unpack to gigabytes"""
+FEWEST_PIXELS = 8
+"""a side of a video's frame, one patch"""
 SMALLEST_SHARE = 0.9  # a video that yields fewer of its announced frames was cut short; some containers only estimate the number
 
 
 class BadVideo(ValueError):
     """A file that cannot be used as a video. The message says why, without the file's name."""
+
+
+def open_video(path: Path) -> cv2.VideoCapture:
+    """The file for decoding with FFmpeg alone: OpenCV's other readers would open numbered pictures beside it, or cameras."""
+    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
 
 
 def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chunk_frames: int = 512) -> Iterator[np.ndarray]:
@@ -30,7 +42,7 @@ def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chu
     Every `frame_step`-th frame is kept. Rotation noted in the file is applied. Raises BadVideo, possibly after some chunks, for a
     file that is no video, cannot be decoded, ends early, or is smaller than `frame_size`.
     """
-    capture = cv2.VideoCapture(str(path))
+    capture = open_video(path)
     try:
         if not capture.isOpened():
             raise BadVideo("cannot be opened as a video")
@@ -64,10 +76,11 @@ def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
 
     Raises InputError for a file that is no video or cannot be decoded.
     """
-    capture = cv2.VideoCapture(str(path))
+    capture = open_video(path)
     frames: list[np.ndarray] = []
     try:
-        _check_size(capture)
+        if capture.isOpened():
+            _check_size(capture)
         while len(frames) < num_frames:
             found, frame = capture.read()
             if not found or (frames and frame.shape != frames[0].shape):
@@ -84,8 +97,11 @@ def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
 
 
 def _check_size(capture: cv2.VideoCapture) -> None:
-    """Raises BadVideo for frames that would fill the memory, before the first one is decoded."""
+    """Raises BadVideo for frames that would fill the memory, or are so small that FFmpeg's conversion of damaged ones writes
+    beyond their end, before the first one is decoded."""
     width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    if min(width, height) < FEWEST_PIXELS:
+        raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, less than {FEWEST_PIXELS} a side")
     if width * height > MOST_PIXELS:
         raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, more than {MOST_PIXELS:,}")
 
@@ -103,7 +119,7 @@ def read_image(path: Path, frame_size: tuple[int, int]) -> np.ndarray:
 
 def video_frame_rate(path: Path) -> float:
     """Frames per second as the file says, 25 where it says nothing."""
-    capture = cv2.VideoCapture(str(path))
+    capture = open_video(path)
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return float(rate) if 0.0 < rate < 1000.0 else 25.0
