@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,10 +35,9 @@ class BenchmarkConfig:
     """time for each measurement"""
     num_threads: int | None = None
     """threads on the CPU; default: one for each core"""
-    quality: bool = True
-    """also train two tokenizers until they are good, one of them without our tricks; some minutes"""
-    curves: bool = True
-    """also measure how cost grows with frames, tokens, context, length of the dream and size of the data"""
+    parts: tuple[Literal["rows", "quality", "curves"], ...] = ("rows", "quality", "curves")
+    """what to measure: the rows of the table; two tokenizers, one without our tricks, until they are good, some minutes; how cost
+    grows with frames, tokens, context, length of the dream and size of the data"""
     quick: bool = False
     """a few calls of the small sizes only, to see that everything runs"""
     json: str | None = None
@@ -81,11 +80,13 @@ def main() -> None:
             inference_rows(bench, world),
             training_rows(bench, names),
         )
-        for name, measured in chain(*parts):
+        for name, measured in chain(*parts) if "rows" in config.parts else ():
             rows[name] = measured
             print(format_table({name: measured}), flush=True)
-        quality = dict(time_to_quality(game, bench.folder, device, bench.precision, config.quick)) if config.quality else {}
-        curves = cost_curves(bench, world, config.quick) if config.curves else {}
+        quality = (
+            dict(time_to_quality(game, bench.folder, device, bench.precision, config.quick)) if "quality" in config.parts else {}
+        )
+        curves = cost_curves(bench, world, config.quick) if "curves" in config.parts else {}
 
     # --- show and save ---
     print()
