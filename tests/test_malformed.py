@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from malformed import EXHIBITS
+from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
 from video_tokenizer import load_tokenizer
@@ -48,7 +49,8 @@ def readers(world: WorldModel) -> dict[str, Callable[[Path], Any]]:
 
 
 def test_there_are_enough_exhibits():
-    assert sum(len(makers) for makers in EXHIBITS.values()) >= 60
+    count = sum(len(makers) for makers in EXHIBITS.values())
+    assert count >= 60 and f" {count} exhibits " in (REPOSITORY / "tests" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind, name", [(kind, name) for kind, makers in EXHIBITS.items() for name in makers])
