@@ -13,21 +13,25 @@ from video_tokenizer.illustrations import spatial_attention
 from video_tokenizer.training.checkpoint import load_checkpoint
 
 WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
-CHAPTER_1 = ("patches.png", "positions.png", "attention.png", "causal_mask.png", "quantizer.png")
+PICTURES = {
+    "1.video-tokenizer": ("patches.png", "positions.png", "attention.png", "causal_mask.png", "quantizer.png"),
+    "3.dynamics-model": ("filling_in.png", "filling_in.gif"),
+}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    assert call(REPOSITORY / "1.video-tokenizer" / "illustrate.py", "--world", WORLD, "--output", folder) == 0
+    for chapter in PICTURES:
+        assert call(REPOSITORY / chapter / "illustrate.py", "--world", WORLD, "--output", folder / chapter) == 0
     return folder
 
 
-@pytest.mark.parametrize("name", CHAPTER_1)
-def test_a_picture_of_chapter_1_is_what_illustrate_draws(drawn, name):
-    """Other versions of matplotlib place letters otherwise; what is shown stays."""
-    ours = Image.open(REPOSITORY / "assets" / "1.video-tokenizer" / name).convert("RGB")
-    again = Image.open(drawn / name).convert("RGB")
+@pytest.mark.parametrize("chapter, name", [(chapter, name) for chapter, names in PICTURES.items() for name in names])
+def test_a_picture_is_what_illustrate_draws_from_the_shipped_world(drawn, chapter, name):
+    """Other versions of matplotlib place letters otherwise, other processors draw other tokens; what is shown stays."""
+    ours = Image.open(REPOSITORY / "assets" / chapter / name).convert("RGB")
+    again = Image.open(drawn / chapter / name).convert("RGB")
     assert abs(ours.width - again.width) < 20 and abs(ours.height - again.height) < 20
     again = again.resize(ours.size)
     small = [np.asarray(picture.resize((60, 40), Image.Resampling.BOX), np.float32) for picture in (ours, again)]
