@@ -22,13 +22,20 @@ TRAININGS = {
 }
 
 
-def train(folder: Path, chapter: str, *flags: object, processes: int = 1, steps: int = STEPS) -> dict:
-    """Run train.py under torchrun; returns metrics.json."""
+def launch(
+    folder: Path, chapter: str, *flags: object, processes: int = 1, steps: int = STEPS
+) -> subprocess.CompletedProcess[str]:
+    """Run train.py, under torchrun where there are several processes."""
     arguments = [*SMALL, *flags, "--num-steps", steps, "--checkpoint-dir", folder]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), f"{chapter}/train.py", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
+
+
+def train(folder: Path, chapter: str, *flags: object, **how: int) -> dict:
+    """The same, which must end well; returns metrics.json."""
+    result = launch(folder, chapter, *flags, **how)
     assert result.returncode == 0, result.stderr[-2000:] + result.stdout[-1000:]
     return json.loads((folder / "metrics.json").read_text())
 
@@ -43,6 +50,15 @@ def weights_apart(first: Path, second: Path) -> float:
     first_weights, second_weights = (torch.load(folder / "resume.pt", weights_only=True)["model"] for folder in (first, second))
     distances = {name: (weight - second_weights[name]).abs().max() for name, weight in first_weights.items()}
     return max(float(distance / first_weights[name].abs().max().clamp(min=1e-3)) for name, distance in distances.items())
+
+
+def test_a_loss_that_is_no_number_ends_all_processes_with_one_sentence(tmp_path):
+    flags = ("--shard", "--learning-rate", "1e30", "--warmup-steps", 0)
+    done = launch(tmp_path, *TRAININGS["tokenizer"], *flags, processes=2)
+    assert done.returncode != 0 and done.stderr.count("error: at step") == 1, done.stderr[-2000:]
+    assert (
+        "the loss is nan" in done.stderr and "torchrun --nproc-per-node 2" in done.stderr and "--rate-factor 0.5" in done.stderr
+    )
 
 
 @pytest.fixture(scope="module")

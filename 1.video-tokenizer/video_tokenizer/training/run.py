@@ -128,13 +128,16 @@ class Run:
         """
         if torch.isfinite(loss.detach() + gradient_norm):
             return
+        broken = first_not_finite(model, *inputs)  # in every process: sharded weights are put together for it
+        if not self.is_main:
+            sys.exit(2)
         clips = ", ".join(str(clip) for clip in batch["index"].tolist())
         kept = f"{self.folder / 'resume.pt'} holds an earlier step to go on from" if self.saved else "no earlier step was saved"
         self._lock.release()
         command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
         raise InputError(
             f"at step {step:,} the loss is {float(loss):.3g} and the gradient's norm {float(gradient_norm):.3g}; not finite is "
-            f"first {first_not_finite(model, *inputs)}; the batch was clips {clips}; nothing of this step is kept, {kept}; "
+            f"first {broken}; the batch was clips {clips}; nothing of this step is kept, {kept}; "
             f"try a lower rate: {command}"
         )
 
