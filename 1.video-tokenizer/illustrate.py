@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.command_line import parse_config, run_script
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.data.games import detect_ball, detect_player, game_facts
-from video_tokenizer.illustrations import save_attention, save_causal_mask, save_patches, save_positions, save_quantizer_grid
-from video_tokenizer.loading import load_tokenizer
+from video_tokenizer.illustrations import (
+    read_beginnings,
+    save_attention,
+    save_causal_mask,
+    save_patches,
+    save_positions,
+    save_quantizer_grid,
+)
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
-from video_tokenizer.training.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,8 @@ def telling_patches(tokenizer: VideoTokenizer, frame: np.ndarray, env_id: str | 
 
 def main() -> None:
     config = parse_config(IllustrateConfig)
-    tokenizer = load_tokenizer(Path(config.world) / "tokenizer.pt")
-    content = load_checkpoint(Path(config.world) / "dynamics.pt", "dynamics")
+    tokenizer, content = read_beginnings(config.world, config.clip)
     starts = content["start_frames"].numpy()  # (S, T, H, W, 3) uint8
-    if not 0 <= config.clip < len(starts):
-        raise InputError(f"--clip {config.clip} is out of range; {config.world} has beginnings 0 to {len(starts) - 1}")
     frame = starts[config.clip, -1]
     folder = Path(config.output)
     torch.manual_seed(0)

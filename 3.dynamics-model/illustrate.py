@@ -12,8 +12,7 @@ from dynamics_model.illustrations import save_filling_in, save_filling_in_film
 from dynamics_model.loading import load_dynamics
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.data.clips import to_video
-from video_tokenizer.loading import load_tokenizer
-from video_tokenizer.training.checkpoint import load_checkpoint
+from video_tokenizer.illustrations import read_beginnings
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,9 @@ class IllustrateConfig:
 
 def main() -> None:
     config = parse_config(IllustrateConfig)
-    tokenizer = load_tokenizer(Path(config.world) / "tokenizer.pt")
+    tokenizer, facts = read_beginnings(config.world, config.clip)
     model = load_dynamics(Path(config.world) / "dynamics.pt")
-    facts = load_checkpoint(Path(config.world) / "dynamics.pt", "dynamics")
     starts, actions = facts["start_frames"].numpy(), facts["start_actions"]
-    if not 0 <= config.clip < len(starts):
-        raise InputError(f"--clip {config.clip} is out of range; {config.world} has beginnings 0 to {len(starts) - 1}")
     if config.key not in facts["action_map"]:
         raise InputError(f"--key {config.key}: {config.world} knows {', '.join(facts['action_map']) or 'no keys'}")
     with torch.no_grad():

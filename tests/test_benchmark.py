@@ -12,10 +12,11 @@ from torch import nn
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.data.video_files import write_video
 from video_tokenizer.losses import background_of
 from world_model.benchmark.curves import sparse_store
 from world_model.benchmark.measure import PeakMemory, floating_point_operations, row
-from world_model.benchmark.plain import PlainDream, decode_clips, write_video
+from world_model.benchmark.plain import PlainDream, decode_clips
 from world_model.benchmark.quality import Training
 from world_model.evaluation.games import record_games
 from world_model.real_game import open_game
@@ -50,7 +51,7 @@ def test_peak_memory_is_that_of_the_block():
 
 def test_clips_out_of_a_video_are_those_of_the_recording(tmp_path):
     frames = np.repeat(np.linspace(0, 240, 30).astype(np.uint8), 32 * 32 * 3).reshape(30, 32, 32, 3)
-    write_video(tmp_path / "ramp.mp4", frames)
+    write_video(tmp_path / "ramp.mp4", frames, 15.0)
     clips = decode_clips(tmp_path / "ramp.mp4", np.array([0, 7]), 4)
     expected = torch.stack([to_video(frames[start : start + 4][None])[0] for start in (0, 7)])
     assert clips.shape == (2, 4, 3, 32, 32) and (clips - expected).abs().max() < 0.02
@@ -93,7 +94,7 @@ def test_both_sides_of_the_time_to_quality_learn_the_same(tmp_path):
     world = WorldModel.load(REPOSITORY / "assets" / "worlds" / "breakout", "cpu")
     game = open_game(world.facts["env_id"], world.facts, world.frame_size)
     store = record_games(game, 2, 60, 0).store
-    write_video(tmp_path / "film.avi", store.frames, "FFV1")
+    write_video(tmp_path / "film.avi", store.frames, 15.0, "FFV1")
     config = TokenizerConfig(frame_size=64, embed_dim=24, num_heads=2, num_blocks=1, batch_size=2, num_steps=4)
     background = background_of(store.frames)
     sides = [Training(config, Clips(store, [0, 1], 4), film, background, "float32") for film in (None, tmp_path / "film.avi")]

@@ -47,6 +47,11 @@ NUMBER = int(os.environ.get("CONFIGS_TO_TRY", "60"))
 MANY = settings(max_examples=NUMBER, deadline=None, suppress_health_check=list(HealthCheck), derandomize=NUMBER == 60)
 
 
+def random_video(config: Any) -> Tensor:
+    """A batch of noise of the config's sizes."""
+    return torch.rand(config.batch_size, config.num_frames, 3, config.frame_size, config.frame_size)
+
+
 def trains_or_is_refused(build: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], config: Any) -> bool:
     """Two steps, or a sentence with numbers in it. Returns whether it trained."""
     try:
@@ -71,7 +76,7 @@ def test_a_tokenizer_of_any_sizes_trains_or_is_refused(sizes):
     config = TokenizerConfig(**{"frame_size": 16, "embed_dim": 24, "num_heads": 2, "num_blocks": 1, "batch_size": 2} | sizes)
 
     def loss(tokenizer: nn.Module) -> Tensor:
-        video = torch.rand(config.batch_size, config.num_frames, 3, config.frame_size, config.frame_size)
+        video = random_video(config)
         output = tokenizer(video)
         return weighted_mse(output.reconstruction, video, video[0, 0], 10.0, 40.0) + sum(output.losses.values())
 
@@ -84,8 +89,7 @@ def test_latent_actions_of_any_sizes_train_or_are_refused(sizes):
     config = LatentActionConfig(**{"frame_size": 16, "embed_dim": 24, "num_heads": 2, "conv_width": 8, "batch_size": 2} | sizes)
 
     def loss(model: nn.Module) -> Tensor:
-        video = torch.rand(config.batch_size, config.num_frames, 3, config.frame_size, config.frame_size)
-        return torch.stack([*model(video).losses.values()]).sum()
+        return torch.stack([*model(random_video(config)).losses.values()]).sum()
 
     trains_or_is_refused(lambda: build_latent_action_model(config), loss, config)
 

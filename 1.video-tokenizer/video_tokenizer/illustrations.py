@@ -1,22 +1,40 @@
 """The pictures of the chapter's solutions, drawn from a trained tokenizer: what its parts see, add, look at and round."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from video_tokenizer.command_line import InputError
 from video_tokenizer.figures import ACCENT, DARK, save_figure
+from video_tokenizer.loading import load_tokenizer
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import causal_mask
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.training.checkpoint import load_checkpoint
 
 PALE = "#c9d1d9"
 SHADES = "Blues"
 """colour map of what is never negative; signs get RdBu"""
+
+
+def read_beginnings(world: Path | str, clip: int) -> tuple[VideoTokenizer, dict[str, Any]]:
+    """A world's tokenizer, and its dynamics checkpoint, which holds the frames with which dreams begin.
+
+    Raises InputError where there is no beginning number `clip`.
+    """
+    tokenizer = load_tokenizer(Path(world) / "tokenizer.pt")
+    content = load_checkpoint(Path(world) / "dynamics.pt", "dynamics")
+    count = len(content["start_frames"])
+    if not 0 <= clip < count:
+        raise InputError(f"--clip {clip} is out of range; {world} has beginnings 0 to {count - 1}")
+    return tokenizer, content
 
 
 def bare(axes: Axes, title: str) -> None:
@@ -133,8 +151,6 @@ def save_attention(path: Path, tokenizer: VideoTokenizer, clip: Tensor, frame: n
 
 
 def _outline(left: float, top: float, side: float):
-    from matplotlib.patches import Rectangle
-
     return Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor="#ff4d4d", linewidth=1.5)
 
 

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from script_runner import load_script
 from structure_checks import REPOSITORY
 
 from video_tokenizer import load_tokenizer
@@ -17,13 +16,6 @@ from video_tokenizer.models.st_transformer import attention, causal_mask
 from video_tokenizer.training.checkpoint import load_checkpoint
 
 CHAPTER = REPOSITORY / "1.video-tokenizer"
-
-
-@pytest.fixture
-def answers(request):
-    """The reader's functions, or the solutions."""
-    own = request.config.getoption("--run-exercises")
-    return load_script(CHAPTER / "exercises" / "start.py" if own else REPOSITORY / "tests" / "exercises" / "solutions_1.py")
 
 
 def test_exercise_1_the_sizes_are_predicted(answers):

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from script_runner import load_script
 from structure_checks import REPOSITORY
 
 from latent_action_model import load_latent_action_model
@@ -14,13 +13,6 @@ from latent_action_model.metrics import entropy, mutual_information
 
 CHAPTER = REPOSITORY / "2.latent-action-model"
 WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
-
-
-@pytest.fixture
-def answers(request):
-    """The reader's functions, or the solutions."""
-    own = request.config.getoption("--run-exercises")
-    return load_script(CHAPTER / "exercises" / "start.py" if own else REPOSITORY / "tests" / "exercises" / "solutions_2.py")
 
 
 def labels_of(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

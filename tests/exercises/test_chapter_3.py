@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from script_runner import load_script
 from structure_checks import REPOSITORY
 
 from dynamics_model import load_dynamics
@@ -11,15 +10,7 @@ from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.training.checkpoint import load_checkpoint
 
-CHAPTER = REPOSITORY / "3.dynamics-model"
 WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
-
-
-@pytest.fixture
-def answers(request):
-    """The reader's functions, or the solutions."""
-    own = request.config.getoption("--run-exercises")
-    return load_script(CHAPTER / "exercises" / "start.py" if own else REPOSITORY / "tests" / "exercises" / "solutions_3.py")
 
 
 @pytest.fixture(scope="module")

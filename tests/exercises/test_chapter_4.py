@@ -4,7 +4,6 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from script_runner import load_script
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
@@ -14,15 +13,7 @@ from world_model.evaluation.dreams import agreement
 from world_model.evaluation.games import directions
 from world_model.world import WorldModel
 
-CHAPTER = REPOSITORY / "4.inference"
 WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
-
-
-@pytest.fixture
-def answers(request):
-    """The reader's functions, or the solutions."""
-    own = request.config.getoption("--run-exercises")
-    return load_script(CHAPTER / "exercises" / "start.py" if own else REPOSITORY / "tests" / "exercises" / "solutions_4.py")
 
 
 def test_exercise_1_the_dream_has_the_predicted_size(answers, tmp_path):

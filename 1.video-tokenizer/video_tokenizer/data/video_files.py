@@ -125,8 +125,11 @@ def video_frame_rate(path: Path) -> float:
     return float(rate) if 0.0 < rate < 1000.0 else 25.0
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: float) -> None:
-    """Write frames, each uint8 (H, W, 3) RGB, as an .mp4 file; makes its folder. Raises InputError when it cannot be written."""
+def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: float, codec: str = "mp4v") -> None:
+    """Write frames, each uint8 (H, W, 3) RGB, as a video file; makes its folder. Raises InputError when it cannot be written.
+
+    codec: four letters; mp4v for an .mp4, FFV1 for an .avi that loses nothing.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -135,10 +138,10 @@ def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: flo
     for frame in frames:
         if writer is None:
             height, width = frame.shape[:2]
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, (width, height))
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), frames_per_second, (width, height))
             if not writer.isOpened():
                 raise InputError(
-                    f"video {path} cannot be written; check that the folder is writable and that OpenCV can encode mp4"
+                    f"video {path} cannot be written; check that the folder is writable and that OpenCV can encode {codec}"
                 )
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     if writer is not None:

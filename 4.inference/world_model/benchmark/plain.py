@@ -12,15 +12,6 @@ from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 
 
-def write_video(path: Path, frames: np.ndarray, codec: str = "mp4v") -> None:
-    """Frames (F, H, W, 3) uint8 RGB as a video of 15 frames a second; codec FFV1 loses nothing."""
-    height, width = frames.shape[1:3]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 15.0, (width, height))
-    for frame in frames:
-        writer.write(np.ascontiguousarray(frame[..., ::-1]))
-    writer.release()
-
-
 def decode_clips(path: Path, starts: np.ndarray, num_frames: int) -> torch.Tensor:
     """Clips straight out of a video file: open it, go to the frame, decode. Returns (B, T, C, H, W) in [0, 1]."""
     clips = []

@@ -13,6 +13,7 @@ from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, ShuffledBatches, split_episodes, to_video
 from video_tokenizer.data.environment import Game
 from video_tokenizer.data.training_data import spread
+from video_tokenizer.data.video_files import write_video
 from video_tokenizer.loading import build_tokenizer
 from video_tokenizer.losses import background_of, weighted_mse
 from video_tokenizer.metrics import TokenizerMetrics
@@ -20,7 +21,7 @@ from video_tokenizer.training.device import autocast
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 from world_model.benchmark.measure import wait_for
-from world_model.benchmark.plain import decode_clips, write_video
+from world_model.benchmark.plain import decode_clips
 from world_model.evaluation.games import record_games
 
 GOOD = 12.0
@@ -99,7 +100,7 @@ def time_to_quality(
     training, validation = (Clips(store, part, config.num_frames) for part in split_episodes(store))
     background = background_of(store.frames).to(device)
     video = folder / "quality.avi"
-    write_video(video, store.frames, "FFV1")  # the very same pixels
+    write_video(video, store.frames, 15.0, "FFV1")  # the very same pixels
     runs = {
         "quality_ours": Training(config, training, None, background, precision),
         "quality_plain": Training(config, training, video, background, "float32"),

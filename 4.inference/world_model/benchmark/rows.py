@@ -24,12 +24,13 @@ from video_tokenizer.data.clips import Clips, make_loader, to_video
 from video_tokenizer.data.environment import Game, record_episode
 from video_tokenizer.data.policies import random_policy
 from video_tokenizer.data.sources import open_clips_source
+from video_tokenizer.data.video_files import write_video
 from video_tokenizer.loading import build_tokenizer
 from video_tokenizer.losses import weighted_mse
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.optimizer import build_optimizer
 from world_model.benchmark.measure import row
-from world_model.benchmark.plain import PlainDream, decode_clips, write_video
+from world_model.benchmark.plain import PlainDream, decode_clips
 from world_model.world import WorldModel
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -60,7 +61,7 @@ def data_rows(bench: Bench, game: Game, num_frames: int) -> Rows:
     video = bench.folder / "videos" / "game.mp4"
     video.parent.mkdir()
     frames = np.concatenate([played] * -(-num_frames // len(played)))[:num_frames]
-    write_video(video, frames)
+    write_video(video, frames, 15.0)
 
     def decode() -> ClipStore:
         """Into a new store each time; what a reader pays once."""
