@@ -22,7 +22,7 @@ OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world play experiments bench test faults lint clean
+.PHONY: help install world play experiments bench pictures test faults lint clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -46,6 +46,19 @@ data/breakout: | $(VENV)/installed
 
 bench: $(VENV)/installed  ## measure how fast every part is on this machine, in minutes; let nothing else run meanwhile
 	$(RUN) 4.inference/benchmark.py
+
+pictures: $(VENV)/installed data/breakout-unseen  ## draw every picture of the chapters again, from the reference worlds, in minutes
+	$(RUN) 1.video-tokenizer/illustrate.py
+	$(RUN) 1.video-tokenizer/validate.py --checkpoint assets/worlds/breakout/tokenizer.pt --data-path data/breakout-unseen --save-images --output assets/1.video-tokenizer --json assets/1.video-tokenizer/metrics.json
+	$(RUN) 2.latent-action-model/illustrate.py
+	$(RUN) 2.latent-action-model/validate.py --checkpoint assets/worlds/breakout/latent_action_model.pt --data-path data/breakout-unseen --save-images --output assets/2.latent-action-model --json assets/2.latent-action-model/metrics.json
+	$(RUN) 3.dynamics-model/illustrate.py
+	$(RUN) 3.dynamics-model/validate.py --checkpoint assets/worlds/breakout/dynamics.pt --data-path data/breakout-unseen --save-images --output assets/3.dynamics-model --json assets/3.dynamics-model/metrics.json
+	$(RUN) 4.inference/illustrate.py
+
+# games that no training has seen
+data/breakout-unseen: | $(VENV)/installed
+	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 1
 
 test: $(VENV)/installed-for-development  ## run every test
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)

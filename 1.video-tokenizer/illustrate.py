@@ -1,4 +1,4 @@
-"""Draw the pictures of this chapter's solutions from a trained tokenizer: patches, codes, attention, mask and quantizer.
+"""Draw the pictures of this chapter from a trained tokenizer: the trap of PSNR, tokens, patches, codes, attention, quantizer.
 
 python 1.video-tokenizer/illustrate.py
 """
@@ -13,6 +13,7 @@ from video_tokenizer.command_line import parse_config, run_script
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.data.games import detect_ball, detect_player, game_facts
 from video_tokenizer.illustrations import (
+    check_clip,
     read_beginnings,
     save_attention,
     save_causal_mask,
@@ -21,6 +22,8 @@ from video_tokenizer.illustrations import (
     save_quantizer_grid,
 )
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.psnr_trap import save_psnr_trap
+from video_tokenizer.token_pictures import save_tokens
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class IllustrateConfig:
     """folder of a world; its tokenizer is shown, on the frames with which its dreams begin"""
     clip: int = 3
     """which of these beginnings"""
+    tokens_clip: int = 0
+    """the beginning whose liveliest step tokens.png shows"""
     output: str = "assets/1.video-tokenizer"
     """folder for the pictures"""
 
@@ -55,6 +60,7 @@ def main() -> None:
     config = parse_config(IllustrateConfig)
     tokenizer, content = read_beginnings(config.world, config.clip)
     starts = content["start_frames"].numpy()  # (S, T, H, W, 3) uint8
+    check_clip("--tokens-clip", config.tokens_clip, len(starts))
     frame = starts[config.clip, -1]
     folder = Path(config.output)
     torch.manual_seed(0)
@@ -64,7 +70,11 @@ def main() -> None:
     save_attention(folder / "attention.png", tokenizer, clip, frame, telling_patches(tokenizer, frame, content.get("env_id")))
     save_causal_mask(folder / "causal_mask.png", window=tokenizer.config.context_frames)
     save_quantizer_grid(folder / "quantizer.png", tokenizer, to_video(starts))
-    print(f"patches.png, positions.png, attention.png, causal_mask.png and quantizer.png are in {folder}")
+    save_tokens(folder / "tokens.png", tokenizer, starts, config.tokens_clip)
+    facts = game_facts(content.get("env_id") or "")
+    if facts is not None and facts.ball is not None:
+        save_psnr_trap(folder / "psnr_trap.png", tokenizer, starts, config.clip, content["env_id"])
+    print(f"patches, positions, attention, causal_mask, quantizer and tokens.png are in {folder}, with a ball psnr_trap.png too")
 
 
 if __name__ == "__main__":

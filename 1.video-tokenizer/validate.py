@@ -17,7 +17,15 @@ from video_tokenizer.command_line import InputError, config_from_dict, parse_con
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clips import Clips, to_frames
 from video_tokenizer.data.training_data import TrainingData
-from video_tokenizer.figures import difference, image_grid, save_code_usage, save_gif, save_picture, save_reconstruction_strips
+from video_tokenizer.figures import (
+    DIFFERENCE,
+    difference,
+    image_grid,
+    save_code_usage,
+    save_gif,
+    save_picture,
+    save_reconstruction_strips,
+)
 from video_tokenizer.loading import load_tokenizer
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import TokenizerMetrics, VideoScores
@@ -119,7 +127,7 @@ def save_pictures(
     for number, (index, original, drawn) in enumerate(
         zip(chosen, to_frames(video), to_frames(reconstruction), strict=True), start=1
     ):
-        rows = [("original", original), ("reconstruction", drawn), ("difference x2", difference(original, drawn))]
+        rows = [("original", original), ("reconstruction", drawn), (DIFFERENCE, difference(original, drawn))]
         times = [f"t = {t}" for t in range(len(original))]
         save_picture(folder / f"strip_{number}.png", image_grid(rows, f"Validation clip {index}. {caption}", times))
     controls = {"own tokens": reconstruction, "own tokens,\nplaces shuffled": shuffled, "random tokens": random}

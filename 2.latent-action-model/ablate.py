@@ -27,10 +27,10 @@ COLUMNS = (
     Column("codes_used", "codes used", ".1f"),
     Column("perplexity", "perplexity", ".1f"),
     Column("action_information", "information", ".2f", "higher"),
-    Column("action_information", "of what can be seen", ".0%", "higher", ceiling="supervised_information"),
+    Column("action_information", "of visible", ".0%", "higher", ceiling="supervised_information"),
     Column("mapping_accuracy", "mapping accuracy", ".2f", "higher"),
     Column("swap_test", "swap test", ".2f", "higher"),
-    Column("delta_moving_psnr_db", "worth of the right code, dB", ".2f", "higher"),
+    Column("delta_moving_psnr_db", "right code, dB", ".2f", "higher"),
 )
 CONTROLS = {
     "supervised": {"action_information": "supervised_information", "mapping_accuracy": "supervised_accuracy"},

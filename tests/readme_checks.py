@@ -6,6 +6,7 @@ Each function reads a Markdown text and returns a list of complaints, empty wher
 import json
 import re
 import shlex
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ EXCERPT = re.compile(
 ELISION = re.compile(r"^[ \t]*# \.\.\.[ \t]*$\n?", re.MULTILINE)
 ARXIV = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)/|arXiv:\s?)(?P<id>\d{4}\.\d{4,5})", re.IGNORECASE)
 MEASURED = re.compile(r"<!-- measured: (?P<file>\S+)(?: (?P<key>\S+))? -->")
+MARK_BEFORE_PUNCTUATION = re.compile(r" <!-- measured: [^>]*-->[,.;:)]")
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?%?")
 
 
@@ -72,7 +74,8 @@ def _has_lines(file: Path, fragment: str) -> bool:
 def excerpt_complaints(text: str, page: Path) -> list[str]:
     """Excerpts, announced by `From [path](path):`, that are not in the cited file to the letter.
 
-    Lines left out are marked by a line `# ...`; the parts between such lines must follow each other in the file.
+    Lines left out are marked by a line `# ...`; the parts between such lines must follow each other in the file. The margin that
+    all lines share in the file may be left out.
     """
     complaints = []
     announced = len(re.findall(r"^From \[[^\]]+\]\([^)]+\):", text, re.MULTILINE))
@@ -84,17 +87,24 @@ def excerpt_complaints(text: str, page: Path) -> list[str]:
         if not file.is_file() or not file.resolve().as_posix().endswith(excerpt["label"].strip("`")):
             complaints.append(f"{excerpt['label']} is not the file that the link {excerpt['target']} leads to")
             continue
-        source, position = "\n" + file.read_text(), 0
-        for part in ELISION.split(excerpt["code"]):
-            lines = "\n" + part.strip("\n") + "\n"  # whole lines, with their indentation
-            if not part.strip():
-                continue
-            position = source.find(lines, position)
-            if position < 0:
-                complaints.append(f"{excerpt['label']} does not hold, at this place: {part.strip().splitlines()[0]}")
-                break
-            position += len(lines) - 1
+        missing = [_first_missing(excerpt["code"], file.read_text(), " " * width) for width in range(0, 24, 4)]
+        if None not in missing:
+            complaints.append(f"{excerpt['label']} does not hold, at this place: {missing[0]}")
     return complaints
+
+
+def _first_missing(code: str, source: str, margin: str) -> str | None:
+    """The first line of the first part of an excerpt that the source, with `margin` before its lines, does not hold; else None."""
+    source, position = "\n" + source, 0
+    for part in ELISION.split(code):
+        lines = "\n" + textwrap.indent(part.strip("\n"), margin) + "\n"  # whole lines
+        if not part.strip():
+            continue
+        position = source.find(lines, position)
+        if position < 0:
+            return part.strip().splitlines()[0]
+        position += len(lines) - 1
+    return None
 
 
 def quoted_commands(text: str) -> list[list[str]]:
@@ -182,6 +192,8 @@ def measured_complaints(text: str, page: Path) -> list[str]:
         if marks and line.strip() == marks[0][0]:
             file, prefix = marks[0]["file"], marks[0]["key"] or ""
             continue
+        if MARK_BEFORE_PUNCTUATION.search(line):
+            complaints.append(f"a space would be seen before the punctuation after a mark: {line.strip()[:60]}")
         for mark in marks:
             numbers = NUMBER.findall(MEASURED.sub("", line[: mark.start()]))
             complaints += _number_complaint(numbers[-1] if numbers else "", page, mark["file"], mark["key"] or "")

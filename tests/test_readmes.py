@@ -110,7 +110,8 @@ def test_the_link_check_tells_right_from_wrong(page, text, is_true):
         ("    high = 2\n", True),
         ("def levels():\n    # ...\n    return low, high\n", True),
         ("def levels():\n    low = 2\n", False),
-        ("high = 2\n", False),  # the indentation is part of the line
+        ("low = 1\nhigh = 2\n", True),  # without the margin that all its lines have in the file
+        ("low = 1\n    high = 2\n", False),  # what is left of the indentation is part of the line
         ("    low =\n", False),  # so is its end
         ("    high = 2\n    # ...\n    low = 1\n", False),  # the parts come in the order of the file
     ],
@@ -168,7 +169,9 @@ def test_the_reference_check_tells_right_from_wrong():
         ("recall 97 % is 97.5% <!-- measured: metrics.json tokenizer.recall -->", True),
         ("| 12,345 <!-- measured: metrics.json steps.1 --> | 41 <!-- measured: metrics.json tokenizer.psnr_db --> |", True),
         ("<!-- measured: metrics.json tokenizer -->\n| metric | value |\n|---|---|\n| `psnr_db` | 41.26 dB |\n", True),
+        ("it is 41.3<!-- measured: metrics.json tokenizer.psnr_db -->, and so on", True),
         ("41.2 <!-- measured: metrics.json tokenizer.psnr_db -->", False),
+        ("it is 41.3 <!-- measured: metrics.json tokenizer.psnr_db -->, seen as '41.3 ,'", False),
         ("0.98 <!-- measured: metrics.json tokenizer.recall -->", False),
         ("0.97 <!-- measured: metrics.json tokenizer.gone -->", False),
         ("0.97 <!-- measured: gone.json tokenizer.recall -->", False),

@@ -15,6 +15,7 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.files import write_text_atomically
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
+NO_BREAK = "&nbsp;"
 BLOCK = re.compile(r"(?<=<!-- ablations: begin -->\n).*?(?=<!-- ablations: end -->)", re.DOTALL)
 
 
@@ -139,15 +140,17 @@ def format_text(table: Table, results: Mapping[str, Any]) -> str:
 
 
 def format_markdown(table: Table, results: Mapping[str, Any]) -> str:
-    """The table for a text: what all rows share, then one line per row with its flags."""
+    """The table for a text: what all rows share, then one line per row, its flags below its name."""
     seeds = sorted({seed for row in results["rows"].values() for seed in row["seeds"]})
     spread = "" if len(seeds) == 1 else " ± half their range" if len(seeds) == 2 else " ± their standard deviation"
     over = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}{spread}"
     lines = [f"Each row: `python {results['chapter']}/train.py {results['common_flags']}` and its flags; {over}.", ""]
     heading, *rows = cells(table, results)
-    lines += [f"| {' | '.join(heading)} |", "|" + "---|" * len(heading)]
+    lines += [f"| {' | '.join([heading[0], *heading[2:]])} |", "|" + "---|" * (len(heading) - 1)]
     for name, flags, *scores in rows:
-        lines.append("| " + " | ".join([name, f"`{flags}`" if flags else "", *scores]) + " |")
+        first = f"{name}<br>`{flags}`" if flags else name
+        unbroken = [score.replace(" ", NO_BREAK) for score in scores]
+        lines.append("| " + " | ".join([first, *unbroken]) + " |")
     return "\n".join(lines)
 
 

@@ -22,6 +22,9 @@ PAGE_WIDTH = 830
 GAP = 6
 INK, PAPER = (31, 35, 40), (255, 255, 255)
 ACCENT, DARK = "#0b66c3", "#1f2328"
+GAIN = 5
+"""factor that makes faint differences visible"""
+DIFFERENCE = f"difference x{GAIN}"
 
 
 @cache
@@ -41,7 +44,7 @@ def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
     return frames.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
-def difference(first: np.ndarray, second: np.ndarray, gain: float = 2.0) -> np.ndarray:
+def difference(first: np.ndarray, second: np.ndarray, gain: float = GAIN) -> np.ndarray:
     """Absolute difference of two uint8 videos, times `gain`, black where they agree. (..., H, W, 3) uint8."""
     return np.clip(np.abs(first.astype(np.float32) - second) * gain, 0, 255).astype(np.uint8)
 
@@ -115,7 +118,7 @@ def save_reconstruction_strips(
         return to_frames(clips[:max_columns, -1:])[:, 0]  # (B, H, W, 3) uint8
 
     original, drawn = pictures(video), pictures(reconstruction)
-    rows = [("original", original), ("reconstruction", drawn), ("difference x2", difference(original, drawn))]
+    rows = [("original", original), ("reconstruction", drawn), (DIFFERENCE, difference(original, drawn))]
     rows += [(label, pictures(frames)) for label, frames in (controls or {}).items()]
     save_picture(path, image_grid(rows, caption, column_labels))
 
@@ -226,7 +229,7 @@ def save_curves(path: Path | str, history: Sequence[Mapping[str, float]], captio
     """
     names = list(dict.fromkeys(name for entry in history for name, value in entry.items() if isinstance(value, int | float)))
     names = [name for name in names if name != "step"]
-    num_columns = min(3, max(1, len(names)))
+    num_columns = 2 if len(names) == 4 else min(3, max(1, len(names)))
     num_rows = max(1, -(-len(names) // num_columns))
     figure = Figure(figsize=(2.9 * num_columns, 2.1 * num_rows), layout="constrained")
     charts = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
@@ -237,7 +240,7 @@ def save_curves(path: Path | str, history: Sequence[Mapping[str, float]], captio
         axes.plot(points[:, 0], points[:, 1], color=ACCENT, linewidth=1.2, marker="o" if len(points) < 20 else "", markersize=3)
         axes.set_title(name.replace("_", " "), fontsize=9, loc="left")
         if from_zero:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * max(points[:, 1], default=1))
     for axes in charts[len(names) :]:
         axes.set_axis_off()
     if caption:

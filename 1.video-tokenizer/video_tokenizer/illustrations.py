@@ -31,10 +31,14 @@ def read_beginnings(world: Path | str, clip: int) -> tuple[VideoTokenizer, dict[
     """
     tokenizer = load_tokenizer(Path(world) / "tokenizer.pt")
     content = load_checkpoint(Path(world) / "dynamics.pt", "dynamics")
-    count = len(content["start_frames"])
-    if not 0 <= clip < count:
-        raise InputError(f"--clip {clip} is out of range; {world} has beginnings 0 to {count - 1}")
+    check_clip("--clip", clip, len(content["start_frames"]))
     return tokenizer, content
+
+
+def check_clip(flag: str, clip: int, count: int) -> None:
+    """Raises InputError unless `clip`, given by `flag`, is one of `count` beginnings."""
+    if not 0 <= clip < count:
+        raise InputError(f"{flag} {clip} is out of range; this world has beginnings 0 to {count - 1}")
 
 
 def bare(axes: Axes, title: str) -> None:

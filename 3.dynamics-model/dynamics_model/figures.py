@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynamics_model.rollouts import decode_after, roll_out
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.figures import ACCENT, DARK, difference, image_grid, save_figure, save_gif, save_picture, style
+from video_tokenizer.figures import ACCENT, DARK, DIFFERENCE, difference, image_grid, save_figure, save_gif, save_picture, style
 
 SHOWN_STEPS = (1, 2, 4, 8, 16)
 
@@ -78,8 +78,12 @@ def save_rollout_strips(
 def save_action_gif(
     path: Path | str, dreams: np.ndarray, labels: Sequence[str], frames_per_second: float, per_row: int = 4
 ) -> None:
-    """A GIF of all actions at once. dreams: uint8 (actions, S, H, W, 3); at most per_row panels, the first ones, are shown."""
-    panels = {label.replace("\n", " "): dream for label, dream in list(zip(labels, dreams, strict=True))[:per_row]}
+    """A GIF of actions side by side: those that a key stands for, or all where there is no key, at most per_row of them.
+
+    dreams: uint8 (actions, S, H, W, 3); labels: as of `action_labels`.
+    """
+    named = [place for place, label in enumerate(labels) if "\n" in label] or list(range(len(labels)))
+    panels = {labels[place].replace("\n", " "): dreams[place] for place in named[:per_row]}
     captions = [f"step {step}" for step in range(1, dreams.shape[1] + 1)]
     save_gif(path, panels, frames_per_second, captions=captions)
 
@@ -94,7 +98,7 @@ def save_real_and_dreamed(
     columns = np.array([step for step in steps if step <= len(real)]) - 1
     rows = [("real", real[columns])]
     for label, dream in dreams.items():
-        rows += [(label.replace(", ", ",\n"), dream[columns]), ("difference x2", difference(dream[columns], real[columns]))]
+        rows += [(label.replace(", ", ",\n"), dream[columns]), (DIFFERENCE, difference(dream[columns], real[columns]))]
     save_picture(path, image_grid(rows, caption, [f"step {column + 1}" for column in columns]))
 
 
@@ -103,7 +107,7 @@ def save_horizon_chart(
 ) -> None:
     """Score against steps into the dream, one line per predictor: label -> {steps: score}."""
     colours = [ACCENT, "#d1495b", "#66a182", "#8d96a3", DARK, "#edae49"]
-    figure = Figure(figsize=(6.4, 3.0))
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     style(axes)
     for (label, curve), colour in zip(curves.items(), colours, strict=False):
@@ -113,6 +117,6 @@ def save_horizon_chart(
     axes.set_xticks(steps, [str(step) for step in steps])
     axes.set_xlabel("steps into the dream", fontsize=8)
     axes.set_ylabel(unit, fontsize=8)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=4)
     axes.set_title(caption, fontsize=9, loc="left")
     save_figure(path, figure)

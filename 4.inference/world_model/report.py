@@ -11,7 +11,7 @@ import torch
 
 from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.data.clips import split_episodes, to_frames, to_video
-from video_tokenizer.figures import difference, image_grid, save_picture
+from video_tokenizer.figures import DIFFERENCE, difference, image_grid, save_picture
 from video_tokenizer.files import write_text_atomically
 from video_tokenizer.report import read_json
 from video_tokenizer.training.checkpoint import REPOSITORY
@@ -77,7 +77,7 @@ def reconstruction_strip(world: WorldModel, store: ClipStore, num_frames: int = 
     clip = np.array(store.frames[start : min(stop, start + 10 * num_frames)])
     drawn = to_frames(world.tokenizer(to_video(clip[None], world.device)).reconstruction)[0]
     chosen = np.linspace(0, len(clip) - 1, min(num_frames, len(clip))).astype(int)
-    rows = [("original", clip[chosen]), ("reconstruction", drawn[chosen]), ("difference x2", difference(clip, drawn)[chosen])]
+    rows = [("original", clip[chosen]), ("reconstruction", drawn[chosen]), (DIFFERENCE, difference(clip, drawn)[chosen])]
     return image_grid(rows, column_labels=[f"t = {t}" for t in chosen])
 
 
