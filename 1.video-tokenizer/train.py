@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 
 from video_tokenizer.command_line import parse_config, run_script
-from video_tokenizer.config import PRESETS, TokenizerConfig
+from video_tokenizer.config import TrainingConfig
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clips import Clips, make_loader, to_video
 from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
 from video_tokenizer.figures import save_curves, save_reconstruction_strips
-from video_tokenizer.loading import build_tokenizer
+from video_tokenizer.loading import build_tokenizer, chosen_tokenizer
 from video_tokenizer.losses import background_of, weighted_mse
 from video_tokenizer.metrics import TokenizerMetrics
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+from video_tokenizer.training.optimizer import set_learning_rate
 from video_tokenizer.training.processes import (
     anywhere,
     average_gradients,
@@ -38,9 +38,7 @@ SHOWN_METRICS = ("psnr_db", "moving_psnr_db", "copy_last_moving_psnr_db", "foreg
 
 
 @torch.no_grad()
-def validate(
-    tokenizer: VideoTokenizer, clips: Clips, background: torch.Tensor, config: TokenizerConfig, device: torch.device
-) -> dict:
+def validate(tokenizer: Tokenizer, clips: Clips, background: torch.Tensor, config: TrainingConfig, device: torch.device) -> dict:
     """Scores on the same validation clips every time, evenly spaced over all of them; weighted_error chooses the best weights."""
     tokenizer.eval()
     metrics = TokenizerMetrics(tokenizer.codebook_size)
@@ -58,7 +56,8 @@ def validate(
 
 def main() -> None:
     # --- config ---
-    config = parse_config(TokenizerConfig, PRESETS)
+    model = chosen_tokenizer()
+    config = parse_config(model.config_class, model.presets)
     device = choose_device(config.device)
     rank, world_size = start_processes(device)
     torch.manual_seed(config.seed)
@@ -71,7 +70,6 @@ def main() -> None:
     augmentation = Augmentation(0.5 * config.flip_augmentation, 1 - config.crop_augmentation, config.seed) if augmented else None
     data = open_training_data(config, store, augmentation)
     background = background_of(store.frames).to(device)
-    weights = (config.foreground_weight, config.moving_weight)
     num_steps = number_of_steps(config, len(data.training))
 
     # --- model ---
@@ -83,7 +81,8 @@ def main() -> None:
         shard(tokenizer)
 
     # --- optimizer ---
-    optimizer = build_optimizer(tokenizer, config.learning_rate, config.weight_decay, kind=config.optimizer)
+    optimizer = tokenizer.build_optimizer()
+    tokenizer.start_training()
     ema = ExponentialMovingAverage(tokenizer, config.ema_decay)
 
     # --- run folder ---
@@ -97,6 +96,7 @@ def main() -> None:
         load_whole(tokenizer, run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
+        tokenizer.load_training_state(run.resume_state["training"])
         best_error, metrics = run.resume_state["best_error"], run.resume_state["metrics"]
         run.restore_random_numbers()
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
@@ -118,8 +118,7 @@ def main() -> None:
             for part in video.chunk(config.accumulate):
                 with autocast(device, config.precision):
                     output = tokenizer(part)
-                reconstruction_loss = weighted_mse(output.reconstruction, part, background, *weights)
-                loss = torch.stack([reconstruction_loss, *output.losses.values()]).sum() / config.accumulate
+                loss = tokenizer.training_loss(part, output, background) / config.accumulate
                 loss.backward()
                 loss_value += loss.detach()
             average_gradients(tokenizer.parameters())
@@ -127,11 +126,13 @@ def main() -> None:
             run.check_finite(step, loss_value, gradient_norm, tokenizer, (part,), batch)
             optimizer.step()
             ema.update(tokenizer)
+            extra = tokenizer.finish_step(step, num_steps, part, output)
 
             last = step == num_steps
             if step == 1 or step % config.log_every == 0 or last:
                 loss_value = mean_over_processes(loss_value).item()
-                run.log(step, {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")})
+                values = {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")}
+                run.log(step, values | {name: (number, f"{number:.3f}") for name, number in extra.items()})
             if step % config.validate_every == 0 or last:
                 averaged.load_state_dict(whole(ema.weights))
                 metrics = validate(averaged, data.validation, background, config, device)
@@ -145,7 +146,8 @@ def main() -> None:
             stopping = anywhere(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
                 state = whole({"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()})
-                run.save_resume(step, state | {"best_error": best_error, "metrics": metrics})
+                state |= {"training": tokenizer.training_state(), "best_error": best_error, "metrics": metrics}
+                run.save_resume(step, state)
             if stopping and not last:
                 run.stop(step)
 

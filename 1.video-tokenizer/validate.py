@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, config_from_dict, parse_config, run_script
-from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.data.clips import Clips, to_frames
 from video_tokenizer.data.training_data import TrainingData
 from video_tokenizer.figures import (
@@ -29,7 +28,7 @@ from video_tokenizer.figures import (
 from video_tokenizer.loading import load_tokenizer
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import TokenizerMetrics, VideoScores
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.readings import readings
 from video_tokenizer.report import format_number, format_table, save_json
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
@@ -84,7 +83,7 @@ class ValidateConfig:
 
 @torch.no_grad()
 def score(
-    tokenizer: VideoTokenizer, clips: Clips, background: Tensor, flags: ValidateConfig, device: torch.device
+    tokenizer: Tokenizer, clips: Clips, background: Tensor, flags: ValidateConfig, device: torch.device
 ) -> tuple[TokenizerMetrics, VideoScores]:
     """The tokenizer's metrics on the chosen clips, and the scores of pictures decoded from random tokens."""
     metrics, noise = TokenizerMetrics(tokenizer.codebook_size), VideoScores()
@@ -103,15 +102,13 @@ def score(
     return metrics, noise
 
 
-def random_tokens(tokenizer: VideoTokenizer, indices: Tensor, generator: torch.Generator) -> Tensor:
+def random_tokens(tokenizer: Tokenizer, indices: Tensor, generator: torch.Generator) -> Tensor:
     """Tokens drawn evenly from the whole codebook, in the shape of `indices` (B, T, N)."""
     return torch.randint(tokenizer.codebook_size, indices.shape, generator=generator).to(indices.device)
 
 
 @torch.no_grad()
-def save_pictures(
-    tokenizer: VideoTokenizer, data: TrainingData, metrics: TokenizerMetrics, caption: str, folder: Path, flags, device
-):
+def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMetrics, caption: str, folder: Path, flags, device):
     """reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png and reconstruction.gif."""
     clips = data.validation
     chosen = telling_clips(clips, flags.num_samples)
@@ -153,7 +150,7 @@ def main() -> None:
     path = find_checkpoint(flags.checkpoint, "tokenizer")
     content = load_checkpoint(path, "tokenizer")
     tokenizer = load_tokenizer(path, device)
-    data = open_validation_data(flags, config_from_dict(TokenizerConfig, content["config"]), content["data_fingerprint"])
+    data = open_validation_data(flags, tokenizer.config, content["data_fingerprint"])
     background = background_of(data.store.frames).to(device)
     folder = output_folder(flags.output, path)
 

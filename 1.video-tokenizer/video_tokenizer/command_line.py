@@ -19,7 +19,7 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one sentence: the offending value, and what to do."""
 
 
-def _value_of_flag(arguments: Sequence[str], flag: str) -> str | None:
+def value_of_flag(arguments: Sequence[str], flag: str) -> str | None:
     """The value that follows `flag`, as in `--preset small` or `--preset=small`; None where the flag is absent."""
     for position, argument in enumerate(arguments):
         if argument == flag and position + 1 < len(arguments):
@@ -41,10 +41,10 @@ def parse_config(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     values: dict[str, Any] = {}
-    preset = _value_of_flag(arguments, "--preset")
+    preset = value_of_flag(arguments, "--preset")
     if presets and preset in presets:
         values |= presets[preset] | {"preset": preset}
-    config_file = _value_of_flag(arguments, "--config")
+    config_file = value_of_flag(arguments, "--config")
     if config_file is not None and any(field.name == "config" for field in dataclasses.fields(config_class)):  # type: ignore[arg-type]
         values |= read_config_file(Path(config_file))
     default = config_from_dict(config_class, values)
@@ -114,7 +114,7 @@ def shown_command(command: Sequence[str], **flags: Any) -> str:
     arguments = list(command)
     for name, value in flags.items():
         flag = f"--{name.replace('_', '-')}"
-        while (present := _value_of_flag(arguments, flag)) is not None:
+        while (present := value_of_flag(arguments, flag)) is not None:
             place = arguments.index(flag) if flag in arguments else arguments.index(f"{flag}={present}")
             del arguments[place : place + (2 if arguments[place] == flag else 1)]
         arguments += [flag, str(value)]

@@ -5,6 +5,9 @@ from typing import Literal
 
 from video_tokenizer.command_line import InputError
 
+ModelName = Literal["st-fsq", "st-vq"]
+"""the main line, then the variants in the order of the chapter"""
+
 PRESETS: dict[str, dict] = {
     # 64x64 game frames, minutes on two CPU cores
     "tiny": {},
@@ -22,8 +25,11 @@ PRESETS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class TokenizerConfig:
-    """Train the video tokenizer of chapter 1."""
+class TrainingConfig:
+    """What every tokenizer is told: which data, how its error is weighed, how it is trained. Each adds the fields of its own."""
+
+    model: ModelName = "st-fsq"
+    """tokenizer to train; --help after it shows the flags of that one"""
 
     # --- data ---
     data_path: str | None = None
@@ -49,31 +55,11 @@ class TokenizerConfig:
     num_workers: int = 0
     """processes that load clips; 0 loads in the training process, which is enough for a clip store"""
 
-    # --- model ---
-    model: Literal["st-fsq"] = "st-fsq"
-    """tokenizer to train"""
-    patch_size: int = 8
-    """side of a square patch, in pixels (P); divides frame_size"""
-    embed_dim: int = 128
-    """width of the transformer (E); a multiple of num_heads"""
-    num_blocks: int = 2
-    """space-time blocks in the encoder, and again in the decoder"""
-    num_heads: int = 4
-    """attention heads"""
-    context_frames: int = 4
-    """how many frames attention over time looks back, the present one included"""
-    stem: Literal["linear", "conv"] = "conv"
-    """how pixels become patch vectors: one linear map, or two 3x3 convolutions and then the linear map"""
-    levels: tuple[int, ...] = (8, 5, 5, 5)
-    """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
-
     # --- loss ---
     foreground_weight: float = 10.0
     """extra weight of pixels that differ from the background"""
     moving_weight: float = 40.0
     """extra weight of pixels that change from frame to frame; with foreground_weight 0 and this 0: plain mean squared error"""
-    stability_weight: float = 0.1
-    """pressure on patches at rest to keep their token; 0 is off"""
 
     # --- optimisation ---
     batch_size: int = 8
@@ -139,6 +125,31 @@ class TokenizerConfig:
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
+        check_sizes(self)
+
+
+@dataclass(frozen=True)
+class SpaceTimeConfig(TrainingConfig):
+    """The sizes of patches and space-time blocks, whatever the quantizer between them."""
+
+    # --- model ---
+    patch_size: int = 8
+    """side of a square patch, in pixels (P); divides frame_size"""
+    embed_dim: int = 128
+    """width of the transformer (E); a multiple of num_heads"""
+    num_blocks: int = 2
+    """space-time blocks in the encoder, and again in the decoder"""
+    num_heads: int = 4
+    """attention heads"""
+    context_frames: int = 4
+    """how many frames attention over time looks back, the present one included"""
+    stem: Literal["linear", "conv"] = "conv"
+    """how pixels become patch vectors: one linear map, or two 3x3 convolutions and then the linear map"""
+    stability_weight: float = 0.1
+    """pressure on patches at rest to keep their token; 0 is off"""
+
+    def check(self) -> None:
+        """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
         height, _ = self.frame_height_width
         if self.patch_size < 1 or height < self.patch_size:
             raise InputError(f"frame_size {height} is smaller than patch_size {self.patch_size}; give a smaller --patch-size")
@@ -147,6 +158,18 @@ class TokenizerConfig:
         if self.stem == "conv" and self.patch_size % 2:
             raise InputError(f"--stem conv halves the frame first, so patch_size {self.patch_size} must be even")
         check_sizes(self)
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(SpaceTimeConfig):
+    """Train the video tokenizer of chapter 1."""
+
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
+
+    def check(self) -> None:
+        """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
+        super().check()
         if min(self.levels, default=0) < 2:
             raise InputError(f"levels {self.levels} must all be at least 2; the default is 8 5 5 5")
 
@@ -166,10 +189,8 @@ def check_sizes(config) -> None:
         value = getattr(config, name, 0)
         if max(value) > largest if isinstance(value, tuple) else (value or 0) > largest:
             raise InputError(f"{name} {value} is too large; give at most {largest}")
-    if config.embed_dim % config.num_heads:
-        raise InputError(f"embed_dim {config.embed_dim} is not a multiple of num_heads {config.num_heads}; change one of them")
-    if config.embed_dim % 2 or config.embed_dim < 6:
-        raise InputError(f"embed_dim {config.embed_dim} must be even and at least 6; 128 is the default")
+    if hasattr(config, "embed_dim"):
+        check_width(config.embed_dim, config.num_heads)
     if config.num_epochs is not None and config.num_epochs <= 0:
         raise InputError(f"num_epochs {config.num_epochs} must be above 0")
     if config.batch_size % config.accumulate:
@@ -182,3 +203,11 @@ def check_sizes(config) -> None:
         raise InputError(f"learning_rate {config.learning_rate} must be above 0")
     if config.rate_factor <= 0:
         raise InputError(f"rate_factor {config.rate_factor} must be above 0; 1 leaves the learning rate as it is")
+
+
+def check_width(embed_dim: int, num_heads: int) -> None:
+    """Raise InputError for a transformer's width that its heads cannot share or its positions cannot fill."""
+    if embed_dim % num_heads:
+        raise InputError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; change one of them")
+    if embed_dim % 2 or embed_dim < 6:
+        raise InputError(f"embed_dim {embed_dim} must be even and at least 6; 128 is the default")

@@ -30,6 +30,8 @@ def read_beginnings(world: Path | str, clip: int) -> tuple[VideoTokenizer, dict[
     Raises InputError where there is no beginning number `clip`.
     """
     tokenizer = load_tokenizer(Path(world) / "tokenizer.pt")
+    if not isinstance(tokenizer, VideoTokenizer):
+        raise InputError(f"{world} has a {tokenizer.config.model} tokenizer; the pictures show the main line's, st-fsq")
     content = load_checkpoint(Path(world) / "dynamics.pt", "dynamics")
     check_clip("--clip", clip, len(content["start_frames"]))
     return tokenizer, content

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.files import write_array_atomically
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.processes import main_process_first
@@ -45,7 +45,7 @@ def _opened(path: Path) -> np.ndarray | None:
 
 
 @torch.no_grad()
-def encode_tokens(store: ClipStore, tokenizer: VideoTokenizer, device: torch.device, precision: str = "auto") -> np.ndarray:
+def encode_tokens(store: ClipStore, tokenizer: Tokenizer, device: torch.device, precision: str = "auto") -> np.ndarray:
     """Tokens of every frame, int32 (F, N); each episode is one stream, so that a token knows the frames before it."""
     tokens = np.zeros((len(store.frames), tokenizer.tokens_per_frame), np.int32)
     for start, stop in tqdm(store.episodes.tolist(), desc="tokens", unit="episode", disable=None):

@@ -15,7 +15,7 @@ from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import split_episodes
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint
 from video_tokenizer.training.device import autocast
 
@@ -30,7 +30,7 @@ class TrainingTokens(NamedTuple):
     fingerprints: of all that the tokens and actions were made from."""
 
     config: DynamicsConfig
-    tokenizer: VideoTokenizer
+    tokenizer: Tokenizer
     tokens: np.ndarray
     actions: np.ndarray
     extra: dict[str, Any]

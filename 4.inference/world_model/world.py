@@ -20,7 +20,7 @@ from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.data.resize import resize_by_area
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
 from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
@@ -62,7 +62,7 @@ class WorldModel:
 
     def __init__(
         self,
-        tokenizer: VideoTokenizer,
+        tokenizer: Tokenizer,
         dynamics: DynamicsModel,
         latent_action_model: LatentActionModel | None = None,
         facts: dict[str, Any] | None = None,
@@ -266,7 +266,7 @@ class WorldModel:
 
 
 def check_parts_fit(
-    folder: Path, tokenizer: VideoTokenizer, dynamics: DynamicsModel, latent: LatentActionModel | None, facts: dict[str, Any]
+    folder: Path, tokenizer: Tokenizer, dynamics: DynamicsModel, latent: LatentActionModel | None, facts: dict[str, Any]
 ) -> None:
     """Raise InputError where the models of a world folder were not trained for each other."""
     if (tokenizer.codebook_size, tokenizer.tokens_per_frame) != (dynamics.codebook_size, dynamics.tokens_per_frame):

@@ -36,7 +36,7 @@ class FiniteScalarQuantizer(nn.Module):
         if not levels or min(levels) < 2:
             raise ValueError(f"every FSQ dimension needs at least 2 levels, got {tuple(levels)}")
         self.levels = tuple(int(level) for level in levels)
-        self.codebook_size = math.prod(self.levels)
+        self.latent_dim, self.codebook_size = len(self.levels), math.prod(self.levels)
         level = torch.tensor(self.levels, dtype=torch.float32)
         even = (level % 2 == 0).float()
         half_width = (level - 1) * (1 - epsilon) / 2

@@ -1,47 +1,32 @@
 """The video tokenizer: frames to tokens to frames."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.config import PRESETS, SpaceTimeConfig, TokenizerConfig
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.models.interface import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache
 from video_tokenizer.training.processes import mean_over_processes
 
 
-class Encoded(NamedTuple):
-    """indices: (B, T, N) int64, the tokens. codes: (B, T, N, D) float, the vectors they stand for."""
-
-    indices: Tensor
-    codes: Tensor
-
-
-@dataclass
-class TokenizerOutput:
-    """What a tokenizer's forward pass returns, the main line's and every variant's."""
-
-    reconstruction: Tensor
-    """(B, T, C, H, W), not clamped while training"""
-    indices: Tensor
-    """(B, T, N) int64"""
-    losses: dict[str, Tensor]
-    """terms to add to the reconstruction loss, each already weighted"""
-
-
-class VideoTokenizer(nn.Module):
+class VideoTokenizer(Tokenizer):
     """Genie's ST-ViViT tokenizer (arXiv:2402.15391, section 2.1) with FSQ instead of a learned codebook.
 
     Encoder and decoder are space-time transformers that never look at a later frame, so a token depends on the past only and
     frames can be encoded and decoded one by one, with the same result as all at once.
     """
 
-    def __init__(self, config: TokenizerConfig):
+    config_class: ClassVar[type[SpaceTimeConfig]] = TokenizerConfig
+    presets = PRESETS
+    config: SpaceTimeConfig
+    quantizer: Any
+
+    def __init__(self, config: SpaceTimeConfig):
         super().__init__()
         self.config = config
         self.frame_size = config.frame_height_width
@@ -52,17 +37,26 @@ class VideoTokenizer(nn.Module):
         self.patch_embedding = PatchEmbedding(3, width, config.patch_size, config.stem)
         self.positions = SpaceTimePositions(width, self.grid_size)
         self.encoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
-        self.to_latents = nn.Linear(width, len(config.levels))
-        self.quantizer = FiniteScalarQuantizer(config.levels)
+        self.quantizer = self.make_quantizer(config)
+        self.to_latents = nn.Linear(width, self.quantizer.latent_dim)
         self.codebook_size = self.quantizer.codebook_size
 
-        self.from_codes = nn.Linear(len(config.levels), width)
+        self.from_codes = nn.Linear(self.quantizer.latent_dim, width)
+        self.decoder_positions = self.positions
         self.decoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
+    def make_quantizer(self, config: Any) -> Any:
+        """What turns latents (..., latent_dim) into one of codebook_size tokens, and those into codes. A variant has another."""
+        return FiniteScalarQuantizer(config.levels)
+
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """latents: (B, T, N, D). Returns codes (B, T, N, D), indices (B, T, N), and losses, of which FSQ has none."""
+        return *self.quantizer(latents), {}
+
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D)."""
-        codes, indices = self.quantizer(self._latents(video, start=0))
+        codes, indices, _ = self.quantize(self._latents(video, start=0))
         return Encoded(indices, codes)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -77,9 +71,8 @@ class VideoTokenizer(nn.Module):
         """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random time of the periodic clock."""
         start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
         latents = self._latents(video, start)  # (B, T, N, D)
-        codes, indices = self.quantizer(latents)
+        codes, indices, losses = self.quantize(latents)
         reconstruction = self._decode(codes, start).float()
-        losses = {}
         if self.config.stability_weight and video.shape[1] > 1:
             losses["stability"] = self.config.stability_weight * self._restlessness(latents, video)
         return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, losses)
@@ -95,33 +88,21 @@ class VideoTokenizer(nn.Module):
 
     def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
-        x = self.patch_embedding(_centered(video))
+        x = self.patch_embedding(centered(video))
         x, cache = self.encoder.step(self.positions(x, cache.position if cache else 0), cache)
-        codes, indices = self.quantizer(self.to_latents(x))
+        codes, indices, _ = self.quantize(self.to_latents(x))
         return Encoded(indices, codes), cache
-
-    def encode_frame(self, frame: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
-        """The next frame of a stream. frame: (B, C, H, W) in [0, 1]. Returns indices (B, N), codes (B, N, D) and the cache."""
-        encoded, cache = self.encode_next(frame[:, None], cache)
-        return Encoded(encoded.indices[:, 0], encoded.codes[:, 0]), cache
 
     def decode_frame(self, indices: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
         """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
         x = self.from_codes(self.quantizer.indices_to_codes(indices)[:, None])
-        x, cache = self.decoder.step(self.positions(x, cache.position if cache else 0), cache)
+        x, cache = self.decoder.step(self.decoder_positions(x, cache.position if cache else 0), cache)
         return self.patch_unembedding(x)[:, 0].float().add(0.5).clamp(0, 1), cache
 
     def _latents(self, video: Tensor, start: Tensor | int) -> Tensor:
-        x = self.positions(self.patch_embedding(_centered(video)), start)  # (B, T, N, E)
+        x = self.positions(self.patch_embedding(centered(video)), start)  # (B, T, N, E)
         return self.to_latents(self.encoder(x))  # (B, T, N, D)
 
     def _decode(self, codes: Tensor, start: Tensor | int) -> Tensor:
-        x = self.positions(self.from_codes(codes), start)  # (B, T, N, E)
+        x = self.decoder_positions(self.from_codes(codes), start)  # (B, T, N, E)
         return self.patch_unembedding(self.decoder(x)) + 0.5  # (B, T, C, H, W)
-
-
-def _centered(video: Tensor) -> Tensor:
-    """[0, 1] -> [-0.5, 0.5]: networks start better from values around zero. Refuses pixels in 0..255."""
-    if not torch.jit.is_tracing() and not video.is_cuda and video.numel() and video.max() > 1.5:
-        raise ValueError(f"video must be in [0, 1], but its largest value is {video.max():.1f}; divide uint8 pixels by 255")
-    return video - 0.5

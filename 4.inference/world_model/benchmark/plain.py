@@ -9,7 +9,7 @@ import torch
 from dynamics_model.models.dynamics_model import DynamicsModel
 from dynamics_model.models.masking import sample_tokens, tokens_left_masked
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 
 
 def decode_clips(path: Path, starts: np.ndarray, num_frames: int) -> torch.Tensor:
@@ -27,7 +27,7 @@ class PlainDream:
     """Dreaming without a memory: for every frame the pictures of the whole window are encoded again, every sampling step runs
     over the whole window, and the whole window is decoded for its last picture."""
 
-    def __init__(self, tokenizer: VideoTokenizer, dynamics: DynamicsModel, frames: np.ndarray, num_steps: int):
+    def __init__(self, tokenizer: Tokenizer, dynamics: DynamicsModel, frames: np.ndarray, num_steps: int):
         """frames: (T, H, W, 3) uint8, the beginning."""
         self.tokenizer, self.dynamics, self.num_steps = tokenizer, dynamics, num_steps
         self.window = dynamics.context_frames

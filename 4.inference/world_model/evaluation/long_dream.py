@@ -25,7 +25,7 @@ from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.data.games import detect_ball, game_facts
 from video_tokenizer.losses import FOREGROUND, MOVING, background_of
 from video_tokenizer.metrics import share
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from world_model.evaluation.dreams import rollout_windows, world_actions
 from world_model.evaluation.games import RealGames, halves
 from world_model.world import WorldModel
@@ -196,7 +196,7 @@ def long_dream_results(
     return scores | (ceiling_scores(world.tokenizer, unknown, real) if unknown is not None else {}), control, still
 
 
-def ceiling_scores(tokenizer: VideoTokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:
+def ceiling_scores(tokenizer: Tokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:
     """The same measure on other real games: within_real_range_real and all_within_real, what a perfect dream would score, and
     within_real_range_redrawn, the same frames after the way through the tokens, what a perfect dynamics model would."""
     played = [frame_statistics(piece, real.background) for piece in pieces(others.store)]
@@ -212,7 +212,7 @@ def ceiling_scores(tokenizer: VideoTokenizer, others: RealGames, real: RealFrame
 
 
 @torch.no_grad()
-def redraw(tokenizer: VideoTokenizer, video: np.ndarray) -> np.ndarray:
+def redraw(tokenizer: Tokenizer, video: np.ndarray) -> np.ndarray:
     """A video (T, H, W, 3) uint8 as the tokenizer draws it."""
     device = next(tokenizer.parameters()).device
     return to_frames(tokenizer(to_video(np.ascontiguousarray(video[None]), device)).reconstruction)[0]

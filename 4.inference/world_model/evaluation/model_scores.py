@@ -13,7 +13,7 @@ from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import Clips
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import CodeUsage, TokenizerMetrics, share
-from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.training.device import autocast
 from video_tokenizer.validation import clip_videos, even_batches, surroundings
 from world_model.evaluation.games import RealGames
@@ -26,7 +26,7 @@ BATCH_SIZE = 8
 
 
 @torch.no_grad()
-def tokenizer_scores(tokenizer: VideoTokenizer, games: RealGames, max_clips: int | None = None) -> dict[str, Any]:
+def tokenizer_scores(tokenizer: Tokenizer, games: RealGames, max_clips: int | None = None) -> dict[str, Any]:
     """psnr_db, ssim, moving_psnr_db, foreground_recall, object_recall, codes_used, perplexity and the copy-last control.
 
     max_clips: score only so many clips, evenly spaced over all.

@@ -1,0 +1,118 @@
+"""What every tokenizer offers, so that training, validation and the chapters to come need not know which one it is."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.config import TrainingConfig
+from video_tokenizer.losses import weighted_mse
+from video_tokenizer.training.optimizer import Optimizers, build_optimizer
+
+
+class Encoded(NamedTuple):
+    """indices: (B, T, N) int64, the tokens. codes: (B, T, N, D) float, the vectors they stand for."""
+
+    indices: Tensor
+    codes: Tensor
+
+
+@dataclass
+class TokenizerOutput:
+    """What a tokenizer's forward pass returns, the main line's and every variant's."""
+
+    reconstruction: Tensor
+    """(B, T, C, H, W), not clamped while training"""
+    indices: Tensor
+    """(B, T, N) int64"""
+    losses: dict[str, Tensor]
+    """terms to add to the reconstruction loss, each already weighted"""
+
+
+class Tokenizer(nn.Module):
+    """Frames to tokens to frames. A variant is a subclass of this one, or of the main line's.
+
+    It says what its settings are (`config_class`, `presets`), sets the attributes below, and writes `encode`, `decode`,
+    `decode_indices` and `forward`; `encode_next`, `encode_frame` and `decode_frame` as well where it is causal. What its training
+    does besides moving weights against a loss goes into `training_loss` and `finish_step`, not into the training script.
+    """
+
+    config_class: ClassVar[type[TrainingConfig]]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
+
+    config: TrainingConfig
+    frame_size: tuple[int, int]
+    """(H, W) in pixels"""
+    grid_size: tuple[int, int]
+    """rows and columns of tokens"""
+    codebook_size: int
+    """different tokens (K)"""
+    tokens_per_frame: int
+    """tokens of a frame (N)"""
+
+    @property
+    def bits_per_frame(self) -> float:
+        """What a frame's tokens can say at most: N * log2(K)."""
+        return self.tokens_per_frame * math.log2(self.codebook_size)
+
+    def encode(self, video: Tensor) -> Encoded:
+        """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D)."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def decode_indices(self, indices: Tensor) -> Tensor:
+        """indices: (B, T, N) int64 in [0, K). Returns video (B, T, C, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def encode_next(self, video: Tensor, cache: Any = None) -> tuple[Encoded, Any]:
+        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
+        raise InputError(f"{self.config.model} looks at later frames and cannot encode a stream; use a causal tokenizer")
+
+    def encode_frame(self, frame: Tensor, cache: Any = None) -> tuple[Encoded, Any]:
+        """The next frame of a stream. frame: (B, C, H, W) in [0, 1]. Returns indices (B, N), codes (B, N, D) and the cache."""
+        encoded, cache = self.encode_next(frame[:, None], cache)
+        return Encoded(encoded.indices[:, 0], encoded.codes[:, 0]), cache
+
+    def decode_frame(self, indices: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+        """Draw the next frame of a stream. indices: (B, N) int64. Returns the frame (B, C, H, W) in [0, 1] and the cache."""
+        raise InputError(f"{self.config.model} looks at later frames and cannot draw a stream; use a causal tokenizer")
+
+    def build_optimizer(self) -> Optimizers:
+        """The optimizer of the weights that a checkpoint holds."""
+        config = self.config
+        return build_optimizer(self, config.learning_rate, config.weight_decay, kind=config.optimizer)
+
+    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
+        """What a training step lowers: the weighted error of the reconstruction, and the terms in `output.losses`.
+
+        video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
+        """
+        weights = (self.config.foreground_weight, self.config.moving_weight)
+        return weighted_mse(output.reconstruction, video, background, *weights) + sum(output.losses.values())
+
+    def start_training(self) -> None:
+        """Make what only training needs. Called once, before the first step, in training mode."""
+
+    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
+        """What else a step does, after the weights have moved. Returns numbers for the log."""
+        return {}
+
+    def training_state(self) -> dict[str, Any]:
+        """What `start_training` made and resume.pt must keep: tensors and plain values."""
+        return {}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `training_state` returned."""
+
+
+def centered(video: Tensor) -> Tensor:
+    """[0, 1] -> [-0.5, 0.5]: networks start better from values around zero. Refuses pixels in 0..255."""
+    if not torch.jit.is_tracing() and not video.is_cuda and video.numel() and video.max() > 1.5:
+        raise ValueError(f"video must be in [0, 1], but its largest value is {video.max():.1f}; divide uint8 pixels by 255")
+    return video - 0.5

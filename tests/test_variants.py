@@ -1,0 +1,151 @@
+"""What train.py, validate.py and the later chapters ask of a tokenizer, asked of every one there is."""
+
+import json
+import os
+from dataclasses import asdict
+
+import pytest
+import torch
+from script_runner import call
+from structure_checks import REPOSITORY
+from tiny_tokenizers import CAUSAL, flags, tiny_config
+
+from video_tokenizer import load_tokenizer
+from video_tokenizer.command_line import InputError
+from video_tokenizer.config import ModelName
+from video_tokenizer.loading import TOKENIZERS, build_tokenizer, chosen_tokenizer
+from video_tokenizer.training.checkpoint import save_checkpoint
+
+TRAIN = REPOSITORY / "1.video-tokenizer" / "train.py"
+every_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
+
+
+@pytest.fixture
+def clip():
+    """(2, 5, 3, 16, 16): smooth pictures in which something changes from frame to frame."""
+    noise = torch.rand(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.interpolate(noise.flatten(0, 1), size=16, mode="bilinear").unflatten(0, (2, 5))
+
+
+def built(name, **changes):
+    """A tokenizer with fresh weights; a codebook that starts from data has seen some."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(tiny_config(name, **changes)).train()
+    tokenizer(torch.rand(2, 5, 3, 16, 16))
+    return tokenizer.eval()
+
+
+def test_the_flag_and_the_registry_name_the_same_tokenizers():
+    assert list(ModelName.__args__) == list(TOKENIZERS)
+    assert all(chosen_tokenizer(["--model", name]).config_class().model == name for name in TOKENIZERS)
+
+
+def test_the_model_is_chosen_by_flag_then_by_config_file(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model": "st-vq"}))
+    assert chosen_tokenizer(["--config", str(file)]).__name__ == "VectorQuantizedTokenizer"
+    assert chosen_tokenizer(["--config", str(file), "--model=st-fsq"]).__name__ == "VideoTokenizer"
+    with pytest.raises(InputError, match="no tokenizer called 'vqvae'; there are st-fsq, "):
+        chosen_tokenizer(["--model", "vqvae"])
+
+
+@every_tokenizer
+@torch.no_grad()
+def test_shapes_ranges_and_the_way_through_the_tokens(name, clip):
+    tokenizer = built(name)
+    encoded, output = tokenizer.encode(clip), tokenizer(clip)
+    shape = (*clip.shape[:2], tokenizer.tokens_per_frame)
+    assert encoded.indices.shape == output.indices.shape == shape and encoded.codes.shape[:3] == shape
+    assert encoded.indices.dtype == torch.int64
+    assert encoded.indices.min() >= 0 and encoded.indices.max() < tokenizer.codebook_size
+    assert torch.equal(encoded.indices, output.indices)
+    video = tokenizer.decode_indices(encoded.indices)
+    assert video.shape == clip.shape and video.min() >= 0 and video.max() <= 1
+    assert torch.allclose(video, tokenizer.decode(encoded.codes), atol=1e-5)
+    assert torch.allclose(video, output.reconstruction, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@torch.no_grad()
+def test_nothing_depends_on_what_comes_later(name, clip):
+    tokenizer = built(name)
+    changed = clip.clone()
+    changed[:, 3:] = 0.0
+    before, after = tokenizer.encode(clip).indices, tokenizer.encode(changed).indices
+    assert torch.equal(before[:, :3], after[:, :3]) and not torch.equal(before, after)
+    other = before.clone()
+    other[:, 3:] = (other[:, 3:] + tokenizer.codebook_size // 2) % tokenizer.codebook_size
+    seen, seen_after = tokenizer.decode_indices(before), tokenizer.decode_indices(other)
+    assert torch.equal(seen[:, :3], seen_after[:, :3]) and not torch.equal(seen, seen_after)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@torch.no_grad()
+def test_frame_by_frame_is_all_at_once(name):
+    tokenizer = built(name)
+    clip = torch.rand(1, 12, 3, 16, 16)
+    together = tokenizer.encode(clip).indices
+    video = tokenizer.decode_indices(together)
+    encoder_cache = decoder_cache = None
+    for t in range(clip.shape[1]):
+        encoded, encoder_cache = tokenizer.encode_frame(clip[:, t], encoder_cache)
+        frame, decoder_cache = tokenizer.decode_frame(encoded.indices, decoder_cache)
+        assert torch.equal(encoded.indices, together[:, t]), t
+        assert torch.allclose(frame, video[:, t], atol=1e-4), t
+
+
+@pytest.mark.parametrize("name", [name for name in TOKENIZERS if name not in CAUSAL])
+def test_what_looks_ahead_says_so_when_asked_for_a_stream(name):
+    with pytest.raises(InputError, match=f"{name} looks at later frames"):
+        built(name).encode_frame(torch.rand(1, 3, 16, 16))
+
+
+@every_tokenizer
+def test_every_parameter_receives_a_gradient(name, clip):
+    tokenizer = built(name).train()
+    tokenizer.training_loss(clip, tokenizer(clip), torch.zeros(3, 16, 16)).backward()
+    assert [key for key, parameter in tokenizer.named_parameters() if parameter.grad is None] == []
+
+
+@every_tokenizer
+@torch.no_grad()
+def test_a_checkpoint_rebuilds_it_bit_by_bit(name, clip, tmp_path):
+    tokenizer = built(name)
+    path = tmp_path / "tokenizer.pt"
+    save_checkpoint(path, "tokenizer", name, asdict(tokenizer.config), tokenizer.state_dict(), 0, {}, "")
+    again = load_tokenizer(path)
+    assert type(again) is type(tokenizer)
+    assert torch.equal(again(clip).reconstruction, tokenizer(clip).reconstruction)
+
+
+@every_tokenizer
+def test_evaluation_changes_nothing(name, clip):
+    tokenizer = built(name)
+    before = {key: value.clone() for key, value in tokenizer.state_dict().items()}
+    tokenizer(clip), tokenizer.encode(clip)
+    assert all(torch.equal(value, before[key]) for key, value in tokenizer.state_dict().items())
+
+
+@every_tokenizer
+def test_training_stops_and_goes_on_as_if_nothing_had_happened(name, tmp_path, monkeypatch):
+    """Six steps in one go, and three, a stop, three more: the same weights to the bit."""
+    common = ["--use-dummy-data", "--frame-size", 16, "--num-steps", 6, "--batch-size", 2, "--validation-batches", 1,
+              "--save-every", 3, "--validate-every", 6, "--warmup-steps", 1, "--device", "cpu", *flags(name)]  # fmt: skip
+    assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "whole") == 0
+
+    from video_tokenizer.training import run
+
+    keep = run.Run.save_resume
+
+    def keep_and_stop(self, step, state):
+        keep(self, step, state)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run.Run, "save_resume", keep_and_stop)
+        assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "halves") == 130
+    assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "halves") == 0
+    whole, halves = (load_tokenizer(tmp_path / folder / "final_model.pt").state_dict() for folder in ("whole", "halves"))
+    assert all(torch.equal(whole[key], halves[key]) for key in whole)
+    assert os.path.exists(tmp_path / "halves" / "samples.png")

@@ -1,0 +1,31 @@
+"""Every tokenizer there is, small enough for a test of a second."""
+
+from typing import Any
+
+from video_tokenizer.config import TrainingConfig
+from video_tokenizer.loading import TOKENIZERS, tokenizer_class
+
+BLOCKS = {"patch_size": 8, "embed_dim": 32, "num_blocks": 2, "num_heads": 2, "context_frames": 3}
+SIZES: dict[str, dict[str, Any]] = {
+    "st-fsq": BLOCKS,
+    "st-vq": BLOCKS | {"num_codes": 64, "code_dim": 8, "decoder_embed_dim": 48, "decoder_blocks": 1},
+}
+CAUSAL = ["st-fsq", "st-vq"]
+"""those whose tokens and frames never depend on later ones, and that work frame by frame"""
+
+
+def tiny_config(name: str, **changes: Any) -> TrainingConfig:
+    """A config of this tokenizer for frames of 16x16."""
+    return tokenizer_class(name).config_class(**{"model": name, "frame_size": 16, "batch_size": 2} | SIZES[name] | changes)
+
+
+def flags(name: str) -> list[str]:
+    """The same sizes as command line flags."""
+    return ["--model", name, *(word for field, value in SIZES[name].items() for word in _words(field, value))]
+
+
+def _words(field: str, value: Any) -> list[str]:
+    return ["--" + field.replace("_", "-"), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+
+
+assert SIZES.keys() == TOKENIZERS.keys()
