@@ -95,16 +95,11 @@ def score(
         scene = None if positions is None else surroundings(clips.store, clips, indices).to(device)
         with autocast(device, tokenizer.config.precision):
             output = tokenizer(video)
-            random_video = tokenizer.decode_indices(random_tokens(tokenizer, output.indices, generator))
+            random_video = tokenizer.decode(tokenizer.random_codes(output.codes, generator))
         metrics.update(output.reconstruction, video, output.indices, background, positions, scene)
         seen = None if positions is None else positions[:, 1:]
         noise.update(random_video[:, 1:], video[:, 1:], video[:, :-1], background, seen, scene)
     return metrics, noise
-
-
-def random_tokens(tokenizer: Tokenizer, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Tokens drawn evenly from the whole codebook, in the shape of `indices` (B, T, N)."""
-    return torch.randint(tokenizer.codebook_size, indices.shape, generator=generator).to(indices.device)
 
 
 @torch.no_grad()
@@ -117,8 +112,8 @@ def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMe
     reconstruction = tokenizer.decode(encoded.codes)
     generator = torch.Generator().manual_seed(flags.seed)
     places = torch.randperm(tokenizer.tokens_per_frame, generator=generator).to(device)
-    shuffled = tokenizer.decode_indices(encoded.indices[:, :, places])
-    random = tokenizer.decode_indices(random_tokens(tokenizer, encoded.indices, generator))
+    shuffled = tokenizer.decode(encoded.codes[:, :, places])
+    random = tokenizer.decode(tokenizer.random_codes(encoded.codes, generator))
     labels = [f"clip {index}" for index in chosen]
     save_reconstruction_strips(folder / "reconstructions.png", video, reconstruction, caption, column_labels=labels)
     for number, (index, original, drawn) in enumerate(
@@ -134,7 +129,8 @@ def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMe
     )
     usage = metrics.usage.result()
     title = f"{usage['codes_used']:,} of {tokenizer.codebook_size:,} codes used, perplexity {usage['perplexity']:.0f}"
-    save_code_usage(folder / "code_usage.png", metrics.usage.counts.numpy(), title)
+    if tokenizer.codebook_size:
+        save_code_usage(folder / "code_usage.png", metrics.usage.counts.numpy(), title)
     neighbours = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # the first 64 frames or so
     original = clip_videos(clips, neighbours, device)
     drawn = tokenizer(original).reconstruction
@@ -169,7 +165,8 @@ def main() -> None:
         print(line)
 
     report = {"checkpoint": str(path), "step": step, "data": str(data.store.path), "num_frames": metrics.model.num_frames}
-    report |= {**metrics.result(), "codebook_size": tokenizer.codebook_size, "rows": rows}
+    report |= {**metrics.result(), "codebook_size": tokenizer.codebook_size, "bits_per_frame": tokenizer.bits_per_frame}
+    report["rows"] = {name.replace(" ", "_"): scores for name, scores in rows.items()}
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
     save_json(json_path, report)
     print(f"numbers in {json_path}")

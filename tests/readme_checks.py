@@ -94,7 +94,7 @@ def excerpt_complaints(text: str, page: Path) -> list[str]:
 
 
 def _first_missing(code: str, source: str, margin: str) -> str | None:
-    """The first line of the first part of an excerpt that the source, with `margin` before its lines, does not hold; else None."""
+    """The first line of the first part that the source does not hold, `margin` put before every line; else None."""
     source, position = "\n" + source, 0
     for part in ELISION.split(code):
         lines = "\n" + textwrap.indent(part.strip("\n"), margin) + "\n"  # whole lines

@@ -81,6 +81,20 @@ def test_a_perfect_reconstruction_scores_one(ball_video, background):
     assert result["psnr_db"] == result["moving_psnr_db"] == math.inf
 
 
+def test_a_second_ball_is_a_ghost_and_the_ball_itself_is_none(ball_video, background):
+    prediction = ball_video.clone()
+    positions = ball_positions()
+    assert metrics.ghosts(prediction, ball_video, background, positions) == (0, 4)
+    clip, frame = 0, 2
+    column, row = (int(value) for value in positions[clip, frame])
+    far = (row + 8) % 16, (column + 8) % 16
+    prediction[clip, frame, :, far[0], far[1]] += 0.3  # the ball is 0.8 brighter than the background: too faint to count
+    assert metrics.ghosts(prediction, ball_video, background, positions) == (0, 4)
+    prediction[clip, frame, :, far[0], far[1]] += 0.2
+    assert metrics.ghosts(prediction, ball_video, background, positions) == (1, 4)
+    assert metrics.object_recall(prediction, ball_video, background, positions) == (4, 4)  # which never notices
+
+
 def test_copying_the_last_frame_fails_exactly_on_the_pixels_that_move(ball_video):
     # per frame two pixels of 256 are wrong by 0.8
     assert metrics.copy_last_psnr_db(ball_video) == pytest.approx(-10 * math.log10(2 * 0.64 / 256), abs=0.01)

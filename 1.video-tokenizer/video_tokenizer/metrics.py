@@ -9,6 +9,7 @@ and the picture decoded from random tokens. `VideoScores` scores any of them, ba
     moving_psnr_db      over the pixels that moved in the real video: max-channel |x_t - x_(t-1)| > 0.05
     foreground_recall   of the pixels further than 0.1 from the temporal median: share drawn with under half that error
     object_recall       of the frames with a ball: share whose reconstruction shows it with at least half its contrast
+    ghost_share         of the frames with a ball: share whose reconstruction shows another spot, at least half as bright
 
 Videos are float (B, T, C, H, W) in [0, 1]. PSNRs pool the squared error of the whole validation set, then take the logarithm.
 """
@@ -17,6 +18,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from video_tokenizer.losses import FOREGROUND, MOVING
@@ -135,6 +137,29 @@ def object_recall(
     return found, visible
 
 
+def ghosts(prediction: Tensor, video: Tensor, background: Tensor, positions: Tensor) -> tuple[int, int]:
+    """(frames whose prediction shows a spot where nothing is, frames that show the object).
+
+    Arguments as in `object_recall`, which asks whether the object is there; this asks whether there is more than one. Nothing is
+    where the real frame has one colour in all 7x7 pixels around; a spot is a pixel there that is off by at least half of what
+    the brightest pixel of the object differs from the background. A ball drawn at both ends of its way is one ball and a ghost.
+    """
+    background = background.expand_as(video)
+    flat = video.flatten(0, 1)  # (B*T, C, H, W)
+    brightest, darkest = F.max_pool2d(flat, 7, 1, 3), -F.max_pool2d(-flat, 7, 1, 3)
+    empty = ((brightest - darkest).amax(dim=1) < 0.02).unflatten(0, video.shape[:2])  # (B, T, H, W)
+    spots = largest_channel_change(prediction, video).masked_fill(~empty, 0.0).flatten(2).amax(dim=-1)  # (B, T)
+    found = visible = 0
+    for clip, frame in torch.isfinite(positions).all(dim=-1).nonzero().tolist():
+        column, row = (round(value) for value in positions[clip, frame].tolist())
+        pattern = (video[clip, frame] - background[clip, frame])[window(row, column, 1, video.shape[-2:])].abs()
+        if pattern.numel() == 0 or pattern.amax() < OBJECT_THRESHOLD:
+            continue
+        visible += 1
+        found += bool(spots[clip, frame] >= 0.5 * pattern.amax())
+    return found, visible
+
+
 def window(row: int, column: int, reach: int, size: Sequence[int]) -> tuple[slice, slice, slice]:
     """Index of the pixels of a (C, H, W) picture at most `reach` rows and columns away; size: (H, W), beyond which it is cut."""
     rows, columns = (
@@ -147,14 +172,14 @@ def window(row: int, column: int, reach: int, size: Sequence[int]) -> tuple[slic
 class VideoScores:
     """Scores of one predictor (a model or a control) over any number of batches.
 
-    `update` takes the predicted and the real frames and the real frame before each of them; `result` returns the five scores, NaN
+    `update` takes the predicted and the real frames and the real frame before each of them; `result` returns the six scores, NaN
     for those that were never given what they need.
     """
 
     def __init__(self) -> None:
         self.squared_error = self.moving_error = self.similarity = 0.0
         self.num_frames = self.num_values = self.num_moving = 0
-        self.foreground_drawn = self.foreground = self.objects_found = self.objects = 0
+        self.foreground_drawn = self.foreground = self.objects_found = self.objects = self.ghosts = 0
 
     def update(
         self,
@@ -185,15 +210,17 @@ class VideoScores:
         if positions is not None and behind is not None:
             found, visible = object_recall(prediction, video, behind, positions)
             self.objects_found, self.objects = self.objects_found + found, self.objects + visible
+            self.ghosts += ghosts(prediction, video, behind, positions)[0]
 
     def result(self) -> dict[str, float]:
-        """The five scores of the module's table, by name."""
+        """The six scores of the module's table, by name."""
         return {
             "psnr_db": psnr_from_mean_error(share(self.squared_error, self.num_values)),
             "ssim": share(self.similarity, self.num_frames),
             "moving_psnr_db": psnr_from_mean_error(share(self.moving_error, self.num_moving)),
             "foreground_recall": share(self.foreground_drawn, self.foreground),
             "object_recall": share(self.objects_found, self.objects),
+            "ghost_share": share(self.ghosts, self.objects),
         }
 
 
@@ -261,7 +288,7 @@ class TokenizerMetrics:
         self.usage.update(indices)
 
     def result(self) -> dict[str, float]:
-        """The model's five scores, codes_used and perplexity, copy_last_psnr_db and copy_last_moving_psnr_db."""
+        """The model's six scores, codes_used and perplexity, copy_last_psnr_db and copy_last_moving_psnr_db."""
         copied = self.copy_last.result()
         return {
             **self.model.result(),

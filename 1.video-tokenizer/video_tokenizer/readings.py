@@ -20,6 +20,8 @@ def readings(rows: dict[str, dict[str, float]], usage: dict[str, float], codeboo
     ]
     if found == found:  # NaN where the game has no known ball
         lines.append(f"ball: there in {found:.1%} of the frames that show one; plain PSNR hardly notices when it is lost")
+    if not codebook_size:
+        return [*lines, "codes: not quantized, so there are no tokens to count"]
     share_used = usage["codes_used"] / codebook_size
     lines.append(
         f"codes: {usage['codes_used']:,} of {codebook_size:,} used, as varied as {usage['perplexity']:.0f} evenly used ones"

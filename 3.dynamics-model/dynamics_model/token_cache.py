@@ -46,15 +46,19 @@ def _opened(path: Path) -> np.ndarray | None:
 
 @torch.no_grad()
 def encode_tokens(store: ClipStore, tokenizer: Tokenizer, device: torch.device, precision: str = "auto") -> np.ndarray:
-    """Tokens of every frame, int32 (F, N); each episode is one stream, so that a token knows the frames before it."""
+    """Tokens of every frame, int32 (F, N); each episode is one stream, so that a token knows the frames before it.
+
+    A tokenizer that looks ahead reads clips as long as those it was trained on instead, each by itself.
+    """
+    chunk = CHUNK if tokenizer.is_causal else tokenizer.config.num_frames
     tokens = np.zeros((len(store.frames), tokenizer.tokens_per_frame), np.int32)
     for start, stop in tqdm(store.episodes.tolist(), desc="tokens", unit="episode", disable=None):
         cache = None
-        for first in range(start, stop, CHUNK):
-            last = min(first + CHUNK, stop)
+        for first in range(start, stop, chunk):
+            last = min(first + chunk, stop)
             video = to_video(np.array(store.frames[first:last])[None], device)
             with autocast(device, precision):
-                encoded, cache = tokenizer.encode_next(video, cache)
+                encoded, cache = tokenizer.encode_next(video, cache) if tokenizer.is_causal else (tokenizer.encode(video), None)
             tokens[first:last] = encoded.indices[0].cpu().numpy()
     return tokens
 

@@ -46,6 +46,14 @@ def prepare_tokens(config: DynamicsConfig, store: ClipStore, device: torch.devic
             f"the tokenizer was trained on frames of {tokenizer.frame_size[0]} pixels, {store.path} holds {store.frame_size[0]}; "
             "train chapter 1 on this data first"
         )
+    if not tokenizer.codebook_size or tokenizer.frames_per_step > 1:
+        steps = f"has a step of tokens for {tokenizer.frames_per_step} frames"
+        raise InputError(
+            f"this {tokenizer.config.model} tokenizer {steps if tokenizer.codebook_size else 'has no codebook'}; "
+            "the dynamics model needs tokens, and those of every frame"
+        )
+    if not tokenizer.is_causal:
+        announce(f"{tokenizer.config.model} looks ahead: the model can be trained and scored, but chapter 4 cannot play with it")
     tokens = cached(store, "tokens", tokenizer.state_dict(), lambda: encode_tokens(store, tokenizer, device, config.precision))
     true_actions = np.asarray(store.actions, np.int64)
     names = store.action_names

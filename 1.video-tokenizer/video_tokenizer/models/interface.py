@@ -14,7 +14,10 @@ from video_tokenizer.training.optimizer import Optimizers, build_optimizer
 
 
 class Encoded(NamedTuple):
-    """indices: (B, T, N) int64, the tokens. codes: (B, T, N, D) float, the vectors they stand for."""
+    """indices: (B, T, N) int64, the tokens. codes: (B, T, N, D) float, the vectors they stand for.
+
+    A tokenizer without a codebook has codes only; its indices are (B, T, 0). One that shortens time has fewer steps than frames.
+    """
 
     indices: Tensor
     codes: Tensor
@@ -27,7 +30,9 @@ class TokenizerOutput:
     reconstruction: Tensor
     """(B, T, C, H, W), not clamped while training"""
     indices: Tensor
-    """(B, T, N) int64"""
+    """(B, T, N) int64, as in `Encoded`"""
+    codes: Tensor
+    """(B, T, N, D), what the decoder saw"""
     losses: dict[str, Tensor]
     """terms to add to the reconstruction loss, each already weighted"""
 
@@ -36,12 +41,14 @@ class Tokenizer(nn.Module):
     """Frames to tokens to frames. A variant is a subclass of this one, or of the main line's.
 
     It says what its settings are (`config_class`, `presets`), sets the attributes below, and writes `encode`, `decode`,
-    `decode_indices` and `forward`; `encode_next`, `encode_frame` and `decode_frame` as well where it is causal. What its training
-    does besides moving weights against a loss goes into `training_loss` and `finish_step`, not into the training script.
+    `indices_to_codes` and `forward`; `encode_next` and `decode_frame` as well where it is causal. What its training does besides
+    moving weights against a loss goes into `training_loss` and `finish_step`, not into the training script.
     """
 
     config_class: ClassVar[type[TrainingConfig]]
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
+    is_causal: ClassVar[bool] = True
+    """whether no token and no drawn frame depends on a later frame"""
 
     config: TrainingConfig
     frame_size: tuple[int, int]
@@ -49,14 +56,19 @@ class Tokenizer(nn.Module):
     grid_size: tuple[int, int]
     """rows and columns of tokens"""
     codebook_size: int
-    """different tokens (K)"""
+    """different tokens (K); 0 where codes are not quantized"""
     tokens_per_frame: int
-    """tokens of a frame (N)"""
+    """tokens of a step (N)"""
+    code_length: int
+    """numbers in a code (D)"""
+    frames_per_step: int = 1
+    """frames that a step of tokens stands for, above 1 where time is shortened"""
 
     @property
     def bits_per_frame(self) -> float:
-        """What a frame's tokens can say at most: N * log2(K)."""
-        return self.tokens_per_frame * math.log2(self.codebook_size)
+        """What the tokens of a frame can say at most: N log2(K); without a codebook 16 bits for each number of a code."""
+        bits = math.log2(self.codebook_size) if self.codebook_size else 16 * self.code_length
+        return self.tokens_per_frame * bits / self.frames_per_step
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D)."""
@@ -66,9 +78,19 @@ class Tokenizer(nn.Module):
         """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
         raise NotImplementedError
 
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
+        raise InputError(f"{self.config.model} has no codebook, and so no token numbers; decode its codes instead")
+
     def decode_indices(self, indices: Tensor) -> Tensor:
         """indices: (B, T, N) int64 in [0, K). Returns video (B, T, C, H, W) in [0, 1]."""
-        raise NotImplementedError
+        return self.decode(self.indices_to_codes(indices))
+
+    def random_codes(self, codes: Tensor, generator: torch.Generator) -> Tensor:
+        """The noise control: codes drawn evenly, shaped as `codes` (B, T, N, D); from [-1, 1] where there is no codebook."""
+        if not self.codebook_size:
+            return (2 * torch.rand(codes.shape, generator=generator) - 1).to(codes)
+        return self.indices_to_codes(torch.randint(self.codebook_size, codes.shape[:-1], generator=generator).to(codes.device))
 
     def encode_next(self, video: Tensor, cache: Any = None) -> tuple[Encoded, Any]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""

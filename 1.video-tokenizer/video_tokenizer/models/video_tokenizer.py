@@ -39,7 +39,7 @@ class VideoTokenizer(Tokenizer):
         self.encoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
         self.quantizer = self.make_quantizer(config)
         self.to_latents = nn.Linear(width, self.quantizer.latent_dim)
-        self.codebook_size = self.quantizer.codebook_size
+        self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
 
         self.from_codes = nn.Linear(self.quantizer.latent_dim, width)
         self.decoder_positions = self.positions
@@ -63,9 +63,9 @@ class VideoTokenizer(Tokenizer):
         """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
         return self._decode(codes, start=0).float().clamp(0, 1)
 
-    def decode_indices(self, indices: Tensor) -> Tensor:
-        """indices: (B, T, N) int64 in [0, K). Returns video (B, T, C, H, W) in [0, 1]."""
-        return self.decode(self.quantizer.indices_to_codes(indices))
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
+        return self.quantizer.indices_to_codes(indices)
 
     def forward(self, video: Tensor) -> TokenizerOutput:
         """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random time of the periodic clock."""
@@ -75,7 +75,7 @@ class VideoTokenizer(Tokenizer):
         reconstruction = self._decode(codes, start).float()
         if self.config.stability_weight and video.shape[1] > 1:
             losses["stability"] = self.config.stability_weight * self._restlessness(latents, video)
-        return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, losses)
+        return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
 
     def _restlessness(self, latents: Tensor, video: Tensor) -> Tensor:
         """Mean squared step of the latents, after tanh, of patches whose pixels stay as they are: a patch at rest should keep
