@@ -25,7 +25,6 @@ ROWS = {
 }
 COLUMNS = (
     Column("codes_used", "codes used", ".1f"),
-    Column("perplexity", "perplexity", ".1f"),
     Column("action_information", "information", ".2f", "higher"),
     Column("action_information", "of visible", ".0%", "higher", ceiling="supervised_information"),
     Column("mapping_accuracy", "mapping accuracy", ".2f", "higher"),

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.data.games import game_facts, player_distortion
-from video_tokenizer.figures import save_curves
 from video_tokenizer.report import format_table, save_json
 from world_model.evaluation.dreams import horizon_scores, obedience_scores, real_stretches, step_seconds
 from world_model.evaluation.games import check_seed, record_branches, record_games
+from world_model.illustrations import save_sampling_steps
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -101,8 +101,7 @@ def main() -> None:
         settings = {"world": config.world, "num_dreams": len(real), "seed": config.seed, "device": str(world.device)}
         save_json(config.json, settings | {"num_threads": torch.get_num_threads(), "rows": rows})
     if config.figure:
-        history = [{"step": steps} | row for steps, row in zip(config.steps, rows.values(), strict=True)]
-        save_curves(config.figure, history, "against sampling steps per frame", from_zero=True)
+        save_sampling_steps(config.figure, rows)
 
 
 if __name__ == "__main__":

@@ -241,9 +241,9 @@ Each row: `python toy/train.py --data-path data --num-steps 5` and its flags; me
 
 | row | recall ↑ | of the ceiling ↑ | loss ↓ |
 |---|---|---|---|
-| defaults | 0.41_±_0.01 | 51%_±_1% | 2.0_±_0.0 |
-| small<br>`--size 2` | 0.21_±_0.01_▼ | 26%_±_1%_▼ | 2.0_±_0.0 |
-| (copying) | 0.25 |  |  |""".replace("_", "&nbsp;")
+| defaults | 0.41±0.01 | 51%±1% | 2.0±0.0 |
+| small<br>`--size 2` | 0.21±0.01▼ | 26%±1%▼ | 2.0±0.0 |
+| (copying) | 0.25 |  |  |"""
     chapter.ablate(rows=("defaults",))
     assert "| small<br>`--size 2` | 0.20 | 25% | 2.0 |" in format_markdown(chapter.study, chapter.ablate(seeds=(0,)))
     results = chapter.ablate()  # now with the second seed, which brings spreads and marks

@@ -15,7 +15,6 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.files import write_text_atomically
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
-NO_BREAK = "&nbsp;"
 BLOCK = re.compile(r"(?<=<!-- ablations: begin -->\n).*?(?=<!-- ablations: end -->)", re.DOTALL)
 
 
@@ -149,7 +148,7 @@ def format_markdown(table: Table, results: Mapping[str, Any]) -> str:
     lines += [f"| {' | '.join([heading[0], *heading[2:]])} |", "|" + "---|" * (len(heading) - 1)]
     for name, flags, *scores in rows:
         first = f"{name}<br>`{flags}`" if flags else name
-        unbroken = [score.replace(" ", NO_BREAK) for score in scores]
+        unbroken = [score.replace(" ", "") for score in scores]
         lines.append("| " + " | ".join([first, *unbroken]) + " |")
     return "\n".join(lines)
 

@@ -43,6 +43,7 @@ def weighted_mse(
     The ball of Breakout is 3 of 4,096 pixels: erasing it costs a plain mean 0.0001, less than a slight blur of the bricks.
     reconstruction, video: (B, T, 3, H, W) in [0, 1]. background: (3, H, W).
     """
-    weight = 1 + foreground_weight * foreground_pixels(video, background) + moving_weight * moving_pixels(video)
+    foreground, moving = foreground_pixels(video, background), moving_pixels(video)
+    weight = 1 + foreground_weight * foreground + moving_weight * moving
     error = (reconstruction - video).square().mean(dim=2, keepdim=True)
     return (weight * error).sum() / mean_over_processes(weight.sum())

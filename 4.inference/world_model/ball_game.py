@@ -51,7 +51,8 @@ class BallGame(gymnasium.Wrapper):
         frame, score, terminated, truncated, info = self.env.step(self.keys[int(action) if ball_in_play else 0])
         self.seen = np.stack([self.seen[1], self.look(frame)])
         player, ball, _, is_seen = self.seen[1]
-        return self.seen.flatten(), -float(abs(player - ball) * is_seen), terminated, truncated, info | {"score": score}
+        reward = -float(abs(player - ball) * is_seen)
+        return self.seen.flatten(), reward, terminated, truncated, info | {"score": score}
 
     def look(self, frame: np.ndarray) -> np.ndarray:
         """The SEEN numbers of a frame (H, W, 3) uint8; a player that is not found is where it was."""

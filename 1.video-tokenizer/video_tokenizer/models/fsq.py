@@ -54,7 +54,8 @@ class FiniteScalarQuantizer(nn.Module):
 
     def forward(self, latents: Tensor) -> Quantized:
         """latents: (..., D), any float dtype, unbounded. Gradients pass the rounding as if it were not there."""
-        with torch.autocast(latents.device.type, enabled=False):  # bfloat16 has 8 bits of precision: too few to count to 1000
+        # bfloat16 has 8 bits of precision: too few to count to 1000
+        with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             bounded = torch.tanh(latents + self.shift) * self.half_width - self.offset
             rounded = bounded.round()

@@ -18,7 +18,8 @@ class PatchEmbedding(nn.Module):
         if stem == "conv":
             width = 4 * in_channels * 4
             self.stem = nn.Sequential(
-                nn.PixelUnshuffle(2),  # (C, H, W) -> (4C, H/2, W/2): nothing is lost, and the convolutions get 4 times cheaper
+                # (C, H, W) -> (4C, H/2, W/2): nothing is lost, and the convolutions get 4 times cheaper
+                nn.PixelUnshuffle(2),
                 nn.Conv2d(4 * in_channels, width, kernel_size=3, padding=1),
                 nn.GELU(),
                 nn.Conv2d(width, width, kernel_size=3, padding=1),

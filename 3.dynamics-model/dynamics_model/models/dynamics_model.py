@@ -194,8 +194,9 @@ class DynamicsModel(nn.Module):
             left = tokens_left_masked(step, num_steps, num_tokens, schedule)
             complete = tokens.scatter(1, waiting, sampled)
             probability = probability.scatter(1, waiting, likelihood.exp())
-            waiting = waiting.gather(1, confidence.topk(left, dim=-1, largest=False).indices)  # the least sure ones wait
-            tokens = complete.scatter(1, waiting, self.mask_token)  # what is no longer waiting stays as it is
+            # the least sure ones wait; what is no longer waiting stays as it is
+            waiting = waiting.gather(1, confidence.topk(left, dim=-1, largest=False).indices)
+            tokens = complete.scatter(1, waiting, self.mask_token)
             if trace is not None:
                 trace.append(SamplingStep(complete, probability, tokens != self.mask_token))
         state.cache = self._remember(tokens[:, None], action[:, None], state.cache)

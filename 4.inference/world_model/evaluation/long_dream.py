@@ -145,25 +145,36 @@ def dream_scores(videos: np.ndarray, real: RealFrames, env_id: str | None) -> di
     return scores
 
 
-def long_dream_scores(
-    world: WorldModel, games: RealGames, real: RealFrames, num_frames: int, num_dreams: int, seed: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """`dream_scores` of num_dreams dreams of num_frames frames, from different real beginnings, under a new random key at every
-    step; and those of a picture that stands still there. All dreams are one batch. Two empty tables where no game is long enough.
+def long_dreams(
+    world: WorldModel, games: RealGames, num_frames: int, num_dreams: int, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """num_dreams dreams of num_frames frames, from different real beginnings, under a new random key at every step; and pictures
+    that stand still there. Both (B, LEAD + K, H, W, 3) uint8, LEAD real frames first. All dreams are one batch. None where no
+    game is long enough.
 
     Keys are drawn evenly from those of the world's action_map, from all of its actions where it has none.
     """
     store, lead = games.store, max(LEAD, world.context_frames)
     windows = rollout_windows(games, lead, ROOM, num_dreams)
     if len(windows) == 0:
-        return {}, {}
+        return None
     places = windows[:, None] + np.arange(lead)  # (B, lead)
     start = store.frames[places]
     known = world_actions(world, store.actions[places], store.action_names) if world.action_kind == "true" else None
     keys = random_keys(world, (len(windows), num_frames), seed)
     dream = np.concatenate([start[:, -LEAD:], world.dream(start, known, keys, seed)], axis=1)
-    still = np.concatenate([start[:, -LEAD:], np.repeat(start[:, -1:], num_frames, axis=1)], axis=1)
-    return dream_scores(dream, real, store.env_id), dream_scores(still, real, store.env_id)
+    return dream, np.concatenate([start[:, -LEAD:], np.repeat(start[:, -1:], num_frames, axis=1)], axis=1)
+
+
+def long_dream_scores(
+    world: WorldModel, games: RealGames, real: RealFrames, num_frames: int, num_dreams: int, seed: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """`dream_scores` of `long_dreams`, and those of pictures that stand still. Two empty tables where no game is long enough."""
+    videos = long_dreams(world, games, num_frames, num_dreams, seed)
+    if videos is None:
+        return {}, {}
+    dream, still = (dream_scores(video, real, games.store.env_id) for video in videos)
+    return dream, still
 
 
 def random_keys(world: WorldModel, shape: tuple[int, int], seed: int) -> np.ndarray:

@@ -62,7 +62,8 @@ QUESTIONS: dict[str, dict[str, Field]] = {
     },
     # begin the dream again where the real game is now
     "resync": {"seed": Field(int, 0)},
-    # the next frame, under a key of the game or under an action of the world; inspect: with the tokens' confidence
+    # the next frame, under a key of the game or under an action of the world
+    # inspect: with the tokens' confidence
     "step": {"key": Field(str), "action": Field(int), "inspect": Field(bool, False)},
     # draw tokens otherwise from the next frame on; top_k 0 draws among all
     "sampling": {
