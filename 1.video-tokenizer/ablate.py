@@ -14,11 +14,11 @@ import torch
 
 from video_tokenizer.ablation import AblationConfig, Study, run_study
 from video_tokenizer.ablation_table import Column
-from video_tokenizer.command_line import config_from_dict, parse_config, run_script
+from video_tokenizer.command_line import parse_config, run_script
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clips import split_episodes, to_video
 from video_tokenizer.data.training_data import open_store
-from video_tokenizer.loading import load_tokenizer
+from video_tokenizer.loading import load_tokenizer, tokenizer_config
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.device import choose_device
 
@@ -44,7 +44,7 @@ COLUMNS = (
 )
 CONTROLS = {
     control: {score: f"rows.{label}.{score}" for score in ("moving_psnr_db", "foreground_recall", "object_recall")}
-    for control, label in {"copy-last-frame": "copy last frame", "random-tokens": "random tokens"}.items()
+    for control, label in {"copy-last-frame": "copy_last_frame", "random-tokens": "random_tokens"}.items()
 }
 
 
@@ -54,7 +54,7 @@ def changed_tokens(checkpoint: Path, chunk: int = 64) -> dict[str, float]:
 
     Some change because something moves; what the stability loss is about are the others.
     """
-    config = config_from_dict(TokenizerConfig, load_checkpoint(checkpoint, "tokenizer")["config"])
+    config = tokenizer_config(load_checkpoint(checkpoint, "tokenizer")["config"])
     device = choose_device(config.device)
     tokenizer, store = load_tokenizer(checkpoint, device), open_store(config)
     changed = total = 0
