@@ -69,6 +69,10 @@ class Study(Table):
     folder: Path = REPOSITORY
     """where the chapter's folder lies; commands are run and written from here"""
 
+    def read_flags(self, flags: Sequence[str]) -> Any:
+        """The config that train.py makes of these flags."""
+        return parse_config(self.config_class, argv=flags)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -109,7 +113,7 @@ class Training:
 
     def settings(self) -> dict[str, Any]:
         """What a finished run must have been made with: the command, every field of its config, and what it read."""
-        config = parse_config(self.study.config_class, argv=self.flags)  # an unknown flag ends the script here, with code 2
+        config = self.study.read_flags(self.flags)  # an unknown flag ends the script here, with code 2
         fields = json.loads(json.dumps(dataclasses.asdict(config)))
         paths = [value for name, value in fields.items() if value and (name == "data_path" or name.endswith("_checkpoint"))]
         digests = {path: digest(self.study.folder / path) for path in paths}

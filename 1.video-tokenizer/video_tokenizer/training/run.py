@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import signal
 import sys
 import time
@@ -34,6 +35,10 @@ FIELDS_THAT_MAY_CHANGE = {
 }
 
 
+PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
+"""macOS counts the peak of memory in bytes, Linux in KiB"""
+
+
 class Run:
     """One training's folder. Starting the same command again continues an unfinished run from its resume.pt.
 
@@ -53,6 +58,7 @@ class Run:
         self.resume_state: dict[str, Any] | None = None
         self.started = self.loop_started = time.monotonic()
         self.first_step = 0
+        self.cpu_seconds_before = 0.0
         self.saved = False
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--checkpoint-dir {folder} is a file; give a folder")
@@ -79,6 +85,7 @@ class Run:
             self.first_step = state["step"]
             self.saved = True
             self.started -= state["seconds"]
+            self.cpu_seconds_before = state.get("cpu_seconds", 0.0)
 
     def _keep_previous_run(self) -> None:
         present = [self.folder / name for name in FILES_OF_A_RUN if (self.folder / name).exists()]
@@ -146,6 +153,7 @@ class Run:
         if self.is_main:
             content = state | {"step": step, "config": self.fields, "data": self.data, "history": self.history}
             content["seconds"] = time.monotonic() - self.started
+            content["cpu_seconds"] = self.cpu_seconds
             content["rng"] = torch.get_rng_state()
             content["rng_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
             write_torch_file(self.folder / "resume.pt", content)
@@ -163,11 +171,20 @@ class Run:
         self.print(f"stopped after step {step:,}; go on from there with: {shown_command(sys.argv)}")
         sys.exit(130)
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Time that the processor has spent on this training: unlike the clock's it hardly knows what else the machine does."""
+        return self.cpu_seconds_before + time.process_time()
+
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json: the numbers that other tools quote."""
+        """Write metrics.json: the numbers that other tools quote, with what the training cost."""
         if self.is_main:
-            minutes = (time.monotonic() - self.started) / 60
-            content = metrics | {"minutes": round(minutes, 2), "history": self.history}
+            content = metrics | {
+                "minutes": round((time.monotonic() - self.started) / 60, 2),
+                "cpu_minutes": round(self.cpu_seconds / 60, 3),
+                "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3),
+                "history": self.history,
+            }
             write_text_atomically(self.folder / "metrics.json", json.dumps(content, indent=2) + "\n")
             self._lock.release()
 

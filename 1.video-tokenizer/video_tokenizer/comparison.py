@@ -1,0 +1,123 @@
+"""Tokenizers side by side: the same clips, the same budget, the same scores.
+
+Equal minutes of processor time are not an equal number of steps. So each tokenizer is timed first, over two short trainings of
+which only the difference counts (starting Python and validating cost the same in both), and gets as many steps as fit.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from video_tokenizer.ablation import Study, run_script_of
+from video_tokenizer.ablation_table import Column
+from video_tokenizer.command_line import parse_config
+from video_tokenizer.figures import ACCENT, save_figure, style
+from video_tokenizer.loading import chosen_tokenizer, load_tokenizer
+from video_tokenizer.report import read_json
+
+CHAPTER = "1.video-tokenizer"
+SHORT, LONG = 20, 60
+"""steps of the two trainings that time a tokenizer"""
+COLUMNS = (
+    Column("bits_per_frame", "bits a frame", ",.0f"),
+    Column("tokens_per_frame", "tokens a frame", ",.0f"),
+    Column("parameters", "parameters, million", ".2f"),
+    Column("steps", "steps", ",.0f"),
+    Column("psnr_db", "PSNR, dB", ".1f", "higher"),
+    Column("moving_psnr_db", "moving PSNR, dB", ".1f", "higher"),
+    Column("foreground_recall", "foreground recall", ".3f", "higher"),
+    Column("object_recall", "ball recall", ".2f", "higher"),
+    Column("ghost_share", "second balls", ".2f", "lower"),
+    Column("ssim", "SSIM", ".3f", "higher"),
+    Column("codes_used", "codes used", ",.0f"),
+    Column("perplexity", "perplexity", ".0f"),
+    Column("cpu_minutes", "CPU minutes", ".1f"),
+    Column("encoded_per_second", "frames encoded a second", ",.0f", "higher"),
+    Column("decoded_per_second", "frames decoded a second", ",.0f", "higher"),
+    Column("peak_memory_gib", "memory of training, GiB", ".1f", "lower"),
+)
+SCORES = ("psnr_db", "moving_psnr_db", "foreground_recall", "object_recall", "ghost_share", "ssim")
+CONTROLS = {
+    control: {score: f"rows.{row}.{score}" for score in SCORES}
+    for control, row in {"copy-last-frame": "copy_last_frame", "random-codes": "random_tokens"}.items()
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerStudy(Study):
+    """A study whose rows may be different tokenizers: `--model` among their flags says which."""
+
+    def read_flags(self, flags: Sequence[str]) -> Any:
+        """The config of the tokenizer that the flags name."""
+        model = chosen_tokenizer(flags)
+        return parse_config(model.config_class, model.presets, flags)
+
+
+@torch.no_grad()
+def facts_and_speed(checkpoint: Path, rounds: int = 5) -> dict[str, float]:
+    """What neither script writes: million parameters, bits and tokens a frame, and frames encoded and decoded a second.
+
+    The fastest of `rounds` counts, on 8 clips of as many frames as it was trained on.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    height, width = tokenizer.frame_size
+    clip = torch.rand(8, tokenizer.config.num_frames, 3, height, width, generator=torch.Generator().manual_seed(0))
+    encode, decode = [], []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        codes = tokenizer.encode(clip).codes
+        encoded = time.perf_counter()
+        tokenizer.decode(codes)
+        encode.append(encoded - begun)
+        decode.append(time.perf_counter() - encoded)
+    frames = clip.shape[0] * clip.shape[1]
+    return {
+        "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()) / 1e6,
+        "bits_per_frame": tokenizer.bits_per_frame,
+        "tokens_per_frame": tokenizer.tokens_per_frame / tokenizer.frames_per_step,
+        "encoded_per_second": frames / min(encode),
+        "decoded_per_second": frames / min(decode),
+    }
+
+
+def steps_for(study: Study, flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str]) -> tuple[int, float]:
+    """(steps that take this processor time, seconds of one step) of a training with these flags. At least 1 step."""
+    spent = []
+    with tempfile.TemporaryDirectory() as folder:
+        for steps in (SHORT, LONG):
+            place = f"{folder}/{steps}"
+            more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", place]
+            run_script_of(study, [f"{CHAPTER}/train.py", *flags, *more], environment, "the timing")
+            spent.append(60 * read_json(Path(place) / "metrics.json")["cpu_minutes"])
+    seconds = max(1e-3, (spent[1] - spent[0]) / (LONG - SHORT))
+    return max(1, round(60 * cpu_minutes / seconds)), round(seconds, 4)
+
+
+def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
+    """Moving PSNR against bits per frame, one point per tokenizer with its seeds' range, and the copied last frame as a line."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    style(axes)
+    for name, row in results["rows"].items():
+        bits = row["scores"]["bits_per_frame"]["mean"]
+        values = np.array(row["scores"]["moving_psnr_db"]["values"])
+        axes.plot([bits, bits], [values.min(), values.max()], color=ACCENT, linewidth=1.4)
+        axes.plot(bits, values.mean(), marker="o", markersize=5, color=ACCENT)
+        axes.annotate(name, (bits, values.mean()), xytext=(6, 3), textcoords="offset points", fontsize=8)
+    copied = results["controls"]["copy-last-frame"]["moving_psnr_db"]
+    if copied is not None:
+        axes.axhline(copied, color="#8d96a3", linewidth=1.0, linestyle="--")
+        axes.annotate(
+            "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("bits a frame", fontsize=8)
+    axes.set_ylabel("moving PSNR, dB", fontsize=8)
+    save_figure(path, figure)

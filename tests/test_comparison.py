@@ -1,0 +1,77 @@
+"""Tokenizers side by side: equal processor minutes become steps, and the table and the plot show what was measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from script_runner import call, load_script
+from structure_checks import REPOSITORY
+
+from video_tokenizer import comparison
+from video_tokenizer.loading import TOKENIZERS
+
+COMPARE = REPOSITORY / "1.video-tokenizer" / "compare.py"
+
+
+@pytest.fixture
+def timed_trainings(monkeypatch):
+    """Instead of training: 9 s for starting and validating, and 0.25 s a step. Returns the commands."""
+    commands = []
+
+    def pretend(study, command, environment, what):
+        commands.append(list(command))
+        flags = dict(zip(command[1::2], command[2::2], strict=False))
+        folder = Path(flags["--checkpoint-dir"])
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps({"cpu_minutes": (9 + 0.25 * int(flags["--num-steps"])) / 60}))
+        return 1.0
+
+    monkeypatch.setattr(comparison, "run_script_of", pretend)
+    return commands
+
+
+def test_a_budget_becomes_the_steps_that_fit_and_what_starting_costs_is_not_counted(timed_trainings):
+    steps, seconds = comparison.steps_for(None, ["--model", "st-vq"], 2.0, {})  # 120 s / 0.25 s
+    assert (steps, seconds) == (480, 0.25)
+    assert [command[1:3] for command in timed_trainings] == [["--model", "st-vq"]] * 2
+
+
+def test_a_tokenizer_is_timed_once_for_a_folder_of_runs(timed_trainings, tmp_path):
+    script = load_script(COMPARE)
+    config = script.CompareConfig(models=("st-fsq", "st-vq"), minutes=1.0)
+    rows = script.rows_of(config, tmp_path, "data")
+    assert rows == {name: f"--model {name} --num-steps 240" for name in ("st-fsq", "st-vq")}
+    assert len(timed_trainings) == 4 and script.rows_of(config, tmp_path, "data") == rows and len(timed_trainings) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--models", "st-fsq", "vqvae"], "--models vqvae: there is no such tokenizer; there are st-fsq, "),
+        (["--minutes", "0"], "--minutes 0.0, "),
+        (["--data-path", "nowhere"], "--data-path nowhere does not exist; record a game first"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(flags, sentence, capsys):
+    assert call(COMPARE, *flags) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_every_tokenizer_is_a_row_unless_told_otherwise():
+    assert load_script(COMPARE).CompareConfig().models == tuple(TOKENIZERS)
+
+
+def test_the_plot_has_a_point_for_every_tokenizer(tmp_path):
+    def row(bits: float, *values: float) -> dict:
+        return {"scores": {"bits_per_frame": {"mean": bits}, "moving_psnr_db": {"values": list(values)}}}
+
+    results = {"rows": {"a": row(600, 20.0, 22.0)}, "controls": {"copy-last-frame": {"moving_psnr_db": 11.5}}}
+    blue = []
+    for number in (1, 2):
+        comparison.save_quality_against_bits(tmp_path / "plot.png", results)
+        picture = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB")).astype(int)
+        blue.append(int((np.abs(picture - [11, 102, 195]).sum(axis=-1) < 30).sum()))
+        results["rows"]["b"] = row(64, 15.0)
+    assert 0 < blue[0] < blue[1]
