@@ -69,7 +69,7 @@ def test_the_plot_has_a_point_for_every_tokenizer(tmp_path):
 
     results = {"rows": {"a": row(600, 20.0, 22.0)}, "controls": {"copy-last-frame": {"moving_psnr_db": 11.5}}}
     blue = []
-    for number in (1, 2):
+    for _ in range(2):
         comparison.save_quality_against_bits(tmp_path / "plot.png", results)
         picture = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB")).astype(int)
         blue.append(int((np.abs(picture - [11, 102, 195]).sum(axis=-1) < 30).sum()))
