@@ -26,6 +26,7 @@ from video_tokenizer.files import (
     temporary_neighbour,
     write_text_atomically,
 )
+from video_tokenizer.models import interface
 from video_tokenizer.training.finite import first_not_finite, is_finite
 
 TRAIN = REPOSITORY / "1.video-tokenizer" / "train.py"
@@ -165,14 +166,14 @@ def test_the_second_run_in_a_folder_is_refused_with_the_first_ones_number(tmp_pa
 def train_with_a_broken_loss(folder: Path, step: int, *flags: str) -> str:
     """Train in this process with a loss that is no number at one step. Returns the error's sentence."""
     script = load_script(TRAIN)
-    healthy, calls = script.weighted_mse, []
+    healthy, calls = interface.weighted_mse, []
 
     def breaks(reconstruction: torch.Tensor, *others: object) -> torch.Tensor:
         calls.append(reconstruction.requires_grad)
         return healthy(reconstruction, *others) * (float("nan") if sum(calls) == step and calls[-1] else 1.0)
 
     argv = [str(TRAIN), *SIZES, "--checkpoint-dir", str(folder), *flags]
-    patches = mock.patch.object(script, "weighted_mse", breaks), mock.patch.object(sys, "argv", argv)
+    patches = mock.patch.object(interface, "weighted_mse", breaks), mock.patch.object(sys, "argv", argv)
     with patches[0], patches[1], pytest.raises(InputError) as error:
         script.main()
     return str(error.value)
