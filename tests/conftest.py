@@ -6,6 +6,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are so small th
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written to files; no test opens a window
 
 
+def pytest_report_header(config):
+    """Whose answers the tests of the exercises look at: without the flag they would pass with nothing filled in."""
+    whose = "yours" if config.getoption("--run-exercises") else "the solutions; yours with --run-exercises"
+    return f"answers to the exercises that are checked: {whose}"
+
+
 def pytest_addoption(parser):
     """--run-exercises: check the reader's own answers instead of the solutions."""
     parser.addoption("--run-exercises", action="store_true", help="check the chapters' exercises.py instead of the solutions")

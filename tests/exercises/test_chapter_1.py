@@ -61,7 +61,7 @@ def test_exercise_5_psnr_hardly_notices_that_the_ball_is_gone(answers):
     assert -10 * torch.log10(error) > 38  # decibels, for pictures of a ball game without a ball
 
 
-def test_exercise_6_a_better_tokenizer(request):
+def test_exercise_8_a_better_tokenizer(request):
     """Train your own with --checkpoint-dir 1.video-tokenizer/checkpoints/exercise and as many steps as the default."""
     if not request.config.getoption("--run-exercises"):
         pytest.skip("takes a training: --run-exercises")

@@ -63,7 +63,7 @@ def test_exercise_5_the_word_for_a_key(answers):
     assert answers.words_to_send(many.tolist()) == action_map(*labels_of(many), 4, 4)
 
 
-def test_exercise_6_more_about_the_keys(request):
+def test_exercise_8_more_about_the_keys(request):
     """Train your own with --checkpoint-dir 2.latent-action-model/checkpoints/exercise, on the recording of chapter 1."""
     if not request.config.getoption("--run-exercises"):
         pytest.skip("takes a training: --run-exercises")
