@@ -40,7 +40,9 @@ class TrainingTokens(NamedTuple):
 def prepare_tokens(config: DynamicsConfig, store: ClipStore, device: torch.device, announce=print) -> TrainingTokens:
     """Load the earlier chapters' checkpoints, encode the store once, and fill the config's sizes in from them."""
     game = game_of(store)
-    tokenizer = load_tokenizer(find_checkpoint(config.tokenizer_checkpoint, "tokenizer", game, announce), device)
+    path = find_checkpoint(config.tokenizer_checkpoint, "tokenizer", game, announce)
+    tokenizer = load_tokenizer(path, device)
+    announce(f"tokenizer {path}")
     if tokenizer.frame_size != tuple(store.frame_size):
         raise InputError(
             f"the tokenizer was trained on frames of {tokenizer.frame_size[0]} pixels, {store.path} holds {store.frame_size[0]}; "
@@ -100,6 +102,7 @@ def _latent_actions(config: DynamicsConfig, store: ClipStore, game: str, device:
     """The latent action of every transition, and the map from key names to codes learnt from a few labels."""
     path = find_checkpoint(config.latent_action_checkpoint, "latent_action_model", game, announce)
     model = load_latent_action_model(path, device)
+    announce(f"latent actions {path}")
     if model.frame_size != tuple(store.frame_size):
         raise InputError(
             f"the latent action model was trained on frames of {model.frame_size[0]} pixels, {store.path} holds "
