@@ -74,6 +74,7 @@ def main() -> None:
 
     # --- model ---
     tokenizer = build_tokenizer(config).to(device).train()
+    tokenizer.measure_data(store.frames)
     averaged = build_tokenizer(config).to(device)  # holds the averaged weights while they are validated
     averaged.load_state_dict(tokenizer.state_dict())
     num_parameters = sum(parameter.numel() for parameter in tokenizer.parameters())

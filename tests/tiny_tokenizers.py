@@ -9,6 +9,7 @@ BLOCKS = {"patch_size": 8, "embed_dim": 32, "num_blocks": 2, "num_heads": 2, "co
 SIZES: dict[str, dict[str, Any]] = {
     "st-fsq": BLOCKS,
     "st-vq": BLOCKS | {"num_codes": 64, "code_dim": 8, "decoder_embed_dim": 48, "decoder_blocks": 1},
+    "videogpt": {"num_frames": 5, "space_stride": 4, "channels": 16, "inner_channels": 8, "num_codes": 32, "code_dim": 8},
 }
 CAUSAL = ["st-fsq", "st-vq"]
 """those whose tokens and frames never depend on later ones, and that work frame by frame"""

@@ -5,7 +5,7 @@ from typing import Literal
 
 from video_tokenizer.command_line import InputError
 
-ModelName = Literal["st-fsq", "st-vq"]
+ModelName = Literal["st-fsq", "st-vq", "videogpt"]
 """the main line, then the variants in the order of the chapter"""
 
 PRESETS: dict[str, dict] = {
@@ -175,7 +175,7 @@ class TokenizerConfig(SpaceTimeConfig):
 
 
 LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
-           "frame_size": 4_096, "patch_size": 1_024, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
+           "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
 """more than any published model uses: beyond it lies a slip of the finger, or a checkpoint made to fill somebody's memory"""
 
 

@@ -16,6 +16,7 @@ from video_tokenizer.training.checkpoint import build_with_weights, load_checkpo
 TOKENIZERS = {
     "st-fsq": "video_tokenizer.models.video_tokenizer.VideoTokenizer",
     "st-vq": "video_tokenizer.variants.st_vq.VectorQuantizedTokenizer",
+    "videogpt": "video_tokenizer.variants.videogpt.VideoGPTTokenizer",
 }
 """name of a tokenizer -> its class, imported when it is asked for: the main line knows its variants by name only"""
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ class Tokenizer(nn.Module):
 
     It says what its settings are (`config_class`, `presets`), sets the attributes below, and writes `encode`, `decode`,
     `indices_to_codes` and `forward`; `encode_next` and `decode_frame` as well where it is causal. What its training does besides
-    moving weights against a loss goes into `training_loss` and `finish_step`, not into the training script.
+    moving weights against a loss goes into `measure_data`, `training_loss` and `finish_step`, not into the training script.
     """
 
     config_class: ClassVar[type[TrainingConfig]]
@@ -109,6 +110,13 @@ class Tokenizer(nn.Module):
         """The optimizer of the weights that a checkpoint holds."""
         config = self.config
         return build_optimizer(self, config.learning_rate, config.weight_decay, kind=config.optimizer)
+
+    def measure_data(self, frames: np.ndarray) -> None:
+        """Read from the recording what no gradient finds, such as its variance. frames: uint8 (F, H, W, 3), not all in memory.
+
+        Called once before every training, also before one goes on; what it finds belongs into a buffer, so that a checkpoint
+        keeps it. No random numbers are drawn here.
+        """
 
     def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
         """What a training step lowers: the weighted error of the reconstruction, and the terms in `output.losses`.
