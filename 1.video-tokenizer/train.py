@@ -14,7 +14,7 @@ from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clips import Clips, make_loader, to_video
 from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
 from video_tokenizer.figures import save_curves, save_reconstruction_strips
-from video_tokenizer.loading import build_tokenizer, chosen_tokenizer
+from video_tokenizer.loading import build_tokenizer, chosen_tokenizer, start_tokenizer
 from video_tokenizer.losses import background_of, weighted_mse
 from video_tokenizer.metrics import TokenizerMetrics
 from video_tokenizer.models.interface import Tokenizer
@@ -73,7 +73,7 @@ def main() -> None:
     num_steps = number_of_steps(config, len(data.training))
 
     # --- model ---
-    tokenizer = build_tokenizer(config).to(device).train()
+    tokenizer = start_tokenizer(config).to(device).train()
     tokenizer.measure_data(store.frames)
     averaged = build_tokenizer(config).to(device)  # holds the averaged weights while they are validated
     averaged.load_state_dict(tokenizer.state_dict())
@@ -91,7 +91,9 @@ def main() -> None:
     run = Run(folder, config, num_steps, store.fingerprint, is_main=rank == 0)
     best_error = float("inf")
     metrics: dict = {}
-    run.print(f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size} | run folder {folder}")
+    run.print(
+        f"device {device} | {num_parameters:,} parameters | codebook {tokenizer.codebook_size or 'none'} | run folder {folder}"
+    )
     run.print(f"data {store.path} | {len(data.training):,} training and {len(data.validation):,} validation clips")
     if run.resume_state:
         load_whole(tokenizer, run.resume_state["model"])

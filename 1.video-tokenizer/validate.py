@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.data.clips import Clips, to_frames
-from video_tokenizer.data.training_data import TrainingData
+from video_tokenizer.data.training_data import TrainingData, spread
 from video_tokenizer.figures import (
     DIFFERENCE,
     difference,
@@ -27,6 +27,7 @@ from video_tokenizer.figures import (
 )
 from video_tokenizer.loading import load_tokenizer
 from video_tokenizer.losses import background_of
+from video_tokenizer.lpips import lpips_distance, lpips_is_present
 from video_tokenizer.metrics import TokenizerMetrics, VideoScores
 from video_tokenizer.models.interface import Tokenizer
 from video_tokenizer.readings import readings
@@ -42,6 +43,9 @@ from video_tokenizer.validation import (
     surroundings,
     telling_clips,
 )
+
+OWN_CLIPS = 32
+"""clips on which a tokenizer's own scores are made, spread evenly over the validation clips"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def score(
 
 @torch.no_grad()
 def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMetrics, caption: str, folder: Path, flags, device):
-    """reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png and reconstruction.gif."""
+    """reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png, reconstruction.gif, and own.png where it has one."""
     clips = data.validation
     chosen = telling_clips(clips, flags.num_samples)
     video = clip_videos(clips, chosen, device)
@@ -127,10 +131,13 @@ def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMe
     save_picture(
         folder / "noise_control.png", image_grid(rows, f"Only a frame's own tokens give the frame back. {caption}", labels)
     )
-    usage = metrics.usage.result()
-    title = f"{usage['codes_used']:,} of {tokenizer.codebook_size:,} codes used, perplexity {usage['perplexity']:.0f}"
     if tokenizer.codebook_size:
+        usage = metrics.usage.result()
+        title = f"{usage['codes_used']:,} of {tokenizer.codebook_size:,} codes used, perplexity {usage['perplexity']:.0f}"
         save_code_usage(folder / "code_usage.png", metrics.usage.counts.numpy(), title)
+    if own := tokenizer.own_picture(video):
+        rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in own.items())]
+        save_picture(folder / "own.png", image_grid(rows, caption, labels))
     neighbours = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # the first 64 frames or so
     original = clip_videos(clips, neighbours, device)
     drawn = tokenizer(original).reconstruction
@@ -158,15 +165,26 @@ def main() -> None:
         "random tokens": noise.result(),
     }
     usage = metrics.usage.result()
+    own_clips = clip_videos(data.validation, spread(len(data.validation), OWN_CLIPS), device)
+    with torch.no_grad(), autocast(device, tokenizer.config.precision):
+        drawn, own_scores = tokenizer(own_clips).reconstruction, tokenizer.own_scores(own_clips)
     step = content["step"]
     print(f"{path} | step {step:,} | {metrics.model.num_frames:,} frames of {data.store.path.name} never trained on")
     print(format_table(rows))
     for line in readings(rows, usage, tokenizer.codebook_size):
         print(line)
+    for name, value in own_scores.items():
+        print(f"{name}: {format_number(value)}")
 
     report = {"checkpoint": str(path), "step": step, "data": str(data.store.path), "num_frames": metrics.model.num_frames}
     report |= {**metrics.result(), "codebook_size": tokenizer.codebook_size, "bits_per_frame": tokenizer.bits_per_frame}
     report["rows"] = {name.replace(" ", "_"): scores for name, scores in rows.items()}
+    if tokenizer.codebook_size:
+        report["share_of_codes_used"] = usage["codes_used"] / tokenizer.codebook_size
+    report |= {"own_scores": own_scores} if own_scores else {}
+    if lpips_is_present():
+        report["lpips"] = lpips_distance(drawn, own_clips)
+        print(f"LPIPS: {report['lpips']:.4f}")
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
     save_json(json_path, report)
     print(f"numbers in {json_path}")

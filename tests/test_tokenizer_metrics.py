@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageSequence
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from video_tokenizer import metrics
+from video_tokenizer import lpips, metrics
 from video_tokenizer.figures import image_grid, save_gif
 from video_tokenizer.losses import background_of
 from video_tokenizer.report import format_table, to_json
@@ -54,9 +54,9 @@ def test_ssim_equals_torchmetrics():
     prediction = (video + 0.2 * torch.rand(video.shape, generator=generator)).clamp(0, 1)
     expected = structural_similarity_index_measure(prediction.flatten(0, 1), video.flatten(0, 1), data_range=1.0)
     assert isinstance(expected, torch.Tensor)
-    assert metrics.ssim(prediction, video) == pytest.approx(float(expected), abs=1e-5)
+    assert metrics.ssim(prediction, video).item() == pytest.approx(float(expected), abs=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):  # a score does not change with the model's number format
-        assert metrics.ssim(prediction, video) == pytest.approx(float(expected), abs=1e-5)
+        assert metrics.ssim(prediction, video).item() == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_a_black_ball_free_video_scores_well_on_psnr_and_badly_on_everything_else(ball_video, background):
@@ -205,3 +205,18 @@ def test_a_ball_of_one_pixel_keeps_its_colour_in_a_gif(tmp_path):
         first = np.asarray(gif.convert("RGB")).astype(int)
     assert np.abs(first[5, 5] - (250, 10, 10)).max() < 40
     assert (first[-1, 0] == 255).all()  # the paper under the caption stays white
+
+
+def test_lpips_is_the_mean_over_frames_of_what_its_network_says(monkeypatch):
+    """The network, whose weights are not fetched, is played by the mean absolute difference of each frame."""
+
+    class Difference(torch.nn.Module):
+        def forward(self, one, other, normalize):
+            assert normalize and one.shape == (6, 3, 4, 4)
+            return (one - other).abs().mean(dim=(1, 2, 3), keepdim=True)
+
+    monkeypatch.setattr(lpips, "lpips_network", Difference)
+    video = torch.zeros(2, 3, 3, 4, 4)
+    drawn = video.clone()
+    drawn[0, 1] = 0.6
+    assert lpips.lpips_distance(drawn, video) == pytest.approx(0.1)  # 0.6 in one of six frames

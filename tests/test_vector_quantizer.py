@@ -1,4 +1,4 @@
-"""The learned codebook, on latents of one number: running means, start on data, restarts, gradients that pass straight through."""
+"""The learned codebook, on latents of one number: running means, start on data, restarts, gradients straight through."""
 
 import pytest
 import torch

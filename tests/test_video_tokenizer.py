@@ -9,7 +9,7 @@ from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.loading import build_tokenizer
-from video_tokenizer.losses import foreground_pixels, moving_pixels, weighted_mse
+from video_tokenizer.losses import foreground_pixels, moving_pixels, restlessness, weighted_mse
 from video_tokenizer.training.checkpoint import save_checkpoint
 
 TINY = TokenizerConfig(frame_size=16, patch_size=8, embed_dim=32, num_blocks=2, num_heads=2, context_frames=3)
@@ -137,11 +137,21 @@ def test_a_pixel_that_moved_away_counts_as_well():
     assert weighted_mse(still, video, torch.zeros(3, 8, 8), 0.0, 40.0) == pytest.approx(2 * 41 / (128 + 2 * 40))
 
 
-def test_a_patch_at_rest_is_asked_to_keep_its_token(tokenizer):
+def test_a_patch_at_rest_is_asked_to_keep_its_token():
     video = torch.rand(1, 1, 3, 16, 16).expand(-1, 3, -1, -1, -1).clone()
     video[:, 2, :, :8, :8] = 0.0  # the first of four patches changes in the last frame
     latents = torch.zeros(1, 3, 4, 4)
     latents[0, 2, 0] = 5.0
-    assert tokenizer._restlessness(latents, video) == 0.0  # it may take another token
+    assert restlessness(latents, video, 8) == 0.0  # it may take another token
     latents[0, 1, 3] = torch.atanh(torch.tensor(0.5))
-    assert tokenizer._restlessness(latents, video) == pytest.approx(2 * 0.25 / 7, rel=1e-4)  # another patch steps out and back
+    assert restlessness(latents, video, 8) == pytest.approx(2 * 0.25 / 7, rel=1e-4)  # another patch steps out and back
+
+
+def test_a_step_of_two_frames_is_at_rest_when_both_are():
+    video = torch.rand(1, 1, 3, 16, 16).expand(-1, 3, -1, -1, -1).clone()
+    video[:, 1, :, :8, :8] = 0.0  # the first of four patches flashes in the middle of the one step from latent to latent
+    latents = torch.zeros(1, 2, 4, 4)
+    latents[0, 1, 0] = 5.0
+    assert restlessness(latents, video, 8) == 0.0
+    latents[0, 1, 3] = 5.0
+    assert restlessness(latents, video, 8) == pytest.approx(1 / 3, rel=1e-3)

@@ -10,9 +10,19 @@ SIZES: dict[str, dict[str, Any]] = {
     "st-fsq": BLOCKS,
     "st-vq": BLOCKS | {"num_codes": 64, "code_dim": 8, "decoder_embed_dim": 48, "decoder_blocks": 1},
     "videogpt": {"num_frames": 5, "space_stride": 4, "channels": 16, "inner_channels": 8, "num_codes": 32, "code_dim": 8},
-}
-CAUSAL = ["st-fsq", "st-vq"]
+    "magvit2": {
+        "channels": (8, 16), "blocks": (1, 1), "time_kernel": 3, "discriminator_channels": (8, 8), "perceptual": "frame-gap",
+        "perceptual_weight": 0.1, "perceptual_share": 0.3, "adversarial_weight": 0.1, "adversarial_start": 0.3, "r1_every": 2,
+    },
+    "dreamer4": {"patch_size": 8, "embed_dim": 32, "num_layers": 3, "num_heads": 2, "num_latents": 4, "latent_channels": 3},
+    "elastictok": {
+        "patch_size": 4, "embed_dim": 32, "hidden_dim": 64, "num_layers": 2, "num_heads": 2, "context_blocks": 3, "min_tokens": 2,
+    },
+}  # fmt: skip
+CAUSAL = ["st-fsq", "st-vq", "magvit2", "dreamer4", "elastictok"]
 """those whose tokens and frames never depend on later ones, and that work frame by frame"""
+WITHOUT_CODEBOOK = ["dreamer4"]
+"""those whose codes are plain numbers, with which chapter 3 cannot begin anything"""
 
 
 def tiny_config(name: str, **changes: Any) -> TrainingConfig:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from video_tokenizer.command_line import InputError
 
-ModelName = Literal["st-fsq", "st-vq", "videogpt"]
+ModelName = Literal["st-fsq", "st-vq", "videogpt", "magvit2", "dreamer4", "elastictok"]
 """the main line, then the variants in the order of the chapter"""
 
 PRESETS: dict[str, dict] = {
@@ -62,6 +62,8 @@ class TrainingConfig:
     """extra weight of pixels that change from frame to frame; with foreground_weight 0 and this 0: plain mean squared error"""
 
     # --- optimisation ---
+    init_from: str | None = None
+    """checkpoint whose weights to start from instead of fresh ones; of the same model, with all sizes that make weights"""
     batch_size: int = 8
     """clips per step, over all processes"""
     num_steps: int = 2_200
@@ -69,7 +71,7 @@ class TrainingConfig:
     num_epochs: float | None = None
     """passes over the training clips; when given it replaces num_steps"""
     optimizer: Literal["adamw", "muon"] = "muon"
-    """adamw for everything, or muon for the matrices of the space-time blocks and adamw for the rest"""
+    """adamw for everything, or muon for the matrices of the transformer's blocks and adamw for the rest"""
     learning_rate: float = 2e-3
     """peak learning rate"""
     rate_factor: float = 1.0

@@ -17,6 +17,9 @@ TOKENIZERS = {
     "st-fsq": "video_tokenizer.models.video_tokenizer.VideoTokenizer",
     "st-vq": "video_tokenizer.variants.st_vq.VectorQuantizedTokenizer",
     "videogpt": "video_tokenizer.variants.videogpt.VideoGPTTokenizer",
+    "magvit2": "video_tokenizer.variants.magvit2.Magvit2Tokenizer",
+    "dreamer4": "video_tokenizer.variants.dreamer4.Dreamer4Tokenizer",
+    "elastictok": "video_tokenizer.variants.elastictok.ElasticTokenizer",
 }
 """name of a tokenizer -> its class, imported when it is asked for: the main line knows its variants by name only"""
 
@@ -47,6 +50,20 @@ def build_tokenizer(config: TrainingConfig) -> Tokenizer:
     """A tokenizer with fresh weights. Raises InputError for sizes that do not fit together."""
     config.check()
     return tokenizer_class(config.model)(config)
+
+
+def start_tokenizer(config: TrainingConfig) -> Tokenizer:
+    """The tokenizer that a training begins with: fresh weights, or those of `config.init_from`. Raises InputError where these do
+    not fit the config."""
+    config.check()
+    if config.init_from is None:
+        return build_tokenizer(config)
+    content = load_checkpoint(config.init_from, "tokenizer")
+    if content["model_name"] != config.model:
+        raise InputError(
+            f"--init-from {config.init_from} holds model {content['model_name']!r}; give a checkpoint of {config.model}"
+        )
+    return build_with_weights(lambda: build_tokenizer(config), content, config.init_from)
 
 
 def load_tokenizer(path: str | Path, device: str | torch.device = "cpu") -> Tokenizer:

@@ -35,15 +35,34 @@ def moving_pixels(video: Tensor) -> Tensor:
 
 
 def weighted_mse(
-    reconstruction: Tensor, video: Tensor, background: Tensor, foreground_weight: float, moving_weight: float = 0.0
+    reconstruction: Tensor,
+    video: Tensor,
+    background: Tensor,
+    foreground_weight: float | Tensor,
+    moving_weight: float | Tensor = 0.0,
 ) -> Tensor:
     """Mean squared error in which what matters counts more: a pixel weighs 1, plus foreground_weight where it differs from the
     background, plus moving_weight where it changes. Both 0 is the plain mean.
 
     The ball of Breakout is 3 of 4,096 pixels: erasing it costs a plain mean 0.0001, less than a slight blur of the bricks.
-    reconstruction, video: (B, T, 3, H, W) in [0, 1]. background: (3, H, W).
+    reconstruction, video: (B, T, 3, H, W) in [0, 1]. background: (3, H, W). A weight is a number, or (B, T, 1, H, W) one for each
+    pixel.
     """
     foreground, moving = foreground_pixels(video, background), moving_pixels(video)
     weight = 1 + foreground_weight * foreground + moving_weight * moving
     error = (reconstruction - video).square().mean(dim=2, keepdim=True)
     return (weight * error).sum() / mean_over_processes(weight.sum())
+
+
+def restlessness(latents: Tensor, video: Tensor, patch_size: int) -> Tensor:
+    """Mean squared step of the latents, after tanh, of patches whose pixels stay as they are: a patch at rest should keep its
+    token, or the dynamics model must guess which of several names the same wall has now.
+
+    latents: (B, S, N, D). video: (B, T, C, H, W) in [0, 1], T = S, or T = 1 + s * (S - 1) where time is shortened s times.
+    """
+    change = (video[:, 1:] - video[:, :-1]).abs().amax(dim=2)  # (B, T-1, H, W)
+    change = change.unflatten(1, (latents.shape[1] - 1, -1)).amax(dim=2)  # (B, S-1, H, W): the largest within a step
+    at_rest = F.max_pool2d(change, patch_size).flatten(2) < 0.01  # (B, S-1, N)
+    bounded = latents.float().tanh()
+    steps = (bounded[:, 1:] - bounded[:, :-1]).square().mean(dim=-1)  # (B, S-1, N)
+    return (steps * at_rest).sum() / mean_over_processes(at_rest.sum().float()).clamp(min=1)

@@ -39,8 +39,8 @@ def psnr_db(prediction: Tensor, target: Tensor) -> float:
     return psnr_from_mean_error((prediction.float() - target.float()).square().mean().item())
 
 
-def ssim(prediction: Tensor, target: Tensor) -> float:
-    """Mean structural similarity of the frames of two videos (B, T, C, H, W) in [0, 1]; 1 is identical.
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean structural similarity of the frames of two videos (B, T, C, H, W) in [0, 1], with a gradient; 1 is identical.
 
     Wang et al. 2004: means, variances and covariance under a Gaussian window (sigma 1.5, 11x11) around every pixel. Equal to
     torchmetrics' (a test compares them), but the window is applied as two banded matrices, many times faster on a CPU.
@@ -57,7 +57,7 @@ def ssim(prediction: Tensor, target: Tensor) -> float:
         covariance = blur(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
     structure = (2 * covariance + 0.03**2) / (variance_x + variance_y + 0.03**2)
-    return (luminance * structure).mean().item()
+    return (luminance * structure).mean()
 
 
 def gaussian_windows(length: int, size: int = 11, sigma: float = 1.5) -> Tensor:
@@ -201,7 +201,7 @@ class VideoScores:
         self.moving_error += errors[moving].sum(dtype=torch.float64).item()
         self.num_moving += int(moving.sum())
         frames = video.shape[0] * video.shape[1]
-        self.similarity += ssim(prediction, video) * frames
+        self.similarity += ssim(prediction, video).item() * frames
         self.num_frames += frames
         if background is not None:
             drawn, foreground = foreground_recall(prediction, video, background)

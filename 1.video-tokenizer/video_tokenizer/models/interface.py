@@ -42,14 +42,14 @@ class Tokenizer(nn.Module):
     """Frames to tokens to frames. A variant is a subclass of this one, or of the main line's.
 
     It says what its settings are (`config_class`, `presets`), sets the attributes below, and writes `encode`, `decode`,
-    `indices_to_codes` and `forward`; `encode_next` and `decode_frame` as well where it is causal. What its training does besides
+    `indices_to_codes` and `forward`; `encode_next` and `decode_next` as well where it is causal. What its training does besides
     moving weights against a loss goes into `measure_data`, `training_loss` and `finish_step`, not into the training script.
     """
 
     config_class: ClassVar[type[TrainingConfig]]
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
-    is_causal: ClassVar[bool] = True
-    """whether no token and no drawn frame depends on a later frame"""
+    is_causal: bool = True
+    """whether no token and no drawn frame depends on a later frame; a setting may decide"""
 
     config: TrainingConfig
     frame_size: tuple[int, int]
@@ -102,9 +102,14 @@ class Tokenizer(nn.Module):
         encoded, cache = self.encode_next(frame[:, None], cache)
         return Encoded(encoded.indices[:, 0], encoded.codes[:, 0]), cache
 
+    def decode_next(self, codes: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
+        """Draw the next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1] and the cache."""
+        raise InputError(f"{self.config.model} looks at later frames and cannot draw a stream; use a causal tokenizer")
+
     def decode_frame(self, indices: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
         """Draw the next frame of a stream. indices: (B, N) int64. Returns the frame (B, C, H, W) in [0, 1] and the cache."""
-        raise InputError(f"{self.config.model} looks at later frames and cannot draw a stream; use a causal tokenizer")
+        video, cache = self.decode_next(self.indices_to_codes(indices)[:, None], cache)
+        return video[:, 0], cache
 
     def build_optimizer(self) -> Optimizers:
         """The optimizer of the weights that a checkpoint holds."""
@@ -131,6 +136,20 @@ class Tokenizer(nn.Module):
 
     def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
         """What else a step does, after the weights have moved. Returns numbers for the log."""
+        return {}
+
+    def own_scores(self, video: Tensor) -> dict[str, float]:
+        """Numbers that only this tokenizer's claims are about; validate.py asks for them once and writes them down.
+
+        video: (B, T, C, H, W) in [0, 1], clips not trained on. Called in evaluation mode, without gradients.
+        """
+        return {}
+
+    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
+        """Label -> video (B, T, C, H, W) in [0, 1]: rows of a picture of what only this tokenizer does; {} for no picture.
+
+        video: (B, T, C, H, W) in [0, 1]. Called like `own_scores`.
+        """
         return {}
 
     def training_state(self) -> dict[str, Any]:

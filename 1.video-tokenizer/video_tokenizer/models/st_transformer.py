@@ -86,9 +86,10 @@ class MultiHeadAttention(nn.Module):
 class SwiGLU(nn.Module):
     """Feed-forward network with a gate (arXiv:2002.05202): silu(x W_gate) * (x W_value), then back to E."""
 
-    def __init__(self, embed_dim: int):
+    def __init__(self, embed_dim: int, hidden_dim: int | None = None):
         super().__init__()
-        hidden = 32 * round(embed_dim * 8 / 3 / 32)  # 8/3 instead of 4: three matrices with the parameters of two
+        # 8/3 instead of 4: three matrices with the parameters of two
+        hidden = 32 * round(embed_dim * 8 / 3 / 32) if hidden_dim is None else hidden_dim
         self.gate_and_value = nn.Linear(embed_dim, 2 * hidden, bias=False)
         self.output = nn.Linear(hidden, embed_dim, bias=False)
 
@@ -98,7 +99,11 @@ class SwiGLU(nn.Module):
         return self.output(F.silu(gate) * value)
 
 
-class SpaceTimeBlock(nn.Module):
+class TransformerBlock(nn.Module):
+    """What a transformer is a stack of, in any tokenizer: Muon moves its matrices, and sharding gathers its weights together."""
+
+
+class SpaceTimeBlock(TransformerBlock):
     """Attention inside each frame, causal attention over time at each position, one feed-forward (Genie, arXiv:2402.15391)."""
 
     def __init__(self, embed_dim: int, num_heads: int):

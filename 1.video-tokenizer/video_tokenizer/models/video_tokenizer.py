@@ -2,16 +2,15 @@
 
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_tokenizer.config import PRESETS, SpaceTimeConfig, TokenizerConfig
+from video_tokenizer.losses import restlessness
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.models.interface import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache
-from video_tokenizer.training.processes import mean_over_processes
 
 
 class VideoTokenizer(Tokenizer):
@@ -74,17 +73,8 @@ class VideoTokenizer(Tokenizer):
         codes, indices, losses = self.quantize(latents)
         reconstruction = self._decode(codes, start).float()
         if self.config.stability_weight and video.shape[1] > 1:
-            losses["stability"] = self.config.stability_weight * self._restlessness(latents, video)
+            losses["stability"] = self.config.stability_weight * restlessness(latents, video, self.config.patch_size)
         return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
-
-    def _restlessness(self, latents: Tensor, video: Tensor) -> Tensor:
-        """Mean squared step of the latents, after tanh, of patches whose pixels stay as they are: a patch at rest should keep
-        its token, or the dynamics model must guess which of several names the same wall has now."""
-        change = (video[:, 1:] - video[:, :-1]).abs().amax(dim=2)  # (B, T-1, H, W)
-        at_rest = F.max_pool2d(change, self.config.patch_size).flatten(2) < 0.01  # (B, T-1, N)
-        bounded = latents.float().tanh()
-        steps = (bounded[:, 1:] - bounded[:, :-1]).square().mean(dim=-1)  # (B, T-1, N)
-        return (steps * at_rest).sum() / mean_over_processes(at_rest.sum().float()).clamp(min=1)
 
     def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
@@ -93,11 +83,11 @@ class VideoTokenizer(Tokenizer):
         codes, indices, _ = self.quantize(self.to_latents(x))
         return Encoded(indices, codes), cache
 
-    def decode_frame(self, indices: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
-        """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
-        x = self.from_codes(self.quantizer.indices_to_codes(indices)[:, None])
-        x, cache = self.decoder.step(self.decoder_positions(x, cache.position if cache else 0), cache)
-        return self.patch_unembedding(x)[:, 0].float().add(0.5).clamp(0, 1), cache
+    def decode_next(self, codes: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
+        """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
+        x = self.decoder_positions(self.from_codes(codes), cache.position if cache else 0)
+        x, cache = self.decoder.step(x, cache)
+        return self.patch_unembedding(x).float().add(0.5).clamp(0, 1), cache
 
     def _latents(self, video: Tensor, start: Tensor | int) -> Tensor:
         x = self.positions(self.patch_embedding(centered(video)), start)  # (B, T, N, E)

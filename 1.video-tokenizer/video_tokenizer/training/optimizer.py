@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from video_tokenizer.models.st_transformer import SpaceTimeBlock
+from video_tokenizer.models.st_transformer import TransformerBlock
 from video_tokenizer.training.processes import sharded_like
 
 
@@ -21,12 +21,12 @@ def build_optimizer(
 
     kind "adamw": AdamW (arXiv:1711.05101) for everything. Matrices and convolution kernels decay; biases, norms and embeddings
     do not: pulling a norm's scale or a rarely seen embedding towards zero removes something without making the function simpler.
-    kind "muon": the same, but the matrices of the space-time blocks move by Muon (arXiv:2502.16982). Of a matrix's momentum,
+    kind "muon": the same, but the matrices of the transformer's blocks move by Muon (arXiv:2502.16982). Of a matrix's momentum,
     which a few strong directions dominate, it keeps the directions and makes them equally strong, so that rare things (a ball
     between bricks) are learnt at the speed of common ones. Steps are scaled to the size of AdamW's: one learning rate for both.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    blocks = [module for module in model.modules() if isinstance(module, SpaceTimeBlock)] if kind == "muon" else []
+    blocks = [module for module in model.modules() if isinstance(module, TransformerBlock)] if kind == "muon" else []
     in_blocks = {id(module.weight) for block in blocks for module in block.modules() if isinstance(module, nn.Linear)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hidden = [parameter for parameter in parameters if id(parameter) in in_blocks]

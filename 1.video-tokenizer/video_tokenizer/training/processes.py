@@ -17,7 +17,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from video_tokenizer.models.st_transformer import SpaceTimeBlock
+from video_tokenizer.models.st_transformer import TransformerBlock
 
 
 def start_processes(device: torch.device) -> tuple[int, int]:
@@ -89,16 +89,17 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def shard(model: nn.Module) -> None:
     """Let every process keep only its share of weights, gradients and the optimizer's moments (FSDP2, arXiv:2304.11277).
 
-    A space-time block's weights are gathered when it runs and forgotten afterwards. Does nothing when there is one process. What
+    A block's weights are gathered when it runs and forgotten afterwards. Does nothing when there is one process. What
     is saved goes through `whole`, so that neither a checkpoint nor a stopped run knows how many processes wrote it.
     """
     if rank_and_size()[1] == 1:
         return
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # takes two seconds, so only where it is used
 
-    for block in [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]:
+    for block in [module for module in model.modules() if isinstance(module, TransformerBlock)]:
         fully_shard(block)
-        register_fsdp_forward_method(block, "remember")  # it is called as well, not `forward` alone
+        if hasattr(block, "remember"):
+            register_fsdp_forward_method(block, "remember")  # it is called as well, not `forward` alone
     fully_shard(model)
 
 

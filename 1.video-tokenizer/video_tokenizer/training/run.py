@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from video_tokenizer.command_line import InputError, shown_command
 from video_tokenizer.files import FolderLock, sweep, write_text_atomically
+from video_tokenizer.report import to_json
 from video_tokenizer.training.checkpoint import read_torch_file, write_torch_file
 from video_tokenizer.training.finite import first_not_finite
 
@@ -185,7 +186,7 @@ class Run:
                 "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3),
                 "history": self.history,
             }
-            write_text_atomically(self.folder / "metrics.json", json.dumps(content, indent=2) + "\n")
+            write_text_atomically(self.folder / "metrics.json", to_json(content))
             self._lock.release()
 
 

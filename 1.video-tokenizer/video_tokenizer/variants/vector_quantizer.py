@@ -99,9 +99,9 @@ class VectorQuantizer(nn.Module):
         """Running means of how often each code is chosen and by what; move the codes there, and idle ones onto a latent."""
         everywhere, chosen = gather_rows(flat.detach()), _gathered(indices)
         decay = self.ema_decay or 0.99
-        one_hot = F.one_hot(chosen, self.codebook_size).to(flat.dtype)  # (M, K)
-        self.counts.lerp_(one_hot.sum(dim=0), 1 - decay)
+        self.counts.lerp_(torch.bincount(chosen, minlength=self.codebook_size).to(flat.dtype), 1 - decay)
         if self.ema_decay:
+            one_hot = F.one_hot(chosen, self.codebook_size).to(flat.dtype)  # (M, K)
             self.sums.lerp_(one_hot.T @ everywhere, 1 - decay)
             total = self.counts.sum()
             smoothed = (self.counts + 1e-7) / (total + self.codebook_size * 1e-7) * total  # Laplace: nothing is divided by 0

@@ -1,0 +1,234 @@
+"""Dreamer 4's tokenizer: a few latent tokens read a partly hidden frame, and the frame is drawn from them alone.
+
+    python 1.video-tokenizer/train.py --model dreamer4 --data-path data/breakout
+
+What changes: not one token per patch but a few latents per frame, which look at all patches; no codebook, codes are numbers in
+[-1, 1]; in training patches are hidden from the encoder, and the loss is over all of them; every term of the loss is divided by
+its running size. What stays: causal in time, frame by frame with caches, the weights of foreground and moving pixels.
+Source: arXiv:2509.24527, section 3.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from video_tokenizer.command_line import InputError
+from video_tokenizer.config import TrainingConfig
+from video_tokenizer.losses import weighted_mse
+from video_tokenizer.metrics import psnr_db
+from video_tokenizer.models.interface import Encoded, Tokenizer, TokenizerOutput
+from video_tokenizer.models.st_transformer import TemporalCache
+from video_tokenizer.variants.block_causal_transformer import BlockCausalSizes
+from video_tokenizer.variants.dreamer4_parts import LatentDecoder, LatentEncoder, hidden_patches
+from video_tokenizer.variants.perceptual import PerceptualDistance
+from video_tokenizer.variants.running_scale import RunningScale
+
+
+@dataclass(frozen=True)
+class Dreamer4Config(TrainingConfig):
+    """Train Dreamer 4's tokenizer (arXiv:2509.24527, section 3)."""
+
+    model: Literal["dreamer4"] = "dreamer4"  # type: ignore[assignment]
+    """tokenizer to train; --help after another name shows the flags of that one"""
+    patch_size: int = 8
+    """side of a square patch, in pixels (P); divides frame_size"""
+    embed_dim: int = 128
+    """width of the transformers (E); a multiple of 4 * num_heads"""
+    num_heads: int = 4
+    """attention heads"""
+    num_layers: int = 3
+    """layers of the encoder, and again of the decoder"""
+    time_every: int = 4
+    """one layer in so many looks back in time instead of around in the frame"""
+    context_frames: int = 3
+    """how many frames a look back in time sees, the present one included; fewer than num_frames, to learn to go on"""
+    num_latents: int = 16
+    """latent tokens of a frame (N of the other tokenizers)"""
+    latent_channels: int = 8
+    """numbers in a latent's code (D)"""
+    num_registers: int = 2
+    """further latents that are not passed on, in the encoder and in the decoder"""
+    largest_hidden_share: float = 0.9
+    """in training each frame hides a share of its patches, drawn evenly between 0 and this; 0 hides none"""
+    perceptual: Literal["ssim", "lpips", "none"] = "ssim"
+    """second term of the loss: 1 - SSIM, LPIPS (needs torchvision and its AlexNet weights), or none"""
+    perceptual_weight: float = 0.2
+    """its weight; that of the squared error is 1"""
+    normalise_losses: bool = True
+    """divide each term by the running root mean square of its values"""
+    soft_cap: float = 0.0
+    """bound of the attention scores, by cap * tanh(score / cap); 0 is off"""
+
+    def check(self) -> None:
+        """Raise InputError, naming the numbers that clash."""
+        super().check()
+        height, _ = self.frame_height_width
+        if self.patch_size < 1 or height % self.patch_size:
+            raise InputError(f"frame_size {height} is not a multiple of patch_size {self.patch_size}; change one of them")
+        if self.embed_dim % (4 * self.num_heads):
+            raise InputError(
+                f"embed_dim {self.embed_dim} is not a multiple of 4 * num_heads {self.num_heads}; change one of them"
+            )
+        bounds = {"num_layers": (1, 512), "time_every": (2, 512), "num_latents": (1, 2**14), "latent_channels": (1, 2**10),
+                  "num_registers": (0, 2**10), "largest_hidden_share": (0, 0.99)}  # fmt: skip
+        for name, (least, most) in bounds.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"{name} {getattr(self, name)} must lie between {least} and {most}")
+        if min(self.soft_cap, self.perceptual_weight) < 0:
+            raise InputError(f"soft_cap {self.soft_cap} and perceptual_weight {self.perceptual_weight} must not be below 0")
+
+
+PAPER = dict(  # Minecraft, arXiv:2509.24527: 512 x 16 numbers, context 192, 400 million parameters, which fix no width and depth
+    patch_size=16, num_frames=64, context_frames=192, embed_dim=1024, num_heads=16, num_layers=16, num_latents=512,
+    latent_channels=16, num_registers=4, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
+    foreground_weight=0.0, moving_weight=0.0, perceptual="lpips", activation_checkpointing=True, shard=True, optimizer="adamw",
+)  # fmt: skip
+SMALL = dict(  # for one GPU of 16 GB
+    num_frames=16, context_frames=12, embed_dim=384, num_heads=6, num_layers=8, num_latents=32, latent_channels=16,
+    num_registers=4, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
+)  # fmt: skip
+
+
+@dataclass
+class MaskedOutput(TokenizerOutput):
+    """What the forward pass returns, and what the encoder was not shown."""
+
+    hidden: Tensor | None = None
+    """(B, T, patches) bool; None where nothing was hidden"""
+
+
+class Dreamer4Tokenizer(Tokenizer):
+    """Masked autoencoding through a tanh bottleneck, causal in time (arXiv:2509.24527, section 3)."""
+
+    config_class: ClassVar = Dreamer4Config
+    presets: ClassVar = {"tiny": {}, "small": SMALL, "paper": PAPER}
+    config: Dreamer4Config
+    codebook_size = 0
+
+    def __init__(self, config: Dreamer4Config):
+        super().__init__()
+        self.config = config
+        self.frame_size = config.frame_height_width
+        self.patch_grid = (self.frame_size[0] // config.patch_size, self.frame_size[1] // config.patch_size)
+        self.tokens_per_frame, self.code_length = config.num_latents, config.latent_channels
+        self.grid_size = (1, config.num_latents)  # latents have no place in the picture
+        sizes = BlockCausalSizes(
+            config.embed_dim, config.num_heads, config.num_layers, config.context_frames, config.time_every,
+            soft_cap=config.soft_cap, activation_checkpointing=config.activation_checkpointing,
+        )  # fmt: skip
+        parts = (sizes, self.patch_grid, config.patch_size, config.num_latents, config.num_registers, config.latent_channels)
+        self.encoder = LatentEncoder(*parts)
+        self.decoder = LatentDecoder(*parts)
+        self.pixel_scale, self.perceptual_scale = RunningScale(), RunningScale()
+        self.perceptual_distance: PerceptualDistance | None = None
+
+    def encode(self, video: Tensor) -> Encoded:
+        """video: (B, T, C, H, W) in [0, 1]. Returns no indices (B, T, 0), and codes (B, T, N, D) in [-1, 1]."""
+        return self.encode_next(video)[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
+        return self.decode_next(codes)[0]
+
+    def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
+        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
+        codes, kept = self.encoder(video, cache=cache)
+        return Encoded(no_indices(codes), codes), kept
+
+    def decode_next(self, codes: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
+        """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
+        video, kept = self.decoder(codes, cache)
+        return video.clamp(0, 1), kept
+
+    def forward(self, video: Tensor) -> MaskedOutput:
+        """video: (B, T, C, H, W) in [0, 1]. In training each frame hides patches from the encoder, never from the loss."""
+        hidden = None
+        if self.training and self.config.largest_hidden_share:
+            hidden = self.random_mask(video)
+        codes, _ = self.encoder(video, hidden)  # (B, T, N, D)
+        reconstruction, _ = self.decoder(codes)
+        drawn = reconstruction if self.training else reconstruction.clamp(0, 1)
+        return MaskedOutput(drawn, no_indices(codes), codes, {}, hidden)
+
+    def random_mask(self, video: Tensor) -> Tensor:
+        """(B, T, patches) bool, True where a patch is hidden from the encoder. video: (B, T, C, H, W)."""
+        batch_size, num_frames = video.shape[:2]
+        num_patches = self.decoder.readouts.num_embeddings
+        hidden = hidden_patches(batch_size * num_frames, num_patches, self.config.largest_hidden_share, video.device)
+        return hidden.unflatten(0, (batch_size, num_frames))
+
+    def seen_pixels(self, output: TokenizerOutput) -> Tensor | float:
+        """(B, T, 1, H, W) bool, True where the encoder saw the pixel; 1.0 where it saw all.
+
+        Errors in hidden patches count as well, but without the extra weights: a ball that nobody could see would be most of the
+        loss, and the best answer to it is a faint ball everywhere.
+        """
+        if not isinstance(output, MaskedOutput) or output.hidden is None:
+            return 1.0
+        side, rows = self.config.patch_size, self.patch_grid[0]
+        return repeat(~output.hidden, "b t (y x) -> b t 1 (y p) (x q)", y=rows, p=side, q=side)
+
+    def start_training(self) -> None:
+        """Look for the network of LPIPS now, not after the first batch. Raises InputError where it is not on this machine."""
+        config = self.config
+        if config.perceptual != "none" and config.perceptual_weight:
+            device = self.decoder.readouts.weight.device
+            self.perceptual_distance = PerceptualDistance(config.perceptual, config.num_frames, config.precision, device)
+
+    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
+        """Squared error + 0.2 perceptual distance, each divided by its running root mean square.
+
+        video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
+        """
+        config = self.config
+        seen = self.seen_pixels(output)
+        weights = (config.foreground_weight * seen, config.moving_weight * seen)
+        pixels = weighted_mse(output.reconstruction, video, background, *weights)
+        loss = self.pixel_scale(pixels) if config.normalise_losses else pixels
+        if self.perceptual_distance is None:
+            return loss
+        distance = self.perceptual_distance(output.reconstruction, video)
+        scaled = self.perceptual_scale(distance) if config.normalise_losses else distance
+        return loss + config.perceptual_weight * scaled
+
+    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
+        """The sizes of the terms, because the loss divided by them is always about 1."""
+        found = {"pixel error": self.pixel_scale.latest, "perceptual": self.perceptual_scale.latest}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def own_scores(self, video: Tensor) -> dict[str, float]:
+        """What the past is worth, and what half of a frame is worth. video: (B, T, C, H, W) in [0, 1], T at least 2.
+
+        context_gain_db: PSNR of frames 1 to T-1 drawn with their past, minus that of the same frames encoded and decoded alone.
+        half_hidden_psnr_db: PSNR of all frames when half of each frame's patches are hidden from the encoder, the same each time.
+        """
+        with_past = self.decode(self.encode(video).codes)[:, 1:]
+        alone = self.decode(self.encode(rearrange(video[:, 1:], "b t c h w -> (b t) 1 c h w")).codes)
+        alone = rearrange(alone, "(b t) 1 c h w -> b t c h w", b=len(video))
+        half, _ = self.decoder(self.encoder(video, self.half_hidden(video))[0])
+        gain = psnr_db(with_past, video[:, 1:]) - psnr_db(alone, video[:, 1:])
+        return {"context_gain_db": gain, "half_hidden_psnr_db": psnr_db(half.clamp(0, 1), video)}
+
+    def half_hidden(self, video: Tensor) -> Tensor:
+        """(B, T, patches) bool: half of each frame's patches, the same for every call. video: (B, T, C, H, W)."""
+        num_patches = self.decoder.readouts.num_embeddings
+        order = torch.rand(*video.shape[:2], num_patches, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
+        return (order < num_patches // 2).to(video.device)
+
+    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
+        """Frames of which half is hidden, and what the latents make of them."""
+        hidden = self.half_hidden(video)
+        seen = self.seen_pixels(MaskedOutput(video, video, video, {}, hidden))
+        drawn = {
+            "half drawn": self.decoder(self.encoder(video, hidden)[0])[0].clamp(0, 1),
+            "whole drawn": self(video).reconstruction,
+        }
+        return {"half hidden": torch.where(torch.as_tensor(seen, device=video.device), video, 0.5)} | drawn
+
+
+def no_indices(codes: Tensor) -> Tensor:
+    """(B, T, 0) int64: numbers that are not rounded have no names."""
+    return torch.zeros(*codes.shape[:2], 0, dtype=torch.int64, device=codes.device)

@@ -1,0 +1,119 @@
+"""The two halves of Dreamer 4's tokenizer: patches into a few latents, and latents into all patches."""
+
+import torch
+from torch import Tensor, nn
+
+from video_tokenizer.models.interface import centered
+from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
+from video_tokenizer.models.st_transformer import TemporalCache
+from video_tokenizer.training.processes import all_rows, own_rows
+from video_tokenizer.variants.block_causal_transformer import BlockCausalSizes, BlockCausalTransformer, step_mask
+
+
+def patch_places(grid_size: tuple[int, int]) -> Tensor:
+    """(N, 2) row and column of every patch, in reading order: a 2x2 grid is (0, 0), (0, 1), (1, 0), (1, 1)."""
+    rows, columns = torch.meshgrid(torch.arange(grid_size[0]), torch.arange(grid_size[1]), indexing="ij")
+    return torch.stack([rows.flatten(), columns.flatten()], dim=-1).float()
+
+
+def learned_tokens(number: int, embed_dim: int) -> nn.Embedding:
+    """Tokens that are the same for every frame, small at first so that what is looked up soon outweighs them."""
+    tokens = nn.Embedding(number, embed_dim)
+    nn.init.normal_(tokens.weight, std=0.1)
+    return tokens
+
+
+def hidden_patches(num_images: int, num_patches: int, largest_share: float, device: torch.device) -> Tensor:
+    """(num_images, N) bool, True where a patch is hidden: each image draws its own share p ~ U(0, largest_share), and each of its
+    patches is hidden with probability p. p can be near 0, so that an image without a mask is nothing new later."""
+    shares = largest_share * torch.rand(all_rows(num_images), 1, device=device)
+    return own_rows(torch.rand(all_rows(num_images), num_patches, device=device) < shares)
+
+
+class Bottleneck(nn.Module):
+    """All that the decoder will know of a frame: each latent becomes a few numbers in [-1, 1], by a matrix and tanh."""
+
+    def __init__(self, embed_dim: int, channels: int):
+        super().__init__()
+        self.linear = nn.Linear(embed_dim, channels)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """latents: (B, T, L, E). Returns (B, T, L, D) float32."""
+        return self.linear(latents).float().tanh()
+
+
+class LatentEncoder(nn.Module):
+    """Patches and latent tokens in, latents out. Latents look at everything of their step, patches at patches only.
+
+    So a patch's vector is the same whether there are latents or not, and the latents are the only readers. Registers are latents
+    that nobody passes on: a place to keep what a layer found (arXiv:2309.16588).
+    """
+
+    def __init__(
+        self,
+        sizes: BlockCausalSizes,
+        grid_size: tuple[int, int],
+        patch_size: int,
+        num_latents: int,
+        num_registers: int,
+        channels: int,
+    ):
+        super().__init__()
+        self.num_latents, num_patches = num_latents, grid_size[0] * grid_size[1]
+        num_readers = num_latents + num_registers
+        self.patch_embedding = PatchEmbedding(3, sizes.embed_dim, patch_size, "linear")  # conv would show a hidden patch's rim
+        self.mask_token = learned_tokens(1, sizes.embed_dim)
+        self.readers = learned_tokens(num_readers, sizes.embed_dim)
+        looks = step_mask([num_readers, num_patches], [[1, 1], [0, 1]])
+        places = torch.cat([torch.zeros(num_readers, 2), patch_places(grid_size)])
+        self.transformer = BlockCausalTransformer(sizes, looks, places)
+        self.bottleneck = Bottleneck(sizes.embed_dim, channels)
+
+    def forward(
+        self, video: Tensor, hidden: Tensor | None = None, cache: TemporalCache | None = None
+    ) -> tuple[Tensor, TemporalCache]:
+        """video: (B, T, C, H, W) in [0, 1]. hidden: (B, T, N) bool, patches to replace by the mask token. Returns codes
+        (B, T, L, D) in [-1, 1], and the cache for the frames that follow."""
+        patches = self.patch_embedding(centered(video))  # (B, T, N, E)
+        if hidden is not None:
+            patches = torch.where(hidden[..., None], self.mask_token.weight[0].to(patches.dtype), patches)
+        readers = self.readers.weight.to(patches.dtype).expand(*patches.shape[:2], -1, -1)
+        x, cache = self.transformer.step(torch.cat([readers, patches], dim=2), cache)
+        return self.bottleneck(x[:, :, : self.num_latents]), cache
+
+
+class LatentDecoder(nn.Module):
+    """Codes in, all patches out. Latents look at latents only; each patch has a learned token that looks at them and at patches.
+
+    Nothing of the frame itself gets here: with the codes held fixed no pixel of the input can change the picture.
+    """
+
+    def __init__(
+        self,
+        sizes: BlockCausalSizes,
+        grid_size: tuple[int, int],
+        patch_size: int,
+        num_latents: int,
+        num_registers: int,
+        channels: int,
+    ):
+        super().__init__()
+        self.num_latents, num_patches = num_latents, grid_size[0] * grid_size[1]
+        num_known = num_latents + num_registers
+        self.from_codes = nn.Linear(channels, sizes.embed_dim)
+        self.slots = learned_tokens(num_known, sizes.embed_dim)  # which latent is which, then the registers
+        self.readouts = learned_tokens(num_patches, sizes.embed_dim)
+        looks = step_mask([num_known, num_patches], [[1, 0], [1, 1]])
+        places = torch.cat([torch.zeros(num_known, 2), patch_places(grid_size)])
+        self.transformer = BlockCausalTransformer(sizes, looks, places)
+        self.patch_unembedding = PatchUnembedding(sizes.embed_dim, 3, patch_size, grid_size)
+
+    def forward(self, codes: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
+        """codes: (B, T, L, D). Returns video (B, T, C, H, W), not bounded, and the cache for the frames that follow."""
+        latents = self.from_codes(codes)  # (B, T, L, E)
+        slots, readouts = self.slots.weight.to(latents.dtype), self.readouts.weight.to(latents.dtype)
+        registers = slots[self.num_latents :].expand(*latents.shape[:2], -1, -1)
+        readouts = readouts.expand(*latents.shape[:2], -1, -1)
+        x = torch.cat([latents + slots[: self.num_latents], registers, readouts], dim=2)
+        x, cache = self.transformer.step(x, cache)
+        return self.patch_unembedding(x[:, :, len(slots) :]).float() + 0.5, cache
