@@ -2,6 +2,7 @@
 
     python 1.video-tokenizer/compare.py --data-path data/breakout
     python 1.video-tokenizer/compare.py --models st-fsq st-vq --minutes 2 --seeds 0
+    python 1.video-tokenizer/compare.py --equal parameters --num-steps 600
 
 Stopped and started again, it goes on where it was.
 """
@@ -10,15 +11,20 @@ import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from video_tokenizer.ablation import AblationConfig, from_folder, run_study
+from video_tokenizer.ablation import AblationConfig, from_folder, read_results, run_study
+from video_tokenizer.ablation_table import format_markdown, write_block
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.comparison import (
     CHAPTER,
     COLUMNS,
     CONTROLS,
+    EQUAL_PARAMETERS,
+    PAGE,
     TokenizerStudy,
     facts_and_speed,
+    save_gallery,
     save_quality_against_bits,
     steps_for,
 )
@@ -39,36 +45,56 @@ class CompareConfig:
     """clip store, folder of videos, folder of images or .h5 file that all learn from"""
     models: tuple[str, ...] = field(default_factory=lambda: tuple(TOKENIZERS))
     """the tokenizers to compare, the first being what the others are held against"""
+    equal: Literal["minutes", "parameters"] = "minutes"
+    """what all have the same of: processor minutes, or parameters (and steps)"""
     minutes: float = 4.0
-    """processor minutes of each training"""
+    """processor minutes of each training; with --equal minutes"""
+    num_steps: int = 600
+    """optimizer steps of each training; with --equal parameters"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each is trained once per seed"""
     flags: str = ""
-    """more flags of train.py for all of them, in quotes"""
+    """more flags of train.py for all of them, as in --flags="--batch-size 4" """
     num_threads: int = 1
     """threads of each training"""
     output: str | None = None
     """folder of the training runs; default: checkpoints/comparison inside the chapter"""
     json: str | None = None
-    """file for the numbers; default: assets/1.video-tokenizer/comparison.json"""
+    """file for the numbers; default: assets/1.video-tokenizer/comparison.json, or comparison_parameters.json"""
     figure: str | None = None
-    """file for the plot; default: comparison.png beside the numbers"""
+    """file for the plot; default: beside the numbers, with the same name"""
     markdown: bool = False
     """train nothing; print the table of the numbers in --json as Markdown"""
+    readme: bool = False
+    """train nothing; write the table of the numbers in --json into the text of the variants"""
 
     def check(self) -> None:
         """Raise InputError for an unknown tokenizer, or a budget of nothing."""
         unknown = [name for name in self.models if name not in TOKENIZERS]
         if unknown or not self.models:
             raise InputError(f"--models {' '.join(unknown)}: there is no such tokenizer; there are {', '.join(TOKENIZERS)}")
-        if self.minutes <= 0 or not self.seeds or self.num_threads < 1:
-            raise InputError(
-                f"--minutes {self.minutes}, --seeds {self.seeds} and --num-threads {self.num_threads} leave nothing to do"
-            )
+        numbers = {
+            "minutes": self.minutes,
+            "num-steps": self.num_steps,
+            "num-threads": self.num_threads,
+            "seeds": len(self.seeds),
+        }
+        for name, number in numbers.items():
+            if number <= 0:
+                raise InputError(f"--{name} {number} leaves nothing to do; give more")
+
+    @property
+    def name(self) -> str:
+        """Of the table, its file, its folder of runs and its place in the text."""
+        return "comparison" if self.equal == "minutes" else "comparison_parameters"
 
 
 def rows_of(config: CompareConfig, runs: Path, data: str) -> dict[str, str]:
     """Name -> flags of train.py, with as many steps as fit into the budget; every tokenizer is timed once per folder of runs."""
+    if config.equal == "parameters":
+        steps = ["--num-steps", str(config.num_steps)]
+        flags = {name: shlex.split(f"--model {name} {EQUAL_PARAMETERS[name]} {config.flags}") for name in config.models}
+        return {name: shlex.join([*own, *steps]) for name, own in flags.items()}
     timed = read_json(runs / STEPS_FILE)
     environment = os.environ | {"OMP_NUM_THREADS": str(config.num_threads)}
     rows = {}
@@ -89,30 +115,36 @@ def study_of(rows: dict[str, str]) -> TokenizerStudy:
     """The comparison as a study: what is trained, and which scores are shown."""
     return TokenizerStudy(
         chapter=CHAPTER, config_class=TokenizerConfig, rows=rows, columns=COLUMNS, controls=CONTROLS,
-        validate_flags=lambda row: "", score=facts_and_speed,
+        validate_flags=lambda row: "", score=facts_and_speed, transposed=True,
     )  # fmt: skip
 
 
 def main() -> None:
     config = parse_config(CompareConfig)
     config.check()
-    runs = Path(os.path.abspath(config.output or REPOSITORY / CHAPTER / "checkpoints" / "comparison"))
-    path = Path(config.json) if config.json else REPOSITORY / "assets" / CHAPTER / "comparison.json"
-    if config.markdown:
-        rows = {name: row["flags"] for name, row in read_json(path).get("rows", {}).items()}
-    else:
-        data = resolve_path(config.data_path, REPOSITORY)
-        if not data.exists():
-            raise InputError(f"--data-path {data} does not exist; record a game first: python {CHAPTER}/record.py")
-        rows = rows_of(config, runs, from_folder(REPOSITORY, data))
+    runs = Path(os.path.abspath(config.output or REPOSITORY / CHAPTER / "checkpoints" / config.name))
+    path = Path(config.json) if config.json else REPOSITORY / "assets" / CHAPTER / f"{config.name}.json"
+    if config.markdown or config.readme:
+        study = study_of({name: row["flags"] for name, row in read_json(path).get("rows", {}).items()})
+        table = format_markdown(study, read_results(path, study))
+        if config.readme:
+            write_block(PAGE, config.name, table)
+        return print(table)
+
+    data = resolve_path(config.data_path, REPOSITORY)
+    if not data.exists():
+        raise InputError(f"--data-path {data} does not exist; record a game first: python {CHAPTER}/record.py")
+    study = study_of(rows_of(config, runs, from_folder(REPOSITORY, data)))
     ablation = AblationConfig(
-        data_path=config.data_path, num_steps=1, seeds=config.seeds, output=str(runs), json=str(path),
-        num_threads=config.num_threads, markdown=config.markdown,
+        data_path=config.data_path, num_steps=None, seeds=config.seeds, output=str(runs), json=str(path),
+        num_threads=config.num_threads,
     )  # fmt: skip
-    run_study(study_of(rows), ablation)
-    figure = Path(config.figure) if config.figure else path.with_name("comparison.png")
+    run_study(study, ablation)
+    figure = Path(config.figure) if config.figure else path.with_suffix(".png")
     save_quality_against_bits(figure, read_json(path))
-    print(f"plot in {figure}")
+    gallery = figure.with_name(f"{figure.stem}_frames.png")
+    save_gallery(gallery, {name: runs / name / f"seed{config.seeds[0]}" / "best_model.pt" for name in config.models})
+    print(f"plot in {figure}, the same frames as each draws them in {gallery}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tokenizers side by side: equal processor minutes become steps, and the table and the plot show what was measured."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,20 @@ import pytest
 from PIL import Image
 from script_runner import call, load_script
 from structure_checks import REPOSITORY
+from tiny_tokenizers import tiny_config
 
 from video_tokenizer import comparison
-from video_tokenizer.loading import TOKENIZERS
+from video_tokenizer.ablation_table import format_markdown
+from video_tokenizer.data.moving_square import dummy_clip_store
+from video_tokenizer.loading import TOKENIZERS, build_tokenizer
+from video_tokenizer.training.checkpoint import save_checkpoint
 
 COMPARE = REPOSITORY / "1.video-tokenizer" / "compare.py"
+
+
+def study():
+    """The comparison of the script, with one row."""
+    return load_script(COMPARE).study_of({"st-fsq": "--model st-fsq"})
 
 
 @pytest.fixture
@@ -33,7 +43,7 @@ def timed_trainings(monkeypatch):
 
 
 def test_a_budget_becomes_the_steps_that_fit_and_what_starting_costs_is_not_counted(timed_trainings):
-    steps, seconds = comparison.steps_for(None, ["--model", "st-vq"], 2.0, {})  # 120 s / 0.25 s
+    steps, seconds = comparison.steps_for(study(), ["--model", "st-vq"], 2.0, {})  # 120 s / 0.25 s
     assert (steps, seconds) == (480, 0.25)
     assert [command[1:3] for command in timed_trainings] == [["--model", "st-vq"]] * 2
 
@@ -50,7 +60,7 @@ def test_a_tokenizer_is_timed_once_for_a_folder_of_runs(timed_trainings, tmp_pat
     ("flags", "sentence"),
     [
         (["--models", "st-fsq", "vqvae"], "--models vqvae: there is no such tokenizer; there are st-fsq, "),
-        (["--minutes", "0"], "--minutes 0.0, "),
+        (["--minutes", "0"], "--minutes 0.0 leaves nothing to do"),
         (["--data-path", "nowhere"], "--data-path nowhere does not exist; record a game first"),
     ],
 )
@@ -75,3 +85,39 @@ def test_the_plot_has_a_point_for_every_tokenizer(tmp_path):
         blue.append(int((np.abs(picture - [11, 102, 195]).sum(axis=-1) < 30).sum()))
         results["rows"]["b"] = row(64, 15.0)
     assert 0 < blue[0] < blue[1]
+
+
+def test_equal_parameters_are_equal_to_one_part_in_twenty():
+    def parameters(name: str) -> int:
+        words = ["--model", name, "--frame-size", "64", *comparison.EQUAL_PARAMETERS[name].split()]
+        config = study().read_flags(words)
+        return sum(parameter.numel() for parameter in build_tokenizer(config).parameters())
+
+    assert comparison.EQUAL_PARAMETERS.keys() == TOKENIZERS.keys()
+    assert all(parameters(name) == pytest.approx(parameters("st-fsq"), rel=0.05) for name in TOKENIZERS)
+
+
+def test_with_equal_parameters_all_take_the_same_steps(tmp_path):
+    config = load_script(COMPARE).CompareConfig(models=("st-fsq", "videogpt"), equal="parameters", num_steps=7)
+    rows = load_script(COMPARE).rows_of(config, tmp_path, "data")
+    assert rows == {"st-fsq": "--model st-fsq --num-steps 7", "videogpt": "--model videogpt --inner-channels 16 --num-steps 7"}
+
+
+def test_few_rows_with_many_scores_are_shown_as_columns():
+    scores = {"psnr_db": {"values": [30.0, 31.0], "mean": 30.5, "spread": 0.5}}
+    row = {"flags": "--model st-fsq", "seeds": [0, 1], "seconds": 1.0, "scores": scores}
+    results = {"chapter": "1.video-tokenizer", "common_flags": "--data-path data", "rows": {"st-fsq": row}, "controls": {}}
+    table = format_markdown(study(), results).splitlines()
+    assert table[2:] == ["| row | st-fsq<br>`--model st-fsq` |", "|---|---|", "| PSNR, dB ↑ | 30.5±0.5 |"]
+
+
+def test_the_gallery_has_a_row_for_the_video_and_one_for_each(tmp_path):
+    data = dummy_clip_store(tmp_path / "data", num_episodes=4, episode_frames=16, frame_size=(16, 16)).path
+    checkpoints = {}
+    for name in ("st-fsq", "dreamer4"):
+        tokenizer = build_tokenizer(tiny_config(name, data_path=str(data)))
+        checkpoints[name] = tmp_path / f"{name}.pt"
+        save_checkpoint(checkpoints[name], "tokenizer", name, asdict(tokenizer.config), tokenizer.state_dict(), 0, {}, "")
+    comparison.save_gallery(tmp_path / "one.png", {"st-fsq": checkpoints["st-fsq"]}, 2)
+    comparison.save_gallery(tmp_path / "two.png", checkpoints, 2)
+    assert 1.3 < Image.open(tmp_path / "two.png").height / Image.open(tmp_path / "one.png").height < 1.7  # 3 rows for 2

@@ -51,7 +51,8 @@ def test_a_word_is_used_where_the_glossary_sends_its_reader(word, meaning, place
 
 
 def test_every_score_of_the_glossary_is_measured_somewhere():
-    files = [*REPOSITORY.glob("assets/*/metrics*.json"), *REPOSITORY.glob("assets/worlds/*/metrics.json")]
+    patterns = ("assets/*/metrics*.json", "assets/*/experiments.json", "assets/worlds/*/metrics.json")
+    files = [file for pattern in patterns for file in REPOSITORY.glob(pattern)]
     known = reduce(set.union, (leaves(json.loads(file.read_text())) for file in files), set())
     names = re.findall(r"`(\w+)`", " ".join(row[0] for row in rows(SCORES)))
     assert len(names) > 14 and [name for name in names if name not in known] == []

@@ -30,6 +30,8 @@ from video_tokenizer.training.run import FIELDS_THAT_MAY_CHANGE
 
 NOTE = "ablation.json"
 """file in a run folder that says which command has finished there"""
+FILES_READ = ("data_path", "init_from")
+"""fields of a config that name what a training reads, besides those that end in _checkpoint"""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class AblationConfig:
 
     data_path: str = "data/breakout"
     """clip store, folder of videos, folder of images or .h5 file that every row learns from"""
-    num_steps: int = 1_000
-    """optimizer steps of each training"""
+    num_steps: int | None = 1_000
+    """optimizer steps of each training; None: as the flags of each row say"""
     seeds: tuple[int, ...] = (0, 1)
     """each row is trained once per seed; it chooses the weights, the order of the clips and the validation episodes"""
     rows: tuple[str, ...] = ()
@@ -92,9 +94,11 @@ class Training:
 
     @property
     def flags(self) -> list[str]:
-        """Everything that train.py is told."""
-        own = shlex.split(self.study.rows[self.row])
+        """Everything that train.py is told. {name} in a row's flags is the best checkpoint of that row under the same seed."""
         place = from_folder(self.study.folder, self.folder)
+        folders = {row: self.runs / row / f"seed{self.seed}" for row in self.study.rows}
+        others = {row: f"{from_folder(self.study.folder, folder)}/best_model.pt" for row, folder in folders.items()}
+        own = [word.format_map(others) for word in shlex.split(self.study.rows[self.row])]
         return [*self.common_flags, *own, "--seed", str(self.seed), "--checkpoint-dir", place]
 
     @property
@@ -115,7 +119,7 @@ class Training:
         """What a finished run must have been made with: the command, every field of its config, and what it read."""
         config = self.study.read_flags(self.flags)  # an unknown flag ends the script here, with code 2
         fields = json.loads(json.dumps(dataclasses.asdict(config)))
-        paths = [value for name, value in fields.items() if value and (name == "data_path" or name.endswith("_checkpoint"))]
+        paths = [value for name, value in fields.items() if value and (name in FILES_READ or name.endswith("_checkpoint"))]
         digests = {path: digest(self.study.folder / path) for path in paths}
         return {"command": shown(self.command), "config": fields, "inputs": digests}
 
@@ -137,6 +141,7 @@ class Training:
             return None
         scores = read_json(self.folder / "metrics.json")
         scores |= read_json(self.folder / "validation.json") if self.validate_command else {}
+        scores |= scores.get("own_scores", {})
         scores |= note.get("scores", {})
         kept = {name: look_up(scores, name) for name in self.study.metrics}
         commands = {"command": note["command"], "validate_command": note.get("validate_command", "")}
@@ -177,12 +182,13 @@ def run_study(study: Study, config: AblationConfig, common_flags: Sequence[str] 
     unknown = sorted(set(config.rows) - set(study.rows))
     if unknown:
         raise InputError(f"--rows {unknown[0]}: there is no such row; there are {', '.join(study.rows)}")
-    if not config.seeds or config.num_steps < 1:
+    if not config.seeds or (config.num_steps is not None and config.num_steps < 1):
         raise InputError(f"--seeds {config.seeds} and --num-steps {config.num_steps} leave nothing to train")
     data = resolve_path(config.data_path, study.folder)
     if not data.exists():
         raise InputError(f"--data-path {data} does not exist; record a game first: python 1.video-tokenizer/record.py")
-    flags = ["--data-path", from_folder(study.folder, data), "--num-steps", str(config.num_steps), *common_flags]
+    steps = [] if config.num_steps is None else ["--num-steps", str(config.num_steps)]
+    flags = ["--data-path", from_folder(study.folder, data), *steps, *common_flags]
     runs = Path(os.path.abspath(config.output or study.folder / study.chapter / "checkpoints" / "ablations"))
     trainings = [Training(study, row, seed, flags, runs) for seed in config.seeds for row in config.rows or study.rows]
     for training in trainings:

@@ -15,7 +15,14 @@ from video_tokenizer.command_line import InputError
 from video_tokenizer.files import write_text_atomically
 
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}
-BLOCK = re.compile(r"(?<=<!-- ablations: begin -->\n).*?(?=<!-- ablations: end -->)", re.DOTALL)
+
+
+def block_of(mark: str) -> re.Pattern[str]:
+    """What stands in a text between `<!-- mark: begin -->` and `<!-- mark: end -->`."""
+    return re.compile(rf"(?<=<!-- {re.escape(mark)}: begin -->\n).*?(?=<!-- {re.escape(mark)}: end -->)", re.DOTALL)
+
+
+BLOCK = block_of("ablations")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Table:
     """the scores to show"""
     controls: Mapping[str, Mapping[str, str]]
     """name -> {metric of a column: metric of the first row that is this control's score in the column}"""
+    transposed: bool = False
+    """show a line per score and a column per row, for few rows with many scores"""
 
     @property
     def first(self) -> str:
@@ -130,9 +139,16 @@ def cells(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
     return lines
 
 
+def turned(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Lines as columns, without those in which nothing stands but the heading."""
+    return [list(column) for column in zip(*lines, strict=True) if any(column[1:])]
+
+
 def format_text(table: Table, results: Mapping[str, Any]) -> str:
     """The table for a terminal, without the flags."""
     lines = [[line[0], *line[2:]] for line in cells(table, results)]
+    if table.transposed:
+        lines = turned(lines)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
     return "\n".join("  ".join(line).rstrip() for line in padded)
@@ -145,18 +161,24 @@ def format_markdown(table: Table, results: Mapping[str, Any]) -> str:
     over = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}{spread}"
     lines = [f"Each row: `python {results['chapter']}/train.py {results['common_flags']}` and its flags; {over}.", ""]
     heading, *rows = cells(table, results)
-    lines += [f"| {' | '.join([heading[0], *heading[2:]])} |", "|" + "---|" * (len(heading) - 1)]
+    shown = [[heading[0], *heading[2:]]]
     for name, flags, *scores in rows:
         first = f"{name}<br>`{flags}`" if flags else name
-        unbroken = [score.replace(" ", "") for score in scores]
-        lines.append("| " + " | ".join([first, *unbroken]) + " |")
-    return "\n".join(lines)
+        shown.append([first, *(score.replace(" ", "") for score in scores)])
+    if table.transposed:
+        shown = turned(shown)
+    lines += [f"| {' | '.join(shown[0])} |", "|" + "---|" * len(shown[0])]
+    return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in shown[1:])])
 
 
 def update_readme(page: Path, table: Table, results: Mapping[str, Any]) -> None:
     """Write the table between the marks `<!-- ablations: begin -->` and `<!-- ablations: end -->` of a text."""
+    write_block(page, "ablations", format_markdown(table, results))
+
+
+def write_block(page: Path, mark: str, block: str) -> None:
+    """Put a block between the marks of that name in a text. Raises InputError where they are not there."""
     text = page.read_text()
-    if not BLOCK.search(text):
-        raise InputError(f"{page} has no line <!-- ablations: begin --> followed by a line <!-- ablations: end -->")
-    block = format_markdown(table, results) + "\n"
-    write_text_atomically(page, BLOCK.sub(lambda _: block, text, count=1))
+    if not block_of(mark).search(text):
+        raise InputError(f"{page} has no line <!-- {mark}: begin --> followed by a line <!-- {mark}: end -->")
+    write_text_atomically(page, block_of(mark).sub(lambda _: block + "\n", text, count=1))

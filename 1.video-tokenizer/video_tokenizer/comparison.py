@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,27 @@ from matplotlib.figure import Figure
 from video_tokenizer.ablation import Study, run_script_of
 from video_tokenizer.ablation_table import Column
 from video_tokenizer.command_line import parse_config
-from video_tokenizer.figures import ACCENT, save_figure, style
+from video_tokenizer.data.clips import to_frames
+from video_tokenizer.figures import ACCENT, image_grid, save_figure, save_picture, style
 from video_tokenizer.loading import chosen_tokenizer, load_tokenizer
 from video_tokenizer.report import read_json
+from video_tokenizer.training.checkpoint import REPOSITORY
+from video_tokenizer.validation import clip_videos, open_validation_data, telling_clips
 
 CHAPTER = "1.video-tokenizer"
+PAGE = REPOSITORY / CHAPTER / "video_tokenizer" / "variants" / "README.md"
+"""the text that shows the tables"""
 SHORT, LONG = 20, 60
 """steps of the two trainings that time a tokenizer"""
+EQUAL_PARAMETERS = {
+    "st-fsq": "",
+    "st-vq": "",
+    "videogpt": "--inner-channels 16",
+    "magvit2": "--channels 16 32 64 80",
+    "dreamer4": "",
+    "elastictok": "--hidden-dim 336",
+}
+"""flags that bring each tokenizer to the main line's number of parameters, to one part in twenty"""
 COLUMNS = (
     Column("bits_per_frame", "bits a frame", ",.0f"),
     Column("tokens_per_frame", "tokens a frame", ",.0f"),
@@ -36,6 +51,7 @@ COLUMNS = (
     Column("object_recall", "ball recall", ".2f", "higher"),
     Column("ghost_share", "second balls", ".2f", "lower"),
     Column("ssim", "SSIM", ".3f", "higher"),
+    Column("lpips", "LPIPS", ".3f", "lower"),
     Column("codes_used", "codes used", ",.0f"),
     Column("perplexity", "perplexity", ".0f"),
     Column("cpu_minutes", "CPU minutes", ".1f"),
@@ -121,3 +137,17 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
     axes.set_xlabel("bits a frame", fontsize=8)
     axes.set_ylabel("moving PSNR, dB", fontsize=8)
     save_figure(path, figure)
+
+
+@torch.no_grad()
+def save_gallery(path: Path, checkpoints: Mapping[str, Path], number: int = 8) -> None:
+    """The same validation frames as each tokenizer draws them, one row each, those of the most movement in their stretches."""
+    rows = []
+    for name, checkpoint in checkpoints.items():
+        tokenizer = load_tokenizer(checkpoint)
+        clips = open_validation_data(SimpleNamespace(data_path=None, use_dummy_data=False), tokenizer.config).validation
+        video = clip_videos(clips, telling_clips(clips, number), "cpu")
+        if not rows:
+            rows.append(("video", to_frames(video)[:, -1]))
+        rows.append((name, to_frames(tokenizer(video).reconstruction)[:, -1]))
+    save_picture(path, image_grid(rows))
