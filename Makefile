@@ -35,7 +35,10 @@ world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluat
 play: $(VENV)/installed  ## play a world in the browser, beside the real game: yours where `make world` has made one, else the reference world
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
 
-experiments: $(VENV)/installed data/breakout  ## train chapters 1 to 3 again without each of their parts: the ablation tables, in hours
+experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers side by side, papers' claims; hours
+	$(RUN) 1.video-tokenizer/compare.py
+	$(RUN) 1.video-tokenizer/compare.py --equal parameters
+	$(RUN) 1.video-tokenizer/experiments.py
 	$(RUN) 1.video-tokenizer/ablate.py
 	$(RUN) 2.latent-action-model/ablate.py
 	$(RUN) 3.dynamics-model/ablate.py
