@@ -47,7 +47,7 @@ class CompareConfig:
     """the tokenizers to compare, the first being what the others are held against"""
     equal: Literal["minutes", "parameters"] = "minutes"
     """what all have the same of: processor minutes, or parameters (and steps)"""
-    minutes: float = 4.0
+    minutes: float = 3.0
     """processor minutes of each training; with --equal minutes"""
     num_steps: int = 600
     """optimizer steps of each training; with --equal parameters"""

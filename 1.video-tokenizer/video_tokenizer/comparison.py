@@ -29,7 +29,7 @@ from video_tokenizer.validation import clip_videos, open_validation_data, tellin
 CHAPTER = "1.video-tokenizer"
 PAGE = REPOSITORY / CHAPTER / "video_tokenizer" / "variants" / "README.md"
 """the text that shows the tables"""
-SHORT, LONG = 20, 60
+SHORT, LONG = 20, 140
 """steps of the two trainings that time a tokenizer"""
 EQUAL_PARAMETERS = {
     "st-fsq": "",
