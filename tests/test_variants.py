@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from script_runner import call
@@ -13,6 +14,7 @@ from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, tiny_config
 from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
 from video_tokenizer.config import ModelName
+from video_tokenizer.data.video_files import write_video
 from video_tokenizer.loading import TOKENIZERS, build_tokenizer, chosen_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
 
@@ -26,6 +28,18 @@ def clip():
     """(2, 5, 3, 16, 16): smooth pictures in which something changes from frame to frame."""
     noise = torch.rand(2, 5, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     return torch.nn.functional.interpolate(noise.flatten(0, 1), size=16, mode="bilinear").unflatten(0, (2, 5))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder of two films of 40 frames, 16 rows by 24 columns, in which a bright bar walks."""
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(2):
+        frames = np.full((40, 16, 24, 3), 60 * number, dtype=np.uint8)
+        for t in range(40):
+            frames[t, :, t % 24] = 250
+        write_video(folder / f"{number}.avi", frames, 10.0, "FFV1")
+    return folder
 
 
 def built(name, **changes):
@@ -173,6 +187,15 @@ def test_validation_scores_and_draws_it(name, tmp_path):
     assert ("code_usage.png" in pictures) == (tokenizer.codebook_size > 0)
 
 
+@pytest.mark.parametrize("name", [name for name in TOKENIZERS if name not in WITHOUT_CODEBOOK])
+def test_the_dynamics_model_learns_with_its_tokens(name, tmp_path):
+    sizes = ["--frame-size", 16, "--embed-dim", 32, "--num-blocks", 1, "--num-heads", 2, "--num-frames", 4, "--context-frames", 3]
+    flags_3 = ["--use-dummy-data", "--actions", "true", *sizes, "--batch-size", 2, "--num-steps", 2, "--validation-batches", 1]
+    checkpoint = saved(built(name, num_frames=5), tmp_path)
+    assert call(TRAIN_3, *flags_3, "--tokenizer-checkpoint", checkpoint, "--checkpoint-dir", tmp_path / "dynamics") == 0
+    assert json.loads((tmp_path / "dynamics" / "metrics.json").read_text())["loss"] > 0
+
+
 @pytest.mark.parametrize("name", WITHOUT_CODEBOOK)
 def test_the_dynamics_model_refuses_what_has_no_tokens(name, tmp_path, capsys):
     flags_3 = ["--use-dummy-data", "--frame-size", 16, "--actions", "true", "--checkpoint-dir", tmp_path / "dynamics"]
@@ -190,9 +213,9 @@ def test_evaluation_changes_nothing(name, clip):
 
 
 @every_tokenizer
-def test_training_stops_and_goes_on_as_if_nothing_had_happened(name, tmp_path, monkeypatch):
+def test_training_on_a_folder_of_films_stops_and_goes_on_as_if_nothing_had_happened(name, films, tmp_path, monkeypatch):
     """Six steps in one go, and three, a stop, three more: the same weights to the bit."""
-    common = ["--use-dummy-data", "--frame-size", 16, "--num-steps", 6, "--batch-size", 2, "--validation-batches", 1,
+    common = ["--data-path", films, "--frame-size", 16, "--num-steps", 6, "--batch-size", 2, "--validation-batches", 1,
               "--save-every", 3, "--validate-every", 6, "--warmup-steps", 1, "--device", "cpu", *flags(name)]  # fmt: skip
     assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "whole") == 0
 

@@ -32,7 +32,9 @@ def decode_after(tokenizer, prompt: Tensor, dreamed: Tensor) -> Tensor:
 
     Returns float (B, S, C, H, W) in [0, 1].
     """
-    return tokenizer.decode_indices(torch.cat([prompt, dreamed], dim=1))[:, prompt.shape[1] :].float()
+    tokens = torch.cat([prompt, dreamed], dim=1)
+    clips = [tokens] if tokenizer.is_causal else tokens.split(tokenizer.config.num_frames, dim=1)  # those as long as in training
+    return torch.cat([tokenizer.decode_indices(clip) for clip in clips], dim=1)[:, prompt.shape[1] :].float()
 
 
 def random_actions(
