@@ -33,15 +33,15 @@ def scrolling_walls(num_clips: int, num_frames: int, seed: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def trained():
-    """A tokenizer that has seen 1,600 walls scroll past and may keep two numbers of each frame."""
+    """A tokenizer that has seen 2,800 walls scroll past and may keep two numbers of each frame."""
     tokenizer = built(
         patch_size=4, num_latents=2, latent_channels=1, perceptual="none", foreground_weight=0.0, moving_weight=0.0,
-        optimizer="adamw",
+        optimizer="adamw", query_key_scale=1.0,
     ).train()  # fmt: skip
     optimizer = tokenizer.build_optimizer()
-    for step in range(200):
+    for step in range(350):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(1, (step + 1) / 20) * min(1, (200 - step) / 100)
+            group["lr"] = 4e-3 * min(1, (step + 1) / 20) * min(1, (350 - step) / 150)
         video = scrolling_walls(8, 4, seed=step)
         optimizer.zero_grad()
         tokenizer.training_loss(video, tokenizer(video), BLACK).backward()

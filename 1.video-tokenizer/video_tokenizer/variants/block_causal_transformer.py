@@ -48,6 +48,9 @@ class BlockCausalSizes:
     """one layer in so many looks back in time, the others look around inside the step"""
     key_value_heads: int | None = None
     """heads of keys and values, each shared by several heads of queries (GQA, arXiv:2305.13245); None: one for each"""
+    query_key_scale: float = 2.0
+    """what normalised queries and keys are multiplied by at first, then learned. With 1 scores differ by about 1 between tokens
+    and a look is nearly a mean over all; with 2 they differ by about 4 and it picks a few"""
     soft_cap: float = 0.0
     """attention scores s become cap * tanh(s / cap) (arXiv:2408.00118); 0 is off"""
     activation_checkpointing: bool = False
@@ -104,6 +107,8 @@ class RotaryAttention(nn.Module):
         self.to_qkv = nn.Linear(sizes.embed_dim, (self.num_heads + 2 * self.key_value_heads) * head_dim, bias=False)
         self.query_norm = RootMeanSquareNorm(head_dim)
         self.key_norm = RootMeanSquareNorm(head_dim)
+        for norm in (self.query_norm, self.key_norm):
+            nn.init.constant_(norm.weight, sizes.query_key_scale)
         self.output = nn.Linear(sizes.embed_dim, sizes.embed_dim, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor, turns: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:

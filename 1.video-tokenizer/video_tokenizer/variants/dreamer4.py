@@ -11,6 +11,7 @@ Source: arXiv:2509.24527, section 3.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
@@ -53,12 +54,16 @@ class Dreamer4Config(TrainingConfig):
     """further latents that are not passed on, in the encoder and in the decoder"""
     largest_hidden_share: float = 0.9
     """in training each frame hides a share of its patches, drawn evenly between 0 and this; 0 hides none"""
-    perceptual: Literal["ssim", "lpips", "none"] = "ssim"
-    """second term of the loss: 1 - SSIM, LPIPS (needs torchvision and its AlexNet weights), or none"""
+    perceptual: Literal["lpips", "ssim", "none"] = "none"
+    """second term of the loss: LPIPS (needs torchvision and its AlexNet weights), 1 - SSIM, or none"""
     perceptual_weight: float = 0.2
     """its weight; that of the squared error is 1"""
     normalise_losses: bool = True
     """divide each term by the running root mean square of its values"""
+    query_key_scale: float = 2.0
+    """what normalised queries and keys are multiplied by at first; 1 makes the first looks means over everything"""
+    normalise_frames: bool = True
+    """subtract the recording's mean frame and divide by the size of what is left, before patches are made"""
     soft_cap: float = 0.0
     """bound of the attention scores, by cap * tanh(score / cap); 0 is off"""
 
@@ -77,8 +82,9 @@ class Dreamer4Config(TrainingConfig):
         for name, (least, most) in bounds.items():
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} {getattr(self, name)} must lie between {least} and {most}")
-        if min(self.soft_cap, self.perceptual_weight) < 0:
-            raise InputError(f"soft_cap {self.soft_cap} and perceptual_weight {self.perceptual_weight} must not be below 0")
+        for name in ("soft_cap", "perceptual_weight", "query_key_scale"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} {getattr(self, name)} must not be below 0")
 
 
 PAPER = dict(  # Minecraft, arXiv:2509.24527: 512 x 16 numbers, context 192, 400 million parameters, which fix no width and depth
@@ -117,7 +123,8 @@ class Dreamer4Tokenizer(Tokenizer):
         self.grid_size = (1, config.num_latents)  # latents have no place in the picture
         sizes = BlockCausalSizes(
             config.embed_dim, config.num_heads, config.num_layers, config.context_frames, config.time_every,
-            soft_cap=config.soft_cap, activation_checkpointing=config.activation_checkpointing,
+            query_key_scale=config.query_key_scale, soft_cap=config.soft_cap,
+            activation_checkpointing=config.activation_checkpointing,
         )  # fmt: skip
         parts = (sizes, self.patch_grid, config.patch_size, config.num_latents, config.num_registers, config.latent_channels)
         self.encoder = LatentEncoder(*parts)
@@ -177,6 +184,11 @@ class Dreamer4Tokenizer(Tokenizer):
         if config.perceptual != "none" and config.perceptual_weight:
             device = self.decoder.readouts.weight.device
             self.perceptual_distance = PerceptualDistance(config.perceptual, config.num_frames, config.precision, device)
+
+    def measure_data(self, frames: np.ndarray) -> None:
+        """The mean frame of the recording and the size of what is left. frames: uint8 (F, H, W, 3)."""
+        if self.config.normalise_frames:
+            self.encoder.normalise.measure(frames)
 
     def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
         """Squared error + 0.2 perceptual distance, each divided by its running root mean square.

@@ -1,9 +1,10 @@
 """The two halves of Dreamer 4's tokenizer: patches into a few latents, and latents into all patches."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_tokenizer.models.interface import centered
+from video_tokenizer.data.training_data import spread
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.st_transformer import TemporalCache
 from video_tokenizer.training.processes import all_rows, own_rows
@@ -28,6 +29,32 @@ def hidden_patches(num_images: int, num_patches: int, largest_share: float, devi
     patches is hidden with probability p. p can be near 0, so that an image without a mask is nothing new later."""
     shares = largest_share * torch.rand(all_rows(num_images), 1, device=device)
     return own_rows(torch.rand(all_rows(num_images), num_patches, device=device) < shares)
+
+
+class FrameNormaliser(nn.Module):
+    """Frames minus the mean frame of the recording, over the root mean square of what is left.
+
+    In a game most of a frame is always the same, and a look that averages over patches would carry little else: without this, a
+    ball's share of what a latent reads is one in thousands. Before anything is measured it subtracts 0.5.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, frame_size: tuple[int, int]):
+        super().__init__()
+        self.register_buffer("mean", torch.full((3, *frame_size), 0.5))
+        self.register_buffer("scale", torch.ones(()))
+
+    def measure(self, frames: np.ndarray) -> None:
+        """frames: uint8 (F, H, W, 3), of which at most 256, evenly spaced, are read."""
+        chosen = torch.from_numpy(np.stack([frames[index] for index in spread(len(frames), 256)])).permute(0, 3, 1, 2) / 255
+        self.mean.copy_(chosen.mean(dim=0))
+        self.scale.copy_((chosen - chosen.mean(dim=0)).square().mean().sqrt().clamp(min=0.01))  # a still divides nothing by 0
+
+    def forward(self, video: Tensor) -> Tensor:
+        """video: (B, T, C, H, W) in [0, 1]. Returns the same shape, around 0, of size about 1."""
+        return (video - self.mean) / self.scale
 
 
 class Bottleneck(nn.Module):
@@ -61,9 +88,12 @@ class LatentEncoder(nn.Module):
         super().__init__()
         self.num_latents, num_patches = num_latents, grid_size[0] * grid_size[1]
         num_readers = num_latents + num_registers
+        self.normalise = FrameNormaliser((grid_size[0] * patch_size, grid_size[1] * patch_size))
         self.patch_embedding = PatchEmbedding(3, sizes.embed_dim, patch_size, "linear")  # conv would show a hidden patch's rim
         self.mask_token = learned_tokens(1, sizes.embed_dim)
         self.readers = learned_tokens(num_readers, sizes.embed_dim)
+        self.places = nn.Embedding(num_patches, sizes.embed_dim)
+        nn.init.normal_(self.places.weight, std=0.5)  # about as large as what they are added to
         looks = step_mask([num_readers, num_patches], [[1, 1], [0, 1]])
         places = torch.cat([torch.zeros(num_readers, 2), patch_places(grid_size)])
         self.transformer = BlockCausalTransformer(sizes, looks, places)
@@ -74,9 +104,10 @@ class LatentEncoder(nn.Module):
     ) -> tuple[Tensor, TemporalCache]:
         """video: (B, T, C, H, W) in [0, 1]. hidden: (B, T, N) bool, patches to replace by the mask token. Returns codes
         (B, T, L, D) in [-1, 1], and the cache for the frames that follow."""
-        patches = self.patch_embedding(centered(video))  # (B, T, N, E)
+        patches = self.patch_embedding(self.normalise(video))  # (B, T, N, E)
         if hidden is not None:
             patches = torch.where(hidden[..., None], self.mask_token.weight[0].to(patches.dtype), patches)
+        patches = patches + self.places.weight.to(patches.dtype)
         readers = self.readers.weight.to(patches.dtype).expand(*patches.shape[:2], -1, -1)
         x, cache = self.transformer.step(torch.cat([readers, patches], dim=2), cache)
         return self.bottleneck(x[:, :, : self.num_latents]), cache
