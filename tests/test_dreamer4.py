@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from tiny_tokenizers import tiny_config
 
+from video_tokenizer.data.clips import to_frames
 from video_tokenizer.metrics import psnr_db
 from video_tokenizer.variants.dreamer4 import Dreamer4Tokenizer
 from video_tokenizer.variants.dreamer4_parts import hidden_patches
@@ -38,6 +39,7 @@ def trained():
         patch_size=4, num_latents=2, latent_channels=1, perceptual="none", foreground_weight=0.0, moving_weight=0.0,
         optimizer="adamw", query_key_scale=1.0,
     ).train()  # fmt: skip
+    tokenizer.measure_data(to_frames(scrolling_walls(256, 1, seed=-1))[:, 0])
     optimizer = tokenizer.build_optimizer()
     for step in range(350):
         for group in optimizer.param_groups:
