@@ -121,3 +121,8 @@ def test_the_gallery_has_a_row_for_the_video_and_one_for_each(tmp_path):
     comparison.save_gallery(tmp_path / "one.png", {"st-fsq": checkpoints["st-fsq"]}, 2)
     comparison.save_gallery(tmp_path / "two.png", checkpoints, 2)
     assert 1.3 < Image.open(tmp_path / "two.png").height / Image.open(tmp_path / "one.png").height < 1.7  # 3 rows for 2
+
+
+def test_labels_keep_their_order_and_their_distance():
+    assert comparison.spread_apart([1.0, 1.1, 5.0], 1.0) == [1.0, 2.0, 5.0]
+    assert comparison.spread_apart([5.0, 1.1, 1.0], 1.0) == [5.0, 2.0, 1.0]

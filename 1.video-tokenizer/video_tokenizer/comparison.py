@@ -116,24 +116,38 @@ def steps_for(study: Study, flags: Sequence[str], cpu_minutes: float, environmen
     return max(1, round(60 * cpu_minutes / seconds)), round(seconds, 4)
 
 
+def spread_apart(values: Sequence[float], gap: float) -> list[float]:
+    """Places for labels near their values, in the same order, at least `gap` apart: [1.0, 1.1, 5.0] with 1 is [1.0, 2.0, 5.0]."""
+    places = list(values)
+    lowest = -float("inf")
+    for index in sorted(range(len(values)), key=lambda index: values[index]):
+        places[index] = lowest = max(values[index], lowest + gap)
+    return places
+
+
 def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
     """Moving PSNR against bits per frame, one point per tokenizer with its seeds' range, and the copied last frame as a line."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     style(axes)
-    for name, row in results["rows"].items():
-        bits = row["scores"]["bits_per_frame"]["mean"]
-        values = np.array(row["scores"]["moving_psnr_db"]["values"])
-        axes.plot([bits, bits], [values.min(), values.max()], color=ACCENT, linewidth=1.4)
-        axes.plot(bits, values.mean(), marker="o", markersize=5, color=ACCENT)
-        axes.annotate(name, (bits, values.mean()), xytext=(6, 3), textcoords="offset points", fontsize=8)
+    bits = [row["scores"]["bits_per_frame"]["mean"] for row in results["rows"].values()]
+    values = [np.array(row["scores"]["moving_psnr_db"]["values"]) for row in results["rows"].values()]
     copied = results["controls"]["copy-last-frame"]["moving_psnr_db"]
+    lowest = min(copied if copied is not None else np.inf, *(found.min() for found in values))
+    places = spread_apart([found.mean() for found in values], 0.055 * (max(found.max() for found in values) - lowest))
+    for name, x, found, place in zip(results["rows"], bits, values, places, strict=True):
+        axes.plot([x, x], [found.min(), found.max()], color=ACCENT, linewidth=1.4)
+        axes.plot(x, found.mean(), marker="o", markersize=5, color=ACCENT)
+        axes.annotate(name, (x * 1.03, place), fontsize=8, va="center")
     if copied is not None:
         axes.axhline(copied, color="#8d96a3", linewidth=1.0, linestyle="--")
         axes.annotate(
             "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
         )
     axes.set_xscale("log")
+    axes.set_xlim(min(bits) * 0.85, max(bits) * 1.35)
+    axes.set_xticks(sorted({round(x) for x in bits}), [f"{x:,}" for x in sorted({round(x) for x in bits})], rotation=30)
+    axes.minorticks_off()
     axes.set_xlabel("bits a frame", fontsize=8)
     axes.set_ylabel("moving PSNR, dB", fontsize=8)
     save_figure(path, figure)
