@@ -134,19 +134,25 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
     values = [np.array(row["scores"]["moving_psnr_db"]["values"]) for row in results["rows"].values()]
     copied = results["controls"]["copy-last-frame"]["moving_psnr_db"]
     lowest = min(copied if copied is not None else np.inf, *(found.min() for found in values))
-    places = spread_apart([found.mean() for found in values], 0.055 * (max(found.max() for found in values) - lowest))
+    gap = 0.055 * (max(found.max() for found in values) - lowest)
+    near = [[other for other, x in enumerate(bits) if 0.95 < x / bits[one] < 1.05] for one in range(len(bits))]
+    places = [spread_apart([values[one].mean() for one in group], gap)[group.index(own)] for own, group in enumerate(near)]
     for name, x, found, place in zip(results["rows"], bits, values, places, strict=True):
         axes.plot([x, x], [found.min(), found.max()], color=ACCENT, linewidth=1.4)
         axes.plot(x, found.mean(), marker="o", markersize=5, color=ACCENT)
-        axes.annotate(name, (x * 1.03, place), fontsize=8, va="center")
+        left = x < 0.95 * np.median(bits)  # there is room beside the points of most
+        axes.annotate(name, (x * (0.98 if left else 1.03), place), fontsize=8, va="center", ha="right" if left else "left")
     if copied is not None:
         axes.axhline(copied, color="#8d96a3", linewidth=1.0, linestyle="--")
         axes.annotate(
             "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
         )
     axes.set_xscale("log")
-    axes.set_xlim(min(bits) * 0.85, max(bits) * 1.35)
-    axes.set_xticks(sorted({round(x) for x in bits}), [f"{x:,}" for x in sorted({round(x) for x in bits})], rotation=30)
+    axes.set_xlim(min(bits) * 0.75, max(bits) * 1.35)
+    ticks = [
+        tick for tick in (8, 16, 32, 64, 125, 250, 500, 1_000, 2_000, 4_000, 8_000) if 0.8 * min(bits) < tick < 1.4 * max(bits)
+    ]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("bits a frame", fontsize=8)
     axes.set_ylabel("moving PSNR, dB", fontsize=8)
