@@ -114,7 +114,7 @@ def test_an_experiment_trains_reads_and_goes_on(tmp_path, capfd):
     files = ("--output", tmp_path / "runs", "--json", tmp_path / "numbers.json")
     assert call(SCRIPT, *flags, *files) == 0
     shown = capfd.readouterr().out
-    assert "context_gain_db should rise:" in shown and "one seed" in shown
+    assert "hidden_context_gain_db should rise:" in shown and "one seed" in shown
     rows = json.loads((tmp_path / "numbers.json").read_text())["rows"]
     assert rows["dreamer4-context-frames-1"]["runs"][0]["metrics"]["context_gain_db"] == pytest.approx(0, abs=1e-4)
     assert rows["dreamer4"]["runs"][0]["metrics"]["context_gain_db"] != 0
