@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, tiny_config
 from tiny_world import save_tiny_world, some_frames
 
 from video_tokenizer.command_line import InputError
@@ -47,6 +48,13 @@ def test_a_step_gives_one_picture(world):
     frame = world.step(2)
     assert first.shape == frame.shape == (32, 32, 3)
     assert first.dtype == frame.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", [name for name in CAUSAL if name not in WITHOUT_CODEBOOK])
+def test_any_causal_tokenizer_with_tokens_can_be_played(name, tmp_path):
+    world = WorldModel.load(save_tiny_world(tmp_path, "true", tokenizer_config=tiny_config(name, frame_size=32)), "cpu")
+    frames = play(world, [0, 2, 2, 3, 1], seed=0)
+    assert frames.shape == (5, 32, 32, 3) and np.array_equal(frames, play(world, [0, 2, 2, 3, 1], seed=0))
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 40])

@@ -11,19 +11,27 @@ from dynamics_model.config import DynamicsConfig
 from dynamics_model.loading import build_dynamics
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
-from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.config import TokenizerConfig, TrainingConfig
 from video_tokenizer.loading import build_tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, save_checkpoint
 
 KEYS = ["NOOP", "FIRE", "RIGHT", "LEFT"]
 
 
-def save_tiny_world(folder: Path, actions: str = "latent", env_id: str | None = "ALE/Breakout-v5", **extra: Any) -> Path:
+MAIN_LINE = TokenizerConfig(frame_size=32, patch_size=8, embed_dim=32, num_blocks=1, num_heads=2, context_frames=2)
+
+
+def save_tiny_world(
+    folder: Path,
+    actions: str = "latent",
+    env_id: str | None = "ALE/Breakout-v5",
+    tokenizer_config: TrainingConfig = MAIN_LINE,
+    **extra: Any,
+) -> Path:
     """Write tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt. extra: other facts for dynamics.pt."""
     torch.manual_seed(0)
-    tokenizer_config = TokenizerConfig(frame_size=32, patch_size=8, embed_dim=32, num_blocks=1, num_heads=2, context_frames=2)
     tokenizer = build_tokenizer(tokenizer_config)
-    save("tokenizer", folder, "st-fsq", tokenizer_config, tokenizer)
+    save("tokenizer", folder, tokenizer_config.model, tokenizer_config, tokenizer)
     if actions == "latent":
         latent_config = LatentActionConfig(
             frame_size=32, conv_width=8, embed_dim=32, num_heads=2, num_actions=6, context_frames=2
@@ -31,8 +39,8 @@ def save_tiny_world(folder: Path, actions: str = "latent", env_id: str | None = 
         save("latent_action_model", folder, "latent-action-model", latent_config, build_latent_action_model(latent_config))
     num_actions = {"latent": 6, "true": 4, "none": 0}[actions]
     dynamics_config = DynamicsConfig(
-        actions=actions, embed_dim=32, num_blocks=1, num_heads=2, context_frames=3, codebook_size=1000, grid_size=(4, 4),
-        num_actions=num_actions, frame_size=32,
+        actions=actions, embed_dim=32, num_blocks=1, num_heads=2, context_frames=3, codebook_size=tokenizer.codebook_size,
+        grid_size=tokenizer.grid_size, num_actions=num_actions, frame_size=32,
     )  # fmt: skip
     numbers = {"latent": [0, 1, 2, 5], "true": [0, 1, 2, 3], "none": []}[actions]
     facts: dict[str, Any] = {
