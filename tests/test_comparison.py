@@ -108,7 +108,8 @@ def test_few_rows_with_many_scores_are_shown_as_columns():
     row = {"flags": "--model st-fsq", "seeds": [0, 1], "seconds": 1.0, "scores": scores}
     results = {"chapter": "1.video-tokenizer", "common_flags": "--data-path data", "rows": {"st-fsq": row}, "controls": {}}
     table = format_markdown(study(), results).splitlines()
-    assert table[2:] == ["| row | st-fsq<br>`--model st-fsq` |", "|---|---|", "| PSNR, dB ↑ | 30.5±0.5 |"]
+    assert table[0].endswith(" The flags: `--model st-fsq`.")
+    assert table[2:] == ["| row | st-fsq |", "|---|---|", "| PSNR, dB ↑ | 30.5±0.5 |"]
 
 
 def test_the_gallery_has_a_row_for_the_video_and_one_for_each(tmp_path):

@@ -10,7 +10,7 @@ from structure_checks import REPOSITORY
 
 from video_tokenizer.command_line import parse_config
 from video_tokenizer.data.moving_square import dummy_clip_store
-from video_tokenizer.experiments import Experiment, all_experiments, as_markdown, as_text, formatted, trainings_of
+from video_tokenizer.experiments import Experiment, all_experiments, as_markdown, as_text, formatted, heading_of, trainings_of
 from video_tokenizer.loading import chosen_tokenizer
 
 SCRIPT = REPOSITORY / "1.video-tokenizer" / "experiments.py"
@@ -81,12 +81,17 @@ def test_a_single_arm_is_held_against_a_bound():
 def test_tables_show_only_seeds_that_all_arms_have():
     results = {"rows": {"a": runs(30.0, 31.0), "b-init-from-without": runs(32.0, 34.0, 90.0)}}
     assert as_text(PAIR, results).splitlines()[2:] == [
-        "arm      psnr_db",
+        "arm      PSNR, dB",
         "without  30.5 ± 0.5",
         "with     33.0 ± 1.0",
         "psnr_db should rise: agrees",
     ]
     assert "| with<br>`--model b --init-from {without}` | 33.0±1.0 |" in as_markdown(PAIR, results)
+
+
+def test_headings_are_words():
+    names = ("moving_psnr_db", "tokens_at_24_db", "prefix_gain_db_32_tokens", "codes_used")
+    assert list(map(heading_of, names)) == ["moving PSNR, dB", "tokens at 24 dB", "prefix gain with 32 tokens, dB", "codes used"]
 
 
 def test_numbers_are_shown_with_their_spread():

@@ -163,9 +163,10 @@ def format_markdown(table: Table, results: Mapping[str, Any]) -> str:
     heading, *rows = cells(table, results)
     shown = [[heading[0], *heading[2:]]]
     for name, flags, *scores in rows:
-        first = f"{name}<br>`{flags}`" if flags else name
+        first = f"{name}<br>`{flags}`" if flags and not table.transposed else name
         shown.append([first, *(score.replace(" ", "") for score in scores)])
-    if table.transposed:
+    if table.transposed:  # there is no room for the flags above a column
+        lines[0] += f" The flags: {', '.join(f'`{flags}`' for _, flags, *_ in rows if flags)}."
         shown = turned(shown)
     lines += [f"| {' | '.join(shown[0])} |", "|" + "---|" * len(shown[0])]
     return "\n".join([*lines, *(f"| {' | '.join(line)} |" for line in shown[1:])])

@@ -124,10 +124,17 @@ def values_of(experiment: Experiment, metric: str, results: Mapping[str, Any]) -
 
 def cells(experiment: Experiment, results: Mapping[str, Any]) -> list[list[str]]:
     """Heading and one line per arm: name, then mean ± spread of every shown number."""
-    lines = [["arm", *experiment.shown]]
+    lines = [["arm", *map(heading_of, experiment.shown)]]
     for arm in experiment.arms:
         lines.append([arm, *(formatted(values_of(experiment, metric, results)[arm]) for metric in experiment.shown)])
     return lines
+
+
+def heading_of(metric: str) -> str:
+    """A metric's name as words that fit a narrow column: moving_psnr_db is "moving PSNR, dB"."""
+    words = re.sub(r"_(\d+)_db$", r" \1 dB", metric)  # tokens_at_24_db
+    words = re.sub(r"_db_(\d+)_tokens$", r" with \1 tokens, dB", words)  # prefix_gain_db_32_tokens
+    return re.sub(r"_db$", ", dB", words).replace("_", " ").replace("psnr", "PSNR")
 
 
 def formatted(values: Sequence[float]) -> str:
