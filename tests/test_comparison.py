@@ -127,3 +127,16 @@ def test_the_gallery_has_a_row_for_the_video_and_one_for_each(tmp_path):
 def test_labels_keep_their_order_and_their_distance():
     assert comparison.spread_apart([1.0, 1.1, 5.0], 1.0) == [1.0, 2.0, 5.0]
     assert comparison.spread_apart([5.0, 1.1, 1.0], 1.0) == [5.0, 2.0, 1.0]
+
+
+def test_two_tokenizers_are_trained_scored_and_drawn(tmp_path, capfd):
+    """Two steps each: the smoke version of the tables, without the clock."""
+    data = dummy_clip_store(tmp_path / "data", num_episodes=4, episode_frames=16, frame_size=(16, 16)).path
+    flags = ("--models", "st-fsq", "dreamer4", "--equal", "parameters", "--num-steps", 2, "--seeds", 0, "--data-path", data)
+    files = ("--output", tmp_path / "runs", "--json", tmp_path / "table.json")
+    assert call(COMPARE, *flags, *files) == 0
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [round(rows[name]["scores"]["bits_per_frame"]["mean"]) for name in ("st-fsq", "dreamer4")] == [40, 2048]
+    assert rows["dreamer4"]["scores"]["codes_used"]["mean"] == 0 and rows["st-fsq"]["scores"]["psnr_db"]["mean"] > 0
+    assert (tmp_path / "table.png").exists() and (tmp_path / "table_frames.png").exists()
+    assert "moving PSNR, dB ↑" in capfd.readouterr().out
