@@ -137,7 +137,7 @@ def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMe
         save_code_usage(folder / "code_usage.png", metrics.usage.counts.numpy(), title)
     if own := tokenizer.own_picture(video):
         rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in own.items())]
-        save_picture(folder / "own.png", image_grid(rows, caption, labels))
+        save_picture(folder / "own.png", image_grid(rows, caption, labels), num_colors=128)
     neighbours = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # the first 64 frames or so
     original = clip_videos(clips, neighbours, device)
     drawn = tokenizer(original).reconstruction

@@ -170,4 +170,4 @@ def save_gallery(path: Path, checkpoints: Mapping[str, Path], number: int = 8) -
         if not rows:
             rows.append(("video", to_frames(video)[:, -1]))
         rows.append((name, to_frames(tokenizer(video).reconstruction)[:, -1]))
-    save_picture(path, image_grid(rows))
+    save_picture(path, image_grid(rows), num_colors=128)

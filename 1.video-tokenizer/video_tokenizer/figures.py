@@ -89,9 +89,15 @@ def image_grid(
     return np.asarray(canvas)
 
 
-def save_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Write a uint8 (height, width, 3) picture, as PNG by the name's ending."""
-    write_atomically(path, lambda temporary: Image.fromarray(picture).save(temporary))
+def save_picture(path: Path | str, picture: np.ndarray, num_colors: int | None = None) -> None:
+    """Write a uint8 (height, width, 3) picture, as PNG by the name's ending.
+
+    num_colors: at most 256, chosen to fit the picture, which then takes a third of the bytes; None keeps all.
+    """
+    image = Image.fromarray(picture)
+    if num_colors:
+        image = image.quantize(num_colors)
+    write_atomically(path, lambda temporary: image.save(temporary, optimize=num_colors is not None))
 
 
 def save_figure(path: Path | str, figure: Figure) -> None:
