@@ -19,7 +19,7 @@ from video_tokenizer.ablation_table import Column, write_block
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.comparison import CHAPTER, PAGE, TokenizerStudy
 from video_tokenizer.config import TokenizerConfig
-from video_tokenizer.experiments import Experiment, all_experiments, as_markdown, as_text, trainings_of
+from video_tokenizer.experiments import Experiment, all_experiments, as_markdown, as_text, trainings_of, values_of
 from video_tokenizer.report import read_json, save_json
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 
@@ -90,7 +90,8 @@ def main() -> None:
         return print_list(experiments)
     if config.markdown or config.readme:
         results = read_results(path, everything)
-        for experiment in experiments:
+        measured = [one for one in experiments if all(values_of(one, one.metric, results).values())]
+        for experiment in measured:
             if config.readme:
                 write_block(PAGE, experiment.name, as_markdown(experiment, results))
             print(as_markdown(experiment, results) + "\n")

@@ -12,7 +12,7 @@ from structure_checks import REPOSITORY
 from tiny_tokenizers import tiny_config
 
 from video_tokenizer import comparison
-from video_tokenizer.ablation_table import format_markdown
+from video_tokenizer.ablation_table import block_of, format_markdown
 from video_tokenizer.data.moving_square import dummy_clip_store
 from video_tokenizer.loading import TOKENIZERS, build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
@@ -140,3 +140,18 @@ def test_two_tokenizers_are_trained_scored_and_drawn(tmp_path, capfd):
     assert rows["dreamer4"]["scores"]["codes_used"]["mean"] == 0 and rows["st-fsq"]["scores"]["psnr_db"]["mean"] > 0
     assert (tmp_path / "table.png").exists() and (tmp_path / "table_frames.png").exists()
     assert "moving PSNR, dB ↑" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["comparison", "comparison_parameters"])
+def test_the_table_in_the_text_is_that_of_the_numbers(name):
+    shown, numbers = (
+        block_of(name).search(comparison.PAGE.read_text()),
+        REPOSITORY / "assets" / comparison.CHAPTER / f"{name}.json",
+    )
+    assert shown is not None
+    if not numbers.exists():
+        assert shown[0] == ""  # nothing is claimed before it is measured
+        return
+    results = json.loads(numbers.read_text())
+    rows = load_script(COMPARE).study_of({row: entry["flags"] for row, entry in results["rows"].items()})
+    assert shown[0] == format_markdown(rows, results) + "\n", "refresh it: compare.py --readme"

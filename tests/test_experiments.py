@@ -8,9 +8,20 @@ import pytest
 from script_runner import call
 from structure_checks import REPOSITORY
 
+from video_tokenizer.ablation_table import block_of
 from video_tokenizer.command_line import parse_config
+from video_tokenizer.comparison import PAGE
 from video_tokenizer.data.moving_square import dummy_clip_store
-from video_tokenizer.experiments import Experiment, all_experiments, as_markdown, as_text, formatted, heading_of, trainings_of
+from video_tokenizer.experiments import (
+    Experiment,
+    all_experiments,
+    as_markdown,
+    as_text,
+    formatted,
+    heading_of,
+    trainings_of,
+    values_of,
+)
 from video_tokenizer.loading import chosen_tokenizer
 
 SCRIPT = REPOSITORY / "1.video-tokenizer" / "experiments.py"
@@ -125,3 +136,13 @@ def test_an_experiment_trains_reads_and_goes_on(tmp_path, capfd):
     assert rows["dreamer4"]["runs"][0]["metrics"]["context_gain_db"] != 0
     assert call(SCRIPT, *flags, *files) == 0
     assert capfd.readouterr().out.count("finished before with the same command") == 2
+
+
+@pytest.mark.parametrize("experiment", ALL, ids=lambda one: one.name)
+def test_the_table_in_the_text_is_that_of_the_numbers(experiment):
+    shown = block_of(experiment.name).search(PAGE.read_text())
+    assert shown is not None, f"{PAGE} has no place for {experiment.name}"
+    numbers = REPOSITORY / "assets" / "1.video-tokenizer" / "experiments.json"
+    results = json.loads(numbers.read_text()) if numbers.exists() else {"rows": {}}
+    measured = all(values_of(experiment, experiment.metric, results).values())
+    assert shown[0] == (as_markdown(experiment, results) + "\n" if measured else ""), "refresh it: experiments.py --readme"
