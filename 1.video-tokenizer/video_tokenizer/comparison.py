@@ -160,7 +160,7 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
 
 
 @torch.no_grad()
-def save_gallery(path: Path, checkpoints: Mapping[str, Path], number: int = 8) -> None:
+def save_gallery(path: Path, checkpoints: Mapping[str, Path], number: int = 5) -> None:
     """The same validation frames as each tokenizer draws them, one row each, those of the most movement in their stretches."""
     rows = []
     for name, checkpoint in checkpoints.items():
