@@ -71,6 +71,12 @@ def study_of(experiments: list[Experiment]) -> TokenizerStudy:
     )  # fmt: skip
 
 
+def page_of(name: str) -> Path:
+    """The text beside the comparison's that has a place for this experiment's table."""
+    pages = [page for page in PAGE.parent.glob("*.md") if f"<!-- {name}: begin -->" in page.read_text()]
+    return pages[0] if pages else PAGE
+
+
 def print_list(experiments: list[Experiment]) -> None:
     """Name, claim, source and arms of each."""
     for experiment in experiments:
@@ -93,7 +99,7 @@ def main() -> None:
         measured = [one for one in experiments if all(values_of(one, one.metric, results).values())]
         for experiment in measured:
             if config.readme:
-                write_block(PAGE, experiment.name, as_markdown(experiment, results))
+                write_block(page_of(experiment.name), experiment.name, as_markdown(experiment, results))
             print(as_markdown(experiment, results) + "\n")
         return None
 
