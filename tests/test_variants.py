@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -236,3 +237,16 @@ def test_training_on_a_folder_of_films_stops_and_goes_on_as_if_nothing_had_happe
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
     assert os.path.exists(tmp_path / "halves" / "samples.png")
     assert "NaN" not in (tmp_path / "whole" / "metrics.json").read_text()  # which JSON does not know
+
+
+def test_the_pages_name_tests_that_are_there():
+    """In the checklists a test is called by its name, in italics and with spaces for underscores."""
+    pages = [page.read_text() for page in (REPOSITORY / "1.video-tokenizer/video_tokenizer/variants").glob("*.md")]
+    rows = [line for page in pages for line in page.splitlines() if line.startswith("|")]
+    named = {"test_" + name.replace(" ", "_") for row in rows for name in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", row)}
+    there = {
+        name
+        for file in (REPOSITORY / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
+    }
+    assert len(named) > 40 and named <= there, sorted(named - there)
