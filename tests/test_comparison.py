@@ -109,7 +109,7 @@ def test_few_rows_with_many_scores_are_shown_as_columns():
     results = {"chapter": "1.video-tokenizer", "common_flags": "--data-path data", "rows": {"st-fsq": row}, "controls": {}}
     table = format_markdown(study(), results).splitlines()
     assert table[0].endswith(" The flags: `--model st-fsq`.")
-    assert table[2:] == ["| row | st-fsq |", "|---|---|", "| PSNR, dB ↑ | 30.5±0.5 |"]
+    assert table[2:] == ["| row | st-fsq |", "|---|---|", "| PSNR, dB ↑ | 30.5<br>±0.5 |"]
 
 
 def test_the_gallery_has_a_row_for_the_video_and_one_for_each(tmp_path):

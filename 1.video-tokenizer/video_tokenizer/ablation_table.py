@@ -127,7 +127,8 @@ def cells(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
         for column in table.columns:
             score = row["scores"].get(column.key, {"values": [], "mean": None, "spread": None})
             text = "" if score["mean"] is None else format(score["mean"], column.format)
-            text += "" if score["spread"] is None else f" ± {format(score['spread'], column.format)}"
+            known = score["spread"] is not None and not (table.transposed and score["spread"] == 0)  # a fact has none
+            text += f" ± {format(score['spread'], column.format)}" if known else ""
             compared = defaults.get(column.key, {}).get("values", []) if name != table.first else []
             line.append(text + verdict(column, score["values"], compared))
         lines.append(line)
@@ -164,7 +165,8 @@ def format_markdown(table: Table, results: Mapping[str, Any]) -> str:
     shown = [[heading[0], *heading[2:]]]
     for name, flags, *scores in rows:
         first = f"{name}<br>`{flags}`" if flags and not table.transposed else name
-        shown.append([first, *(score.replace(" ", "") for score in scores)])
+        breaks = "<br>" if table.transposed else ""  # narrow columns: the spread below its mean
+        shown.append([first, *(score.replace(" ± ", f"{breaks}±").replace(" ", "") for score in scores)])
     if table.transposed:  # there is no room for the flags above a column
         lines[0] += f" The flags: {', '.join(f'`{flags}`' for _, flags, *_ in rows if flags)}."
         shown = turned(shown)
