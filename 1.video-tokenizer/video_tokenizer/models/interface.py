@@ -95,7 +95,8 @@ class Tokenizer(nn.Module):
 
     def encode_next(self, video: Tensor, cache: Any = None) -> tuple[Encoded, Any]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
-        raise InputError(f"{self.config.model} looks at later frames and cannot encode a stream; use a causal tokenizer")
+        self._check_stream("encode")
+        raise NotImplementedError
 
     def encode_frame(self, frame: Tensor, cache: Any = None) -> tuple[Encoded, Any]:
         """The next frame of a stream. frame: (B, C, H, W) in [0, 1]. Returns indices (B, N), codes (B, N, D) and the cache."""
@@ -104,12 +105,22 @@ class Tokenizer(nn.Module):
 
     def decode_next(self, codes: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
         """Draw the next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1] and the cache."""
-        raise InputError(f"{self.config.model} looks at later frames and cannot draw a stream; use a causal tokenizer")
+        self._check_stream("draw")
+        raise NotImplementedError
 
     def decode_frame(self, indices: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
-        """Draw the next frame of a stream. indices: (B, N) int64. Returns the frame (B, C, H, W) in [0, 1] and the cache."""
+        """Draw the next frame of a stream. indices: (B, N) int64. Returns the frame (B, C, H, W) in [0, 1] and the cache.
+
+        Raises InputError where the tokenizer looks at later frames.
+        """
+        self._check_stream("draw")
         video, cache = self.decode_next(self.indices_to_codes(indices)[:, None], cache)
         return video[:, 0], cache
+
+    def _check_stream(self, verb: str) -> None:
+        """Raise InputError where there can be no stream. verb: what was asked for."""
+        if not self.is_causal:
+            raise InputError(f"{self.config.model} looks at later frames and cannot {verb} a stream; use a causal tokenizer")
 
     def build_optimizer(self) -> Optimizers:
         """The optimizer of the weights that a checkpoint holds."""

@@ -168,13 +168,6 @@ class ElasticTokenizer(Tokenizer):
             return super().encode_next(video, cache)
         return self.encode_kept(video, self.kept_places(self._default_length(), video), cache)
 
-    def decode_frame(self, indices: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
-        if not self.is_causal:
-            return super().decode_frame(indices, cache)
-        video, cache = self.decode_next(self.indices_to_codes(indices)[:, None], cache)
-        return video[:, 0], cache
-
     def own_scores(self, video: Tensor) -> dict[str, float]:
         """Tokens needed at thresholds, kept prefix against random tokens, error and evaluations of the searches."""
         return own_scores(self, video)
