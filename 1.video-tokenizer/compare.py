@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from video_tokenizer.ablation import AblationConfig, from_folder, read_results, run_study
+from video_tokenizer.ablation import AblationConfig, existing_data, from_folder, read_results, run_study
 from video_tokenizer.ablation_table import format_markdown, write_block
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.comparison import (
@@ -31,7 +31,7 @@ from video_tokenizer.comparison import (
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.loading import TOKENIZERS
 from video_tokenizer.report import read_json, save_json
-from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
+from video_tokenizer.training.checkpoint import REPOSITORY
 
 STEPS_FILE = "steps.json"
 """in --output: how long a step of each tokenizer takes, so that a comparison that goes on keeps its steps"""
@@ -131,9 +131,7 @@ def main() -> None:
             write_block(PAGE, config.name, table)
         return print(table)
 
-    data = resolve_path(config.data_path, REPOSITORY)
-    if not data.exists():
-        raise InputError(f"--data-path {data} does not exist; record a game first: python {CHAPTER}/record.py")
+    data = existing_data(config.data_path, REPOSITORY)
     study = study_of(rows_of(config, runs, from_folder(REPOSITORY, data)))
     ablation = AblationConfig(
         data_path=config.data_path, num_steps=None, seeds=config.seeds, output=str(runs), json=str(path),

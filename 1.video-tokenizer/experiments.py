@@ -12,16 +12,13 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from video_tokenizer.ablation import Training, collect, from_folder, read_results
+from video_tokenizer.ablation import Training, existing_data, from_folder, read_results, run_trainings
 from video_tokenizer.ablation_table import Column, write_block
 from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.comparison import CHAPTER, PAGE, TokenizerStudy
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.experiments import Experiment, all_experiments, as_markdown, as_text, trainings_of, values_of
-from video_tokenizer.report import read_json, save_json
-from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
+from video_tokenizer.training.checkpoint import REPOSITORY
 
 
 @dataclass(frozen=True)
@@ -103,24 +100,12 @@ def main() -> None:
             print(as_markdown(experiment, results) + "\n")
         return None
 
-    data = resolve_path(config.data_path, REPOSITORY)
-    if not data.exists():
-        raise InputError(f"--data-path {data} does not exist; record a game first: python {CHAPTER}/record.py")
+    data = existing_data(config.data_path, REPOSITORY)
     study = study_of(experiments)
     flags = ["--data-path", from_folder(REPOSITORY, data), "--num-steps", str(config.num_steps), *config.flags.split()]
     runs = Path(os.path.abspath(config.output or REPOSITORY / CHAPTER / "checkpoints" / "experiments"))
     trainings = [Training(everything, row, seed, flags, runs) for seed in config.seeds for row in study.rows]
-    for training in trainings:
-        training.settings()  # a wrong flag ends the script here
-    environment = os.environ | {"OMP_NUM_THREADS": str(config.num_threads)}
-    torch.set_num_threads(config.num_threads)
-    for number, training in enumerate(trainings, 1):
-        print(f"\n[{number}/{len(trainings)}] {training.row}, seed {training.seed}", flush=True)
-        if training.result() is None:
-            training.run(environment)
-        else:
-            print("finished before with the same command")
-        save_json(path, collect(everything, flags, runs, read_json(path)))
+    run_trainings(trainings, path, config.num_threads)
     results = read_results(path, everything)
     print("\n" + "\n\n".join(as_text(one, results) for one in experiments) + f"\n\nnumbers and commands in {path}")
 

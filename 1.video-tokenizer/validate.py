@@ -167,7 +167,7 @@ def main() -> None:
     usage = metrics.usage.result()
     own_clips = clip_videos(data.validation, spread(len(data.validation), OWN_CLIPS), device)
     with torch.no_grad(), autocast(device, tokenizer.config.precision):
-        drawn, own_scores = tokenizer(own_clips).reconstruction, tokenizer.own_scores(own_clips)
+        own_scores = tokenizer.own_scores(own_clips)
     step = content["step"]
     print(f"{path} | step {step:,} | {metrics.model.num_frames:,} frames of {data.store.path.name} never trained on")
     print(format_table(rows))
@@ -183,6 +183,8 @@ def main() -> None:
         report["share_of_codes_used"] = usage["codes_used"] / tokenizer.codebook_size
     report |= {"own_scores": own_scores} if own_scores else {}
     if lpips_is_present():
+        with torch.no_grad(), autocast(device, tokenizer.config.precision):
+            drawn = tokenizer(own_clips).reconstruction
         report["lpips"] = lpips_distance(drawn, own_clips)
         print(f"LPIPS: {report['lpips']:.4f}")
     json_path = Path(flags.json) if flags.json else folder / "validation.json"

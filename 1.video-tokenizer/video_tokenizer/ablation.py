@@ -184,27 +184,41 @@ def run_study(study: Study, config: AblationConfig, common_flags: Sequence[str] 
         raise InputError(f"--rows {unknown[0]}: there is no such row; there are {', '.join(study.rows)}")
     if not config.seeds or (config.num_steps is not None and config.num_steps < 1):
         raise InputError(f"--seeds {config.seeds} and --num-steps {config.num_steps} leave nothing to train")
-    data = resolve_path(config.data_path, study.folder)
-    if not data.exists():
-        raise InputError(f"--data-path {data} does not exist; record a game first: python 1.video-tokenizer/record.py")
+    data = existing_data(config.data_path, study.folder)
     steps = [] if config.num_steps is None else ["--num-steps", str(config.num_steps)]
     flags = ["--data-path", from_folder(study.folder, data), *steps, *common_flags]
     runs = Path(os.path.abspath(config.output or study.folder / study.chapter / "checkpoints" / "ablations"))
     trainings = [Training(study, row, seed, flags, runs) for seed in config.seeds for row in config.rows or study.rows]
+    run_trainings(trainings, path, config.num_threads)
+    print(f"\n{format_text(study, read_results(path, study))}\n\nnumbers and commands in {path}")
+
+
+def existing_data(data_path: str, folder: Path) -> Path:
+    """Where the data lie, seen from `folder`. Raises InputError where nothing is there."""
+    data = resolve_path(data_path, folder)
+    if not data.exists():
+        raise InputError(f"--data-path {data} does not exist; record a game first: python 1.video-tokenizer/record.py")
+    return data
+
+
+def run_trainings(trainings: Sequence[Training], path: Path, num_threads: int | None) -> None:
+    """Do those that are not finished, and write the numbers of their study to `path` after each.
+
+    trainings: at least one, all of one study, with the same common flags and folder of runs.
+    """
     for training in trainings:
-        training.settings()
+        training.settings()  # a wrong flag ends the script before anything is trained
     environment = dict(os.environ)
-    if config.num_threads:
-        environment["OMP_NUM_THREADS"] = str(config.num_threads)
-        torch.set_num_threads(config.num_threads)
+    if num_threads:
+        environment["OMP_NUM_THREADS"] = str(num_threads)
+        torch.set_num_threads(num_threads)
     for number, training in enumerate(trainings, 1):
         print(f"\n[{number}/{len(trainings)}] {training.row}, seed {training.seed}", flush=True)
         if training.result() is None:
             training.run(environment)
         else:
             print("finished before with the same command")
-        save_json(path, collect(study, flags, runs, read_json(path)))
-    print(f"\n{format_text(study, read_results(path, study))}\n\nnumbers and commands in {path}")
+        save_json(path, collect(training.study, training.common_flags, training.runs, read_json(path)))
 
 
 def collect(study: Study, common_flags: Sequence[str], runs: Path, before: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,9 +150,14 @@ def format_text(table: Table, results: Mapping[str, Any]) -> str:
     lines = [[line[0], *line[2:]] for line in cells(table, results)]
     if table.transposed:
         lines = turned(lines)
+    return "\n".join(aligned(lines))
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table with their cells below each other."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ([f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join(line).rstrip() for line in padded)
+    return ["  ".join(line).rstrip() for line in padded]
 
 
 def format_markdown(table: Table, results: Mapping[str, Any]) -> str:

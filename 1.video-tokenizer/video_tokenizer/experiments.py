@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+from video_tokenizer.ablation_table import aligned, mean_and_spread
+
 CHECKPOINT_OF = re.compile(r"\{([a-z0-9.-]+)\}")
 """in an arm's flags: the best checkpoint of another arm, under the same seed"""
 
@@ -139,20 +141,17 @@ def heading_of(metric: str) -> str:
 
 def formatted(values: Sequence[float]) -> str:
     """[1.0, 2.0, 3.0] is "2.00 ± 1.00", the standard deviation; of two values half the range; one value alone; "" for none."""
-    if not values:
+    mean, spread = (mean_and_spread(values)[name] for name in ("mean", "spread"))
+    if mean is None:
         return ""
-    mean = statistics.fmean(values)
     digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 2 if abs(mean) >= 1 else 3
-    spread = 0.0 if len(values) == 1 else (max(values) - min(values)) / 2 if len(values) == 2 else statistics.stdev(values)
-    return f"{mean:,.{digits}f}" + (f" ± {spread:,.{digits}f}" if len(values) > 1 else "")
+    return f"{mean:,.{digits}f}" + (f" ± {spread:,.{digits}f}" if spread is not None else "")
 
 
 def as_text(experiment: Experiment, results: Mapping[str, Any]) -> str:
     """Claim, table and verdict for a terminal."""
-    lines = cells(experiment, results)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
-    return "\n".join([f"{experiment.name}: {experiment.claim}", f"({experiment.source})", *padded, reading(experiment, results)])
+    about = [f"{experiment.name}: {experiment.claim}", f"({experiment.source})"]
+    return "\n".join([*about, *aligned(cells(experiment, results)), reading(experiment, results)])
 
 
 def reading(experiment: Experiment, results: Mapping[str, Any]) -> str:
