@@ -12,14 +12,19 @@ FOREGROUND = 0.1
 """a pixel is foreground when a channel differs from the background by more than this"""
 
 
+def sample_of(frames: np.ndarray, number: int = 256) -> np.ndarray:
+    """At most `number` frames, evenly spaced from the first to the last. frames: uint8 (F, H, W, 3); only the chosen are read."""
+    chosen = np.linspace(0, len(frames) - 1, min(number, len(frames))).astype(int)
+    return np.stack([frames[index] for index in chosen])
+
+
 def background_of(frames: np.ndarray, num_samples: int = 256) -> Tensor:
     """The picture behind everything that moves: the median over evenly spaced frames.
 
     frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. Films have no fixed background; there nearly every pixel
     counts as foreground, which weighs all pixels alike.
     """
-    chosen = np.linspace(0, len(frames) - 1, min(num_samples, len(frames))).astype(int)
-    median = np.median(np.stack([frames[index] for index in chosen]), axis=0)
+    median = np.median(sample_of(frames, num_samples), axis=0)
     return from_numpy(median).float().permute(2, 0, 1) / 255
 
 

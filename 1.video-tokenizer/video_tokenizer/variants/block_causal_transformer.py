@@ -57,11 +57,12 @@ class BlockCausalSizes:
 
 
 def step_mask(group_sizes: Sequence[int], looks_at: Sequence[Sequence[int]]) -> Tensor:
-    """(S, S) bool from groups of tokens: looks_at[i][j] is 1 where tokens of group i may look at those of group j.
+    """(S, S) bool: looks_at[i][j] is 1 where tokens of group i may look at those of group j.
 
-    Two latents that look at all and one patch that looks at itself, step_mask([2, 1], [[1, 1], [0, 1]]):   1 1 1
-                                                                                                            1 1 1
-                                                                                                            0 0 1
+    Two latents that look at all, and a patch that looks at itself:
+    step_mask([2, 1], [[1, 1], [0, 1]])  is  1 1 1
+                                             1 1 1
+                                             0 0 1
     """
     group_of = [group for group, size in enumerate(group_sizes) for _ in range(size)]  # (S,)
     return torch.tensor(looks_at).bool()[group_of][:, group_of]

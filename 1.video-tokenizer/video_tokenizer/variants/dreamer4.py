@@ -22,7 +22,7 @@ from video_tokenizer.models.interface import Encoded, Tokenizer, TokenizerOutput
 from video_tokenizer.models.st_transformer import TemporalCache
 from video_tokenizer.variants.block_causal_transformer import BlockCausalSizes
 from video_tokenizer.variants.dreamer4_config import PAPER, SMALL, Dreamer4Config
-from video_tokenizer.variants.dreamer4_parts import LatentDecoder, LatentEncoder, hidden_patches
+from video_tokenizer.variants.dreamer4_parts import LatentDecoder, LatentEncoder, LatentSizes, hidden_patches
 from video_tokenizer.variants.perceptual import PerceptualDistance
 from video_tokenizer.variants.running_scale import RunningScale
 
@@ -50,14 +50,16 @@ class Dreamer4Tokenizer(Tokenizer):
         self.patch_grid = (self.frame_size[0] // config.patch_size, self.frame_size[1] // config.patch_size)
         self.tokens_per_frame, self.code_length = config.num_latents, config.latent_channels
         self.grid_size = (1, config.num_latents)  # latents have no place in the picture
-        sizes = BlockCausalSizes(
+        transformer = BlockCausalSizes(
             config.embed_dim, config.num_heads, config.num_layers, config.context_frames, config.time_every,
             query_key_scale=config.query_key_scale, soft_cap=config.soft_cap,
             activation_checkpointing=config.activation_checkpointing,
         )  # fmt: skip
-        parts = (sizes, self.patch_grid, config.patch_size, config.num_latents, config.num_registers, config.latent_channels)
-        self.encoder = LatentEncoder(*parts)
-        self.decoder = LatentDecoder(*parts)
+        sizes = LatentSizes(
+            transformer, self.patch_grid, config.patch_size, config.num_latents, config.num_registers, config.latent_channels
+        )
+        self.encoder = LatentEncoder(sizes)
+        self.decoder = LatentDecoder(sizes)
         self.pixel_scale, self.perceptual_scale = RunningScale(), RunningScale()
         self.perceptual_distance: PerceptualDistance | None = None
 

@@ -1,14 +1,46 @@
 """The two halves of Dreamer 4's tokenizer: patches into a few latents, and latents into all patches."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_tokenizer.data.training_data import spread
+from video_tokenizer.losses import sample_of
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.st_transformer import TemporalCache
 from video_tokenizer.training.processes import all_rows, own_rows
 from video_tokenizer.variants.block_causal_transformer import BlockCausalSizes, BlockCausalTransformer, step_mask
+
+
+@dataclass(frozen=True)
+class LatentSizes:
+    """What the encoder and the decoder must agree on."""
+
+    transformer: BlockCausalSizes
+    """of each of the two"""
+    grid_size: tuple[int, int]
+    """rows and columns of patches"""
+    patch_size: int
+    num_latents: int
+    num_registers: int
+    channels: int
+    """numbers in a latent's code (D)"""
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a frame (N)."""
+        return self.grid_size[0] * self.grid_size[1]
+
+    @property
+    def num_latents_and_registers(self) -> int:
+        """Tokens of a frame that are no patches."""
+        return self.num_latents + self.num_registers
+
+    @property
+    def places(self) -> Tensor:
+        """(S, 2) row and column of every token: latents and registers have none, then the patches."""
+        return torch.cat([torch.zeros(self.num_latents_and_registers, 2), patch_places(self.grid_size)])
 
 
 def patch_places(grid_size: tuple[int, int]) -> Tensor:
@@ -48,9 +80,10 @@ class FrameNormaliser(nn.Module):
 
     def measure(self, frames: np.ndarray) -> None:
         """frames: uint8 (F, H, W, 3), of which at most 256, evenly spaced, are read."""
-        chosen = torch.from_numpy(np.stack([frames[index] for index in spread(len(frames), 256)])).permute(0, 3, 1, 2) / 255
-        self.mean.copy_(chosen.mean(dim=0))
-        self.scale.copy_((chosen - chosen.mean(dim=0)).square().mean().sqrt().clamp(min=0.01))  # a still divides nothing by 0
+        chosen = torch.from_numpy(sample_of(frames)).permute(0, 3, 1, 2) / 255  # (256, 3, H, W)
+        mean = chosen.mean(dim=0)
+        self.mean.copy_(mean)
+        self.scale.copy_((chosen - mean).square().mean().sqrt().clamp(min=0.01))  # a still divides nothing by 0
 
     def forward(self, video: Tensor) -> Tensor:
         """video: (B, T, C, H, W) in [0, 1]. Returns the same shape, around 0, of size about 1."""
@@ -76,28 +109,19 @@ class LatentEncoder(nn.Module):
     that nobody passes on: a place to keep what a layer found (arXiv:2309.16588).
     """
 
-    def __init__(
-        self,
-        sizes: BlockCausalSizes,
-        grid_size: tuple[int, int],
-        patch_size: int,
-        num_latents: int,
-        num_registers: int,
-        channels: int,
-    ):
+    def __init__(self, sizes: LatentSizes):
         super().__init__()
-        self.num_latents, num_patches = num_latents, grid_size[0] * grid_size[1]
-        num_readers = num_latents + num_registers
-        self.normalise = FrameNormaliser((grid_size[0] * patch_size, grid_size[1] * patch_size))
-        self.patch_embedding = PatchEmbedding(3, sizes.embed_dim, patch_size, "linear")  # conv would show a hidden patch's rim
-        self.mask_token = learned_tokens(1, sizes.embed_dim)
-        self.readers = learned_tokens(num_readers, sizes.embed_dim)
-        self.places = nn.Embedding(num_patches, sizes.embed_dim)
+        width, self.num_latents = sizes.transformer.embed_dim, sizes.num_latents
+        rows, columns = sizes.grid_size
+        self.normalise = FrameNormaliser((rows * sizes.patch_size, columns * sizes.patch_size))
+        self.patch_embedding = PatchEmbedding(3, width, sizes.patch_size, "linear")  # conv would show a hidden patch's rim
+        self.mask_token = learned_tokens(1, width)
+        self.readers = learned_tokens(sizes.num_latents_and_registers, width)
+        self.places = nn.Embedding(sizes.num_patches, width)
         nn.init.normal_(self.places.weight, std=0.5)  # about as large as what they are added to
-        looks = step_mask([num_readers, num_patches], [[1, 1], [0, 1]])
-        places = torch.cat([torch.zeros(num_readers, 2), patch_places(grid_size)])
-        self.transformer = BlockCausalTransformer(sizes, looks, places)
-        self.bottleneck = Bottleneck(sizes.embed_dim, channels)
+        looks = step_mask([sizes.num_latents_and_registers, sizes.num_patches], [[1, 1], [0, 1]])
+        self.transformer = BlockCausalTransformer(sizes.transformer, looks, sizes.places)
+        self.bottleneck = Bottleneck(width, sizes.channels)
 
     def forward(
         self, video: Tensor, hidden: Tensor | None = None, cache: TemporalCache | None = None
@@ -119,25 +143,15 @@ class LatentDecoder(nn.Module):
     Nothing of the frame itself gets here: with the codes held fixed no pixel of the input can change the picture.
     """
 
-    def __init__(
-        self,
-        sizes: BlockCausalSizes,
-        grid_size: tuple[int, int],
-        patch_size: int,
-        num_latents: int,
-        num_registers: int,
-        channels: int,
-    ):
+    def __init__(self, sizes: LatentSizes):
         super().__init__()
-        self.num_latents, num_patches = num_latents, grid_size[0] * grid_size[1]
-        num_known = num_latents + num_registers
-        self.from_codes = nn.Linear(channels, sizes.embed_dim)
-        self.slots = learned_tokens(num_known, sizes.embed_dim)  # which latent is which, then the registers
-        self.readouts = learned_tokens(num_patches, sizes.embed_dim)
-        looks = step_mask([num_known, num_patches], [[1, 0], [1, 1]])
-        places = torch.cat([torch.zeros(num_known, 2), patch_places(grid_size)])
-        self.transformer = BlockCausalTransformer(sizes, looks, places)
-        self.patch_unembedding = PatchUnembedding(sizes.embed_dim, 3, patch_size, grid_size)
+        width, self.num_latents = sizes.transformer.embed_dim, sizes.num_latents
+        self.from_codes = nn.Linear(sizes.channels, width)
+        self.slots = learned_tokens(sizes.num_latents_and_registers, width)  # which latent is which, then the registers
+        self.readouts = learned_tokens(sizes.num_patches, width)
+        looks = step_mask([sizes.num_latents_and_registers, sizes.num_patches], [[1, 0], [1, 1]])
+        self.transformer = BlockCausalTransformer(sizes.transformer, looks, sizes.places)
+        self.patch_unembedding = PatchUnembedding(width, 3, sizes.patch_size, sizes.grid_size)
 
     def forward(self, codes: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
         """codes: (B, T, L, D). Returns video (B, T, C, H, W), not bounded, and the cache for the frames that follow."""

@@ -91,8 +91,9 @@ class ElasticTokenizer(Tokenizer):
         min_tokens .. block_tokens, both included; of the baseline the one number it always keeps."""
         if self.config.kept_tokens is not None:
             return self.config.kept_tokens
+        fewest, most = self.config.min_tokens, self.block_tokens
         shape = (all_rows(len(video)), self._num_blocks(video))
-        return own_rows(torch.randint(self.config.min_tokens, self.block_tokens + 1, shape, device=video.device))
+        return own_rows(torch.randint(fewest, most + 1, shape, device=video.device))
 
     def _num_blocks(self, video: Tensor) -> int:
         return -(-video.shape[1] // self.config.block_frames)
@@ -104,9 +105,12 @@ class ElasticTokenizer(Tokenizer):
 
         Three blocks of four tokens with lengths 1, 4 and 2:   1 0 0 0   1 1 1 1   1 1 0 0
         """
-        lengths = torch.as_tensor(lengths, device=video.device).expand(len(video), self._num_blocks(video))
-        kept = torch.arange(self.block_tokens, device=video.device) < lengths[..., None]  # (B, blocks, tokens of a block)
-        return kept.reshape(len(video), -1, self.tokens_per_frame)[:, : video.shape[1]]  # the last block may be cut short
+        blocks = (len(video), self._num_blocks(video))
+        lengths = torch.as_tensor(lengths, device=video.device).expand(blocks)  # (B, blocks)
+        places = torch.arange(self.block_tokens, device=video.device)
+        kept = places < lengths[..., None]  # (B, blocks, tokens of a block)
+        kept = kept.reshape(len(video), -1, self.tokens_per_frame)  # (B, T, N)
+        return kept[:, : video.shape[1]]  # the last block may be cut short
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D), with all tokens kept."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from video_tokenizer.command_line import InputError
 from video_tokenizer.config import TrainingConfig
-from video_tokenizer.losses import weighted_mse
+from video_tokenizer.losses import sample_of, weighted_mse
 from video_tokenizer.models.interface import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.variants.vector_quantizer import VectorQuantizer
 from video_tokenizer.variants.videogpt_blocks import AxialPositions, Decoder, Encoder, ResidualStack, stage_strides
@@ -149,8 +149,7 @@ class VideoGPTTokenizer(Tokenizer):
         Black with one white pixel in ten: 0.1 * 0.9 = 0.09. A reconstruction that is that mean everywhere has an error of 1.
         """
         if self.config.normalise_loss:
-            chosen = np.linspace(0, len(frames) - 1, min(256, len(frames))).astype(int)
-            variance = np.stack([frames[index] for index in chosen]).astype(np.float64).var() / 255**2
+            variance = sample_of(frames).astype(np.float64).var() / 255**2
             self.data_variance.fill_(max(float(variance), 1e-4))  # frames of one colour divide nothing by 0
 
     def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
