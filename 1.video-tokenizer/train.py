@@ -141,7 +141,8 @@ def main() -> None:
                 metrics = validate(averaged, data.validation, background, config, device)
                 run.log_validation(step, metrics, SHOWN_METRICS)
                 # --- save ---
-                names = ["best_model.pt"] * (metrics["weighted_error"] <= best_error) + ["final_model.pt"] * last
+                is_best = tokenizer.best_is_newest or metrics["weighted_error"] <= best_error
+                names = ["best_model.pt"] * is_best + ["final_model.pt"] * last
                 best_error = min(metrics["weighted_error"], best_error)
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), averaged.state_dict(), step, metrics, store.fingerprint)

@@ -6,12 +6,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_tokenizers import tiny_config
+from script_runner import call, load_script
+from tiny_tokenizers import flags, tiny_config
 from torch import nn
 
 from video_tokenizer import lpips
 from video_tokenizer.command_line import InputError
+from video_tokenizer.data.moving_square import dummy_clip_store
 from video_tokenizer.loading import build_tokenizer
+from video_tokenizer.training.checkpoint import REPOSITORY, load_checkpoint
 from video_tokenizer.variants.discriminator import (
     BlurPool3d,
     Discriminator,
@@ -136,6 +139,20 @@ def test_the_discriminator_learns_to_tell_noise_from_clips():
     losses = [tokenizer.adversary.learn(number, video, drawn)["discriminator"] for number in range(1, 41)]
     assert losses[0] == pytest.approx(2, abs=0.05) and losses[-1] < 1
     assert tokenizer.adversary.averages.real > 0 > tokenizer.adversary.averages.drawn
+
+
+@pytest.mark.parametrize(("weight", "kept"), [("0", 1), ("0.1", 3)])
+def test_with_a_discriminator_the_best_weights_are_the_newest(weight, kept, tmp_path, monkeypatch):
+    """The error rises with every step here, as it does when a discriminator joins: without one the first weights are kept."""
+    script = load_script(REPOSITORY / "1.video-tokenizer" / "train.py")
+    errors = iter([1.0, 2.0, 3.0])
+    measured = script.validate
+    monkeypatch.setattr(script, "validate", lambda *given: measured(*given) | {"weighted_error": next(errors)})
+    data = dummy_clip_store(tmp_path / "data", num_episodes=4, episode_frames=32, frame_size=(16, 16)).path
+    common = ["--data-path", data, "--num-steps", 3, "--validate-every", 1, "--validation-batches", 1, "--device", "cpu"]
+    own = [*flags("magvit2"), "--batch-size", 2, "--adversarial-weight", weight]
+    assert call(REPOSITORY / "1.video-tokenizer" / "train.py", *common, *own, "--checkpoint-dir", tmp_path / "run") == 0
+    assert load_checkpoint(tmp_path / "run" / "best_model.pt", "tokenizer")["step"] == kept
 
 
 def test_what_only_training_needs_is_in_no_checkpoint():

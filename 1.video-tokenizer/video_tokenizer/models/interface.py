@@ -50,6 +50,9 @@ class Tokenizer(nn.Module):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
     is_causal: bool = True
     """whether no token and no drawn frame depends on a later frame; a setting may decide"""
+    best_is_newest: bool = False
+    """whether best_model.pt holds the newest weights, instead of those with the least error in a validation; so it must be where
+    the training gives up error for something that no validation counts"""
 
     config: TrainingConfig
     frame_size: tuple[int, int]

@@ -35,6 +35,7 @@ class Magvit2Tokenizer(Tokenizer):
     def __init__(self, config: Magvit2Config):
         super().__init__()
         self.config, self.is_causal = config, config.causal
+        self.best_is_newest = config.adversarial_weight > 0  # the error is least just before the discriminator joins
         self.frame_size = config.frame_height_width
         factor = 2 ** (len(config.channels) - 1)
         self.grid_size = (self.frame_size[0] // factor, self.frame_size[1] // factor)
