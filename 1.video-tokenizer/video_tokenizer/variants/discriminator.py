@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.processes import average_gradients, mean_over_processes
+from video_tokenizer.variants.two_steps import TwoStepsInFloat32
 
 LossName = Literal["hinge", "non-saturating"]
 
@@ -48,10 +49,13 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, blur_pool: bool):
         super().__init__()
-        self.convolution_1 = nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.convolution_2 = nn.Conv3d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.convolution_1 = TwoStepsInFloat32(nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1))
+        self.convolution_2 = TwoStepsInFloat32(nn.Conv3d(out_channels, out_channels, kernel_size=3, padding=1))
         self.skip = nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
-        strided = [nn.Conv3d(width, width, 3, stride=2, padding=1, groups=width) for width in (out_channels, in_channels)]
+        strided = [
+            TwoStepsInFloat32(nn.Conv3d(width, width, 3, stride=2, padding=1, groups=width))
+            for width in (out_channels, in_channels)
+        ]
         self.halve, self.halve_skip = (BlurPool3d(), BlurPool3d()) if blur_pool else strided
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,8 +141,8 @@ class Adversary:
     def __init__(self, config: Any, device: torch.device):
         self.config, self.active = config, False
         self.network = Discriminator(config.discriminator_channels, config.blur_pool).to(device).requires_grad_(False)
-        rate, betas = config.discriminator_rate, (0.0, 0.99)  # no momentum: what is to be told apart moves (MAGVIT-2's Adam)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, betas=betas)
+        settings = {"lr": config.discriminator_rate, "betas": config.discriminator_betas}
+        self.optimizer = torch.optim.Adam(self.network.parameters(), **settings)
         self.averages = ScoreAverages()
 
     def loss(self, reconstruction: Tensor) -> Tensor:

@@ -56,10 +56,12 @@ class Magvit2Config(TrainingConfig):
     """width of the discriminator's blocks, each of which halves time, rows and columns"""
     discriminator_rate: float = 1e-3
     """learning rate of the discriminator"""
+    discriminator_betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's memory of its gradients and of their squares; in small batches it learns nothing without the first, the paper's 0"""
     blur_pool: bool = True
     """blur before the discriminator drops every second value; without it: convolutions with stride 2"""
-    r1_weight: float = 10.0
-    """weight of the penalty on the discriminator's slope at real clips; 0 is off"""
+    r1_weight: float = 0.0
+    """weight of the penalty on the discriminator's slope at real clips; 0 is off, since here a flat discriminator says nothing"""
     r1_every: int = 16
     """steps between two of these penalties, which are stronger by as much"""
     lecam_weight: float = 0.001
@@ -113,7 +115,7 @@ class Magvit2Config(TrainingConfig):
 SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame as chapter 3 wants them
     channels=(64, 128, 256), blocks=(2, 2, 2), num_frames=17, time_kernel=3, batch_size=32, num_steps=60_000, learning_rate=1e-4,
     warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
-    discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5,
+    discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, r1_weight=10.0,
 )  # fmt: skip
 PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens, of 64,000 codes for the paper's 2^18
     frame_size=128, num_frames=17, time_stride=4, channels=(128, 256, 256, 512), blocks=(4, 4, 4, 4), levels=(8, 8, 8, 5, 5, 5),
@@ -121,5 +123,6 @@ PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens, of 64,000 codes for the
     foreground_weight=0.0, moving_weight=0.0, stability_weight=0.0,
     reconstruction_weight=5.0, perceptual_weight=0.1, adversarial_weight=0.1,
     adversarial_loss="non-saturating", adversarial_start=0.0, discriminator_channels=(256, 512, 512, 512, 512),
-    discriminator_rate=1e-4, r1_every=1, time_padding="zeros", time_dilation=1, time_kernel=3,
+    discriminator_rate=1e-4, discriminator_betas=(0.0, 0.99), r1_weight=10.0, r1_every=1,
+    time_padding="zeros", time_dilation=1, time_kernel=3,
 )  # fmt: skip

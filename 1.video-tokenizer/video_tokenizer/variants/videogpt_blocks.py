@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from video_tokenizer.models.st_transformer import MultiHeadAttention
+from video_tokenizer.variants.two_steps import TwoStepsInFloat32
 
 Stride = tuple[int, int, int]
 """factors along (T, H, W)"""
@@ -24,22 +25,6 @@ def kernel_of(stride: Stride) -> Stride:
     """4 along an axis that is halved or doubled, 3 along one that keeps its length: with one cell of padding both fit exactly."""
     time, height, width = (4 if step == 2 else 3 for step in stride)
     return time, height, width
-
-
-class TwoStepsInFloat32(nn.Module):
-    """A guard around a 3D convolution. On a CPU in bfloat16 the kernel's gradient is made of uninitialised memory, often NaN,
-    where a kernel of 3 slides over exactly two steps (PyTorch 2.13, oneDNN); one, three or more are right. Two take float32."""
-
-    def __init__(self, convolution: nn.Conv3d | nn.ConvTranspose3d):
-        super().__init__()
-        self.convolution = convolution
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, T, H, W)."""
-        if x.shape[2] != 2 or x.device.type != "cpu":
-            return self.convolution(x)
-        with torch.autocast("cpu", enabled=False):
-            return self.convolution(x.float())
 
 
 class ChannelNorm(nn.Module):
