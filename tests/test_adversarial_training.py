@@ -124,18 +124,23 @@ def step(tokenizer, video, number: int, of: int = 10) -> dict[str, float]:
 
 
 def test_the_discriminator_joins_late():
-    tokenizer, video = in_training(adversarial_start=0.5, perceptual_weight=0.0)
+    """Of ten steps five without it, three in which it only learns, and two in which it is heard."""
+    tokenizer, video = in_training(adversarial_start=0.5, adversarial_lead=0.2, perceptual_weight=0.0)
     fresh = copy.deepcopy(tokenizer.adversary.network.state_dict())
     for number in range(1, 6):
         assert step(tokenizer, video, number) == {}
     assert not tokenizer.adversary.active
     assert all(torch.equal(value, fresh[key]) for key, value in tokenizer.adversary.network.state_dict().items())
-    assert "discriminator" in step(tokenizer, video, 6) and tokenizer.adversary.active
+    heard = []
+    for number in range(6, 11):
+        assert "discriminator" in step(tokenizer, video, number)
+        heard.append(tokenizer.adversary.active)
+    assert heard == [False, False, True, True, True]  # from the step after the first True
     assert not torch.equal(tokenizer.adversary.network.to_score.weight, fresh["to_score.weight"])
 
 
 def test_the_adversarial_gradient_reaches_the_encoder_and_leaves_the_discriminator_alone():
-    tokenizer, video = in_training(reconstruction_weight=0.0, perceptual_weight=0.0, adversarial_start=0.0)
+    tokenizer, video = in_training(reconstruction_weight=0.0, perceptual_weight=0.0, adversarial_start=0.0, adversarial_lead=0.0)
     step(tokenizer, video, 1)
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in tokenizer.parameters())  # not on yet
     frozen = copy.deepcopy(tokenizer.adversary.network.state_dict())

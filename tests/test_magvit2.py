@@ -163,7 +163,7 @@ def test_every_resolution_of_the_decoder_reads_the_codes_and_the_quantizer_is_fs
         ({"blocks": (1, 1)}, "must be as many, one for each resolution"),
         ({"channels": (12, 16), "blocks": (1, 1)}, "must be multiples of 8"),
         ({"time_kernel": 1}, "time_kernel 1 must be at least 2"),
-        ({"adversarial_start": 1.5}, "adversarial_start 1.5 and perceptual_share 0.1 are shares"),
+        ({"adversarial_start": 1.5}, "adversarial_start 1.5 is a share"),
         ({"levels": (8, 1)}, "must be 1 to 8 numbers between 2 and 4096"),
     ],
 )

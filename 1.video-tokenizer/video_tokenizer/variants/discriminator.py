@@ -79,8 +79,11 @@ class Discriminator(nn.Module):
             *(DiscriminatorBlock(before, after, blur_pool) for before, after in zip(widths, channels, strict=False))
         )
         self.to_score = nn.Conv3d(channels[-1], 1, kernel_size=1)
+        for convolution in self.modules():
+            if isinstance(convolution, nn.Conv3d):
+                nn.init.kaiming_normal_(convolution.weight, a=0.2)  # keeps the size of what passes through, leaky ReLUs included
+                nn.init.zeros_(convolution.bias) if convolution.bias is not None else None
         nn.init.normal_(self.to_score.weight, std=1e-3)  # no opinion yet: both kinds of clips start at a score of 0
-        nn.init.zeros_(self.to_score.bias)  # type: ignore[arg-type]
 
     def forward(self, video: Tensor) -> Tensor:
         """video: (B, T, C, H, W) in [0, 1]. Returns scores (B, T', H', W')."""

@@ -130,9 +130,10 @@ class Magvit2Tokenizer(Tokenizer):
         last_of_first_part = max(1, round(self.config.perceptual_share * num_steps))
         if self.perceptual and not self.perceptual.ready:
             numbers |= self.perceptual.learn(video, last=step >= last_of_first_part)
-        if self.adversary and step > self.config.adversarial_start * num_steps:
-            self.adversary.active = True
+        start, lead = (share * num_steps for share in (self.config.adversarial_start, self.config.adversarial_lead))
+        if self.adversary and step > start:
             numbers |= self.adversary.learn(step, video, output.reconstruction)
+            self.adversary.active = step > start + lead
         return numbers
 
     def own_scores(self, video: Tensor) -> dict[str, float]:

@@ -50,8 +50,10 @@ class Magvit2Config(TrainingConfig):
     """weight of the discriminator's say; 0 trains without one"""
     adversarial_loss: LossName = "hinge"
     """hinge, or the paper's non-saturating"""
-    adversarial_start: float = 0.6
+    adversarial_start: float = 0.4
     """share of the steps after which the discriminator joins: before, it would learn to see mere beginner's mistakes"""
+    adversarial_lead: float = 0.2
+    """share of the steps in which it only learns, from adversarial_start on, before the tokenizer hears it"""
     discriminator_channels: tuple[int, ...] = (16, 32, 64)
     """width of the discriminator's blocks, each of which halves time, rows and columns"""
     discriminator_rate: float = 1e-3
@@ -97,9 +99,9 @@ class Magvit2Config(TrainingConfig):
             )
         if self.time_kernel < 2 or self.time_dilation < 1:
             raise InputError(f"time_kernel {self.time_kernel} must be at least 2, time_dilation {self.time_dilation} at least 1")
-        if not 0 <= self.adversarial_start <= 1 or not 0 < self.perceptual_share <= 1:
-            shares = f"adversarial_start {self.adversarial_start} and perceptual_share {self.perceptual_share}"
-            raise InputError(f"{shares} are shares of the steps, between 0 and 1")
+        for name in ("adversarial_start", "adversarial_lead", "perceptual_share"):
+            if not 0 <= getattr(self, name) <= 1 or (name == "perceptual_share" and not self.perceptual_share):
+                raise InputError(f"{name} {getattr(self, name)} is a share of the steps, between 0 and 1")
 
     def _check_levels(self) -> None:
         for name, least in (("channels", 1), ("discriminator_channels", 1), ("blocks", 0), ("levels", 2)):
@@ -115,14 +117,14 @@ class Magvit2Config(TrainingConfig):
 SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame as chapter 3 wants them
     channels=(64, 128, 256), blocks=(2, 2, 2), num_frames=17, time_kernel=3, batch_size=32, num_steps=60_000, learning_rate=1e-4,
     warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
-    discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, r1_weight=10.0,
+    discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, adversarial_lead=0.0, r1_weight=10.0,
 )  # fmt: skip
 PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens, of 64,000 codes for the paper's 2^18
     frame_size=128, num_frames=17, time_stride=4, channels=(128, 256, 256, 512), blocks=(4, 4, 4, 4), levels=(8, 8, 8, 5, 5, 5),
     batch_size=256, num_steps=300_000, learning_rate=1e-4, warmup_steps=10_000, decay_share=1.0, betas=(0.0, 0.99),
     foreground_weight=0.0, moving_weight=0.0, stability_weight=0.0,
     reconstruction_weight=5.0, perceptual_weight=0.1, adversarial_weight=0.1,
-    adversarial_loss="non-saturating", adversarial_start=0.0, discriminator_channels=(256, 512, 512, 512, 512),
-    discriminator_rate=1e-4, discriminator_betas=(0.0, 0.99), r1_weight=10.0, r1_every=1,
-    time_padding="zeros", time_dilation=1, time_kernel=3,
+    adversarial_loss="non-saturating", adversarial_start=0.0, adversarial_lead=0.0,
+    discriminator_channels=(256, 512, 512, 512, 512), discriminator_rate=1e-4, discriminator_betas=(0.0, 0.99),
+    r1_weight=10.0, r1_every=1, time_padding="zeros", time_dilation=1, time_kernel=3,
 )  # fmt: skip
