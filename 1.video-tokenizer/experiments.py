@@ -30,7 +30,7 @@ class ExperimentsConfig:
     data_path: str = "data/breakout"
     """clip store, folder of videos, folder of images or .h5 file that all arms learn from"""
     num_steps: int = 400
-    """optimizer steps of each training"""
+    """optimizer steps of each training, except of arms whose flags say otherwise"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each arm is trained once per seed"""
     flags: str = ""
