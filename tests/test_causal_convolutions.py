@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_tokenizers import stirred
 from torch import nn
 
 from video_tokenizer.variants.causal_convolutions import (
@@ -81,13 +82,26 @@ def stacks(time: TimeSettings):
 @pytest.mark.parametrize("name", stacks(TIMES[0]))
 @torch.no_grad()
 def test_no_stack_lets_a_later_frame_through(name, time):
-    stack = stacks(time)[name]
+    stack = stirred(stacks(time)[name])
     x = torch.randn(1, 3 if name == "encoder" else 8, 5, 8, 8)
     changed = x.clone()
     changed[:, :, 3:] += 1.0
     before, after = stack(x), stack(changed)
     assert torch.equal(before[:, :, :3], after[:, :, :3])
     assert not torch.allclose(before[:, :, 3], after[:, :, 3])
+
+
+@pytest.mark.parametrize(("causal", "seen"), [(True, [0, 0, 1]), (False, [0, 1, 0])])
+@torch.no_grad()
+def test_a_fresh_kernel_sees_the_present_only_and_passes_on_as_much(causal, seen):
+    torch.manual_seed(0)
+    layer, plain = CausalConv3d(32, 32, TimeSettings(kernel=3, causal=causal)), nn.Conv3d(32, 32, (3, 3, 3), padding=(0, 1, 1))
+    assert layer.convolution.weight.abs().amax(dim=(0, 1, 3, 4)).gt(0).int().tolist() == seen
+    x = torch.randn(1, 32, 6, 16, 16)
+    assert float(layer(x).std()) == pytest.approx(float(plain(x).std()), rel=0.05)
+    changed = x.clone()
+    changed[:, :, 3] += 1
+    assert [bool(frame.any()) for frame in (layer(x) != layer(changed)).unbind(2)] == [False] * 3 + [True] + [False] * 2
 
 
 def test_depth_to_space_is_the_way_back_from_space_to_depth():
@@ -101,7 +115,7 @@ def test_depth_to_space_is_the_way_back_from_space_to_depth():
 
 @torch.no_grad()
 def test_growing_back_drops_the_frames_before_the_start():
-    upsample = Upsample(8, 8, TimeSettings(), stride=2)
+    upsample = stirred(Upsample(8, 8, TimeSettings(), stride=2))
     steps = torch.randn(1, 8, 3, 2, 2)
     frames = upsample(steps)
     assert frames.shape == (1, 8, 5, 4, 4)  # 3 steps are 6 frames, the first of which would be frame -1

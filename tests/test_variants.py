@@ -10,7 +10,7 @@ import pytest
 import torch
 from script_runner import call
 from structure_checks import REPOSITORY
-from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, tiny_config
+from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, stirred, tiny_config
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.command_line import InputError
@@ -44,9 +44,9 @@ def films(tmp_path_factory):
 
 
 def built(name, **changes):
-    """A tokenizer with fresh weights; a codebook that starts from data has seen some."""
+    """A tokenizer with random weights, none of them zero; a codebook that starts from data has seen some."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(tiny_config(name, **changes)).train()
+    tokenizer = stirred(build_tokenizer(tiny_config(name, **changes))).train()
     tokenizer(torch.rand(2, 5, 3, 16, 16))
     return tokenizer.eval()
 

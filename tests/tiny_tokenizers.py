@@ -1,10 +1,14 @@
 """Every tokenizer there is, small enough for a test of a second."""
 
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
 
 from video_tokenizer.config import TrainingConfig
 from video_tokenizer.loading import TOKENIZERS, tokenizer_class
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 BLOCKS = {"patch_size": 8, "embed_dim": 32, "num_blocks": 2, "num_heads": 2, "context_frames": 3}
 SIZES: dict[str, dict[str, Any]] = {
     "st-fsq": BLOCKS,
@@ -28,6 +32,14 @@ WITHOUT_CODEBOOK = ["dreamer4"]
 def tiny_config(name: str, **changes: Any) -> TrainingConfig:
     """A config of this tokenizer for frames of 16x16."""
     return tokenizer_class(name).config_class(**{"model": name, "frame_size": 16, "batch_size": 2} | SIZES[name] | changes)
+
+
+@torch.no_grad()
+def stirred(module: ModuleT) -> ModuleT:
+    """The module with noise on all of its weights, so that what starts at zero, such as kernels' taps in the past, has a say."""
+    for parameter in module.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)
+    return module
 
 
 def flags(name: str) -> list[str]:

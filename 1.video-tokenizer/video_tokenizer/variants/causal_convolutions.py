@@ -81,6 +81,7 @@ class CausalConv3d(nn.Module):
         self.convolution = nn.Conv3d(
             in_channels, out_channels, (kernel, 3, 3), (stride[0], stride[1], stride[1]), (0, 1, 1), (dilation, 1, 1)
         )
+        see_the_present_only(self.convolution, present=kernel - 1 if time.causal else kernel // 2)
 
     def forward(self, x: Tensor, memory: FrameMemory | None = None) -> Tensor:
         """x: (B, C, T, H, W). Returns (B, C', T', H', W'), T' = (T - 1) / stride + 1, and T / stride where a stream goes on."""
@@ -99,6 +100,17 @@ class CausalConv3d(nn.Module):
         if self.time.padding == "zeros":
             before, after = torch.zeros_like(before), torch.zeros_like(after)
         return torch.cat([before, x, after], dim=2)
+
+
+@torch.no_grad()
+def see_the_present_only(convolution: nn.Conv3d, present: int) -> None:
+    """Start as a convolution of single pictures: every tap but `present` becomes 0, and that one as much larger as keeps the size
+    of what passes through. A network that begins with frames mixed evenly must first learn which one it is to draw. MAGVIT
+    starts so from a trained network of pictures (central inflation, arXiv:2212.05199); here the pictures' network is fresh."""
+    weight = convolution.weight  # (C', C, k_t, 3, 3)
+    scale = torch.zeros(weight.shape[2], 1, 1)
+    scale[present] = weight.shape[2] ** 0.5
+    weight.mul_(scale)
 
 
 class FrameNorm(nn.GroupNorm):

@@ -3,7 +3,7 @@
 from video_tokenizer.experiments import Experiment
 
 BASE = "--model magvit2"
-ADVERSARY = f"{BASE} --adversarial-weight 0.001"
+ADVERSARY = f"{BASE} --adversarial-weight 0.01"
 LENGTHS = f"{BASE} --num-frames 9 --batch-size 4"  # 9 frames are 9, 5 or 3 steps; as many frames a batch as elsewhere
 SHOWN = ("psnr_db", "moving_psnr_db", "foreground_recall", "object_recall", "moving_sharpness")
 
