@@ -21,6 +21,7 @@ from video_tokenizer.training.checkpoint import save_checkpoint
 
 TRAIN, VALIDATE = (REPOSITORY / "1.video-tokenizer" / script for script in ("train.py", "validate.py"))
 TRAIN_3 = REPOSITORY / "3.dynamics-model" / "train.py"
+VALIDATE_3 = REPOSITORY / "3.dynamics-model" / "validate.py"
 every_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
 
 
@@ -190,11 +191,15 @@ def test_validation_scores_and_draws_it(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in TOKENIZERS if name not in WITHOUT_CODEBOOK])
 def test_the_dynamics_model_learns_with_its_tokens(name, tmp_path):
-    sizes = ["--frame-size", 16, "--embed-dim", 32, "--num-blocks", 1, "--num-heads", 2, "--num-frames", 4, "--context-frames", 3]
+    """Trained on clips of 5 frames, it must serve a model of 8: one that looks ahead in pieces."""
+    sizes = ["--frame-size", 16, "--embed-dim", 32, "--num-blocks", 1, "--num-heads", 2, "--num-frames", 8, "--context-frames", 7]
     flags_3 = ["--use-dummy-data", "--actions", "true", *sizes, "--batch-size", 2, "--num-steps", 2, "--validation-batches", 1]
     checkpoint = saved(built(name, num_frames=5), tmp_path)
     assert call(TRAIN_3, *flags_3, "--tokenizer-checkpoint", checkpoint, "--checkpoint-dir", tmp_path / "dynamics") == 0
     assert json.loads((tmp_path / "dynamics" / "metrics.json").read_text())["loss"] > 0
+    common = ["--checkpoint", tmp_path / "dynamics" / "best_model.pt", "--num-batches", 1, "--json", tmp_path / "numbers.json"]
+    assert call(VALIDATE_3, *common, "--save-images", "--output", tmp_path / "pictures") == 0
+    assert json.loads((tmp_path / "numbers.json").read_text())["loss"] > 0
 
 
 @pytest.mark.parametrize("name", WITHOUT_CODEBOOK)

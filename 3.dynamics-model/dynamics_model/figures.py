@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dynamics_model.rollouts import decode_after, roll_out
+from dynamics_model.rollouts import decode_after, roll_out, tokens_of
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import ACCENT, DARK, DIFFERENCE, difference, image_grid, save_figure, save_gif, save_picture, style
 
@@ -41,7 +41,7 @@ def dream_every_action(
     """
     device = next(model.parameters()).device
     rows = max(1, model.num_actions)
-    tokens = tokenizer.encode(to_video(frames[None], device)).indices.expand(rows, -1, -1)  # (rows, T, N)
+    tokens = tokens_of(tokenizer, to_video(frames[None], device)).expand(rows, -1, -1)  # (rows, T, N)
     held = torch.arange(rows, device=device)[:, None].expand(rows, length)
     generator = torch.Generator(device).manual_seed(seed)
     dreamed = roll_out(model, tokens, actions.to(device).expand(rows, -1), held, generator, **sampling)

@@ -27,14 +27,26 @@ def roll_out(
 
 
 @torch.no_grad()
+def tokens_of(tokenizer, video: Tensor) -> Tensor:
+    """Tokens (B, T, N) of a video (B, T, C, H, W) in [0, 1] of any length."""
+    return torch.cat([tokenizer.encode(clip).indices for clip in readable_clips(tokenizer, video)], dim=1)
+
+
+@torch.no_grad()
 def decode_after(tokenizer, prompt: Tensor, dreamed: Tensor) -> Tensor:
     """Pictures of dreamed tokens, decoded with the real frames before them. prompt: (B, T0, N); dreamed: (B, S, N).
 
     Returns float (B, S, C, H, W) in [0, 1].
     """
     tokens = torch.cat([prompt, dreamed], dim=1)
-    clips = [tokens] if tokenizer.is_causal else tokens.split(tokenizer.config.num_frames, dim=1)  # those as long as in training
-    return torch.cat([tokenizer.decode_indices(clip) for clip in clips], dim=1)[:, prompt.shape[1] :].float()
+    video = torch.cat([tokenizer.decode_indices(clip) for clip in readable_clips(tokenizer, tokens)], dim=1)
+    return video[:, prompt.shape[1] :].float()
+
+
+def readable_clips(tokenizer, frames: Tensor) -> Sequence[Tensor]:
+    """A video or its tokens (B, T, ...) in pieces that this tokenizer can read: whole, or as long as the clips of its training
+    where it looks ahead."""
+    return [frames] if tokenizer.is_causal else frames.split(tokenizer.config.num_frames, dim=1)
 
 
 def random_actions(
