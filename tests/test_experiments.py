@@ -126,14 +126,14 @@ def test_an_experiment_trains_reads_and_goes_on(tmp_path, capfd):
     """Two arms, one seed, two steps: the smoke version of `make experiments`."""
     data = dummy_clip_store(tmp_path / "data", num_episodes=4, episode_frames=16, frame_size=(16, 16)).path
     sizes = "--embed-dim 32 --num-layers 2 --num-heads 2 --num-latents 4 --batch-size 2"
-    flags = ("--names", "dreamer4-context", "--num-steps", 2, "--seeds", 0, f"--flags={sizes}", "--data-path", data)
+    flags = ("--names", "dreamer4-masking", "--num-steps", 2, "--seeds", 0, f"--flags={sizes}", "--data-path", data)
     files = ("--output", tmp_path / "runs", "--json", tmp_path / "numbers.json")
     assert call(SCRIPT, *flags, *files) == 0
     shown = capfd.readouterr().out
-    assert "hidden_context_gain_db should rise:" in shown and "one seed" in shown
+    assert "half_hidden_psnr_db should rise:" in shown and "one seed" in shown
     rows = json.loads((tmp_path / "numbers.json").read_text())["rows"]
-    assert rows["dreamer4-context-frames-1"]["runs"][0]["metrics"]["context_gain_db"] == pytest.approx(0, abs=1e-4)
-    assert rows["dreamer4"]["runs"][0]["metrics"]["context_gain_db"] != 0
+    scores = [rows[name]["runs"][0]["metrics"] for name in ("dreamer4", "dreamer4-largest-hidden-share-0")]
+    assert scores[0]["half_hidden_psnr_db"] != scores[1]["half_hidden_psnr_db"]
     assert call(SCRIPT, *flags, *files) == 0
     assert capfd.readouterr().out.count("finished before with the same command") == 2
 
