@@ -141,7 +141,8 @@ def heading_of(metric: str) -> str:
 
 def formatted(values: Sequence[float]) -> str:
     """[1.0, 2.0, 3.0] is "2.00 ± 1.00", the standard deviation; of two values half the range; one value alone; "" for none."""
-    mean, spread = (mean_and_spread(values)[name] for name in ("mean", "spread"))
+    found = mean_and_spread(values)
+    mean, spread = found["mean"], found["spread"]
     if mean is None:
         return ""
     digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 2 if abs(mean) >= 1 else 3

@@ -82,7 +82,8 @@ class Discriminator(nn.Module):
         for convolution in self.modules():
             if isinstance(convolution, nn.Conv3d):
                 nn.init.kaiming_normal_(convolution.weight, a=0.2)  # keeps the size of what passes through, leaky ReLUs included
-                nn.init.zeros_(convolution.bias) if convolution.bias is not None else None
+                if convolution.bias is not None:
+                    nn.init.zeros_(convolution.bias)
         nn.init.normal_(self.to_score.weight, std=1e-3)  # no opinion yet: both kinds of clips start at a score of 0
 
     def forward(self, video: Tensor) -> Tensor:
