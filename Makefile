@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 GAME ?= breakout
 # how many test files run at a time, each on one thread
 TEST_PROCESSES ?= 2
-# passed on to pytest:  make test PYTEST_ARGS="tests/test_readmes.py -x"
+# passed on to pytest:  make test PYTEST_ARGS="tests/texts/test_readmes.py -x"
 PYTEST_ARGS ?=
 
 RUN := $(VENV)/bin/python
@@ -36,28 +36,28 @@ play: $(VENV)/installed  ## play a world in the browser, beside the real game: y
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
 
 experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers side by side, papers' claims; hours
-	$(RUN) 1.video-tokenizer/compare.py
-	$(RUN) 1.video-tokenizer/compare.py --equal parameters
-	$(RUN) 1.video-tokenizer/experiments.py
-	$(RUN) 1.video-tokenizer/ablate.py
-	$(RUN) 2.latent-action-model/ablate.py
-	$(RUN) 3.dynamics-model/ablate.py
+	$(RUN) 1.video-tokenizer/lab/compare.py
+	$(RUN) 1.video-tokenizer/lab/compare.py --equal parameters
+	$(RUN) 1.video-tokenizer/lab/experiments.py
+	$(RUN) 1.video-tokenizer/lab/ablate.py
+	$(RUN) 2.latent-action-model/lab/ablate.py
+	$(RUN) 3.dynamics-model/lab/ablate.py
 
 # the recording that `make world` makes, where it is not there yet
 data/breakout: | $(VENV)/installed
 	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 0
 
 bench: $(VENV)/installed  ## measure how fast every part is on this machine, in minutes; let nothing else run meanwhile
-	$(RUN) 4.inference/benchmark.py
+	$(RUN) 4.inference/lab/benchmark.py
 
 pictures: $(VENV)/installed data/breakout-unseen  ## draw every picture of the chapters again, from the reference worlds, in minutes
-	$(RUN) 1.video-tokenizer/illustrate.py
+	$(RUN) 1.video-tokenizer/lab/illustrate.py
 	$(RUN) 1.video-tokenizer/validate.py --checkpoint assets/worlds/breakout/tokenizer.pt --data-path data/breakout-unseen --save-images --output assets/1.video-tokenizer --json assets/1.video-tokenizer/metrics.json
-	$(RUN) 2.latent-action-model/illustrate.py
+	$(RUN) 2.latent-action-model/lab/illustrate.py
 	$(RUN) 2.latent-action-model/validate.py --checkpoint assets/worlds/breakout/latent_action_model.pt --data-path data/breakout-unseen --save-images --output assets/2.latent-action-model --json assets/2.latent-action-model/metrics.json
-	$(RUN) 3.dynamics-model/illustrate.py
+	$(RUN) 3.dynamics-model/lab/illustrate.py
 	$(RUN) 3.dynamics-model/validate.py --checkpoint assets/worlds/breakout/dynamics.pt --data-path data/breakout-unseen --save-images --output assets/3.dynamics-model --json assets/3.dynamics-model/metrics.json
-	$(RUN) 4.inference/illustrate.py
+	$(RUN) 4.inference/lab/illustrate.py
 
 # games that no training has seen
 data/breakout-unseen: | $(VENV)/installed
@@ -74,7 +74,7 @@ faults: $(VENV)/installed-for-development  ## kill trainings, cut writes, feed r
 	$(RUN) tests/faults/play.py --json assets/faults/play.json
 	$(RUN) tests/faults/soak.py --json assets/faults/soak.json
 	$(RUN) tests/faults/determinism.py --json assets/faults/determinism.json
-	CONFIGS_TO_TRY=1000 $(RUN) -m pytest tests/test_configs.py
+	CONFIGS_TO_TRY=1000 $(RUN) -m pytest tests/training/test_configs.py
 
 lint: $(VENV)/installed-for-development  ## check style (ruff), formatting (ruff format) and types (pyright)
 	$(RUN) -m ruff check .

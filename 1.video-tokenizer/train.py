@@ -8,29 +8,29 @@ from pathlib import Path
 
 import torch
 
-from video_tokenizer.command_line import parse_config, run_script
 from video_tokenizer.config import TrainingConfig
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clips import Clips, make_loader, to_video
-from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
+from video_tokenizer.data.training_data import evenly_spaced, number_of_steps, open_store, open_training_data, with_frame_size_of
 from video_tokenizer.figures import save_curves, save_reconstruction_strips
-from video_tokenizer.loading import build_tokenizer, chosen_tokenizer, start_tokenizer
 from video_tokenizer.losses import background_of, weighted_mse
 from video_tokenizer.metrics import TokenizerMetrics
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
+from video_tokenizer.registry import build_tokenizer, chosen_tokenizer, start_tokenizer
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
+from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.training.optimizer import set_learning_rate
-from video_tokenizer.training.processes import (
-    anywhere,
+from video_tokenizer.training.distributed import (
+    any_rank,
     average_gradients,
-    load_whole,
+    gather_full,
+    load_full_state_dict,
     mean_over_processes,
     shard,
     start_processes,
     stop_processes,
-    whole,
 )
+from video_tokenizer.training.optimizer import set_learning_rate
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -42,7 +42,7 @@ def validate(tokenizer: Tokenizer, clips: Clips, background: torch.Tensor, confi
     """Scores on the same validation clips every time, evenly spaced over all of them; weighted_error chooses the best weights."""
     tokenizer.eval()
     metrics = TokenizerMetrics(tokenizer.codebook_size)
-    chosen = spread(len(clips), config.validation_batches * config.batch_size)
+    chosen = evenly_spaced(len(clips), config.validation_batches * config.batch_size)
     weights = (config.foreground_weight, config.moving_weight)
     error = 0.0
     for first in range(0, len(chosen), config.batch_size):
@@ -96,7 +96,7 @@ def main() -> None:
     )
     run.print(f"data {store.path} | {len(data.training):,} training and {len(data.validation):,} validation clips")
     if run.resume_state:
-        load_whole(tokenizer, run.resume_state["model"])
+        load_full_state_dict(tokenizer, run.resume_state["model"])
         optimizer.load_state_dict(run.resume_state["optimizer"])
         ema.load_state_dict(run.resume_state["ema"])
         tokenizer.load_training_state(run.resume_state["training"])
@@ -125,7 +125,7 @@ def main() -> None:
                 loss.backward()
                 loss_value += loss.detach()
             average_gradients(tokenizer.parameters())
-            gradient_norm = whole(torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), config.gradient_clip))
+            gradient_norm = gather_full(torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), config.gradient_clip))
             run.check_finite(step, loss_value, gradient_norm, tokenizer, (part,), batch)
             optimizer.step()
             ema.update(tokenizer)
@@ -137,7 +137,7 @@ def main() -> None:
                 values = {"loss": (loss_value, f"{loss_value:.5f}"), "lr": (rate, f"{rate:.1e}")}
                 run.log(step, values | {name: (number, f"{number:.3f}") for name, number in extra.items()})
             if step % config.validate_every == 0 or last:
-                averaged.load_state_dict(whole(ema.weights))
+                averaged.load_state_dict(gather_full(ema.weights))
                 metrics = validate(averaged, data.validation, background, config, device)
                 run.log_validation(step, metrics, SHOWN_METRICS)
                 # --- save ---
@@ -147,9 +147,11 @@ def main() -> None:
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), averaged.state_dict(), step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "tokenizer", config.model, *parts)
-            stopping = anywhere(stop["requested"])
+            stopping = any_rank(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
-                state = whole({"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()})
+                state = gather_full(
+                    {"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+                )
                 state |= {"training": tokenizer.training_state(), "best_error": best_error, "metrics": metrics}
                 run.save_resume(step, state)
             if stopping and not last:
@@ -159,7 +161,7 @@ def main() -> None:
 
     # --- samples ---
     if rank == 0:
-        batch = data.validation.__getitems__(spread(len(data.validation), 8))
+        batch = data.validation.__getitems__(evenly_spaced(len(data.validation), 8))
         video = to_video(batch["frames"], device)
         with torch.no_grad():
             reconstruction = averaged.eval()(video).reconstruction

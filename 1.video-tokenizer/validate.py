@@ -13,9 +13,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
 from video_tokenizer.data.clips import Clips, to_frames
-from video_tokenizer.data.training_data import TrainingData, spread
+from video_tokenizer.data.training_data import TrainingData, evenly_spaced
+from video_tokenizer.data.validation import (
+    ball_positions,
+    clip_videos,
+    even_batches,
+    most_active_clips,
+    open_validation_data,
+    output_folder,
+    surroundings,
+)
 from video_tokenizer.figures import (
     DIFFERENCE,
     difference,
@@ -25,24 +33,16 @@ from video_tokenizer.figures import (
     save_picture,
     save_reconstruction_strips,
 )
-from video_tokenizer.loading import load_tokenizer
 from video_tokenizer.losses import background_of
 from video_tokenizer.lpips import lpips_distance, lpips_is_present
 from video_tokenizer.metrics import TokenizerMetrics, VideoScores
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.readings import readings
-from video_tokenizer.report import format_number, format_table, save_json
+from video_tokenizer.registry import load_tokenizer
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
+from video_tokenizer.training.command_line import InputError, parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.validation import (
-    ball_positions,
-    clip_videos,
-    even_batches,
-    open_validation_data,
-    output_folder,
-    surroundings,
-    telling_clips,
-)
+from video_tokenizer.training.results import format_number, format_table, save_json
 
 OWN_CLIPS = 32
 """clips on which a tokenizer's own scores are made, spread evenly over the validation clips"""
@@ -110,7 +110,7 @@ def score(
 def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMetrics, caption: str, folder: Path, flags, device):
     """reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png, reconstruction.gif, and own.png where it has one."""
     clips = data.validation
-    chosen = telling_clips(clips, flags.num_samples)
+    chosen = most_active_clips(clips, flags.num_samples)
     video = clip_videos(clips, chosen, device)
     encoded = tokenizer.encode(video)
     reconstruction = tokenizer.decode(encoded.codes)
@@ -165,7 +165,7 @@ def main() -> None:
         "random tokens": noise.result(),
     }
     usage = metrics.usage.result()
-    own_clips = clip_videos(data.validation, spread(len(data.validation), OWN_CLIPS), device)
+    own_clips = clip_videos(data.validation, evenly_spaced(len(data.validation), OWN_CLIPS), device)
     with torch.no_grad(), autocast(device, tokenizer.config.precision):
         own_scores = tokenizer.own_scores(own_clips)
     step = content["step"]

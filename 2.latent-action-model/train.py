@@ -13,15 +13,15 @@ from latent_action_model.figures import save_action_gallery
 from latent_action_model.loading import build_latent_action_model
 from latent_action_model.metrics import LatentActionMetrics, action_information, encode_episodes, find_transitions
 from latent_action_model.models.latent_action_model import LatentActionModel
-from video_tokenizer.command_line import parse_config, run_script
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, make_loader, split_episodes, to_video
-from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
+from video_tokenizer.data.training_data import evenly_spaced, number_of_steps, open_store, open_training_data, with_frame_size_of
 from video_tokenizer.figures import save_curves
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
+from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
+from video_tokenizer.training.distributed import any_rank, average_gradients, mean_over_processes, start_processes, stop_processes
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
-from video_tokenizer.training.processes import anywhere, average_gradients, mean_over_processes, start_processes, stop_processes
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -36,7 +36,7 @@ def validate(
     model.eval()
     metrics = LatentActionMetrics(model.num_actions)
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = spread(len(clips), config.validation_batches * config.batch_size)
+    chosen = evenly_spaced(len(clips), config.validation_batches * config.batch_size)
     for first in range(0, len(chosen), config.batch_size):
         video = to_video(clips.__getitems__(chosen[first : first + config.batch_size])["frames"], device)
         with autocast(device, config.precision):
@@ -139,7 +139,7 @@ def main() -> None:
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), ema.weights, step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "latent_action_model", "latent-action-model", *parts)
-            stopping = anywhere(stop["requested"])
+            stopping = any_rank(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
                 state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
                 run.save_resume(step, state | {"best_score": best_score, "metrics": metrics})

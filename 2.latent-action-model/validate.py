@@ -30,13 +30,13 @@ from latent_action_model.metrics import (
 )
 from latent_action_model.models.latent_action_model import LatentActionModel
 from latent_action_model.readings import print_actions, print_drawings
-from video_tokenizer.command_line import InputError, config_from_dict, parse_config, run_script
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
-from video_tokenizer.report import format_number, save_json
+from video_tokenizer.data.validation import clip_videos, even_batches, most_active_clips, open_validation_data, output_folder
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
+from video_tokenizer.training.command_line import InputError, config_from_dict, parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.validation import clip_videos, even_batches, open_validation_data, output_folder, telling_clips
+from video_tokenizer.training.results import format_number, save_json
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def save_pictures(
     if "counts" in scores:
         title = f"True actions under each code on validation episodes. {caption}"
         save_confusion(folder / "confusion.png", scores["counts"], clips.store.action_names, names, title)
-    chosen = telling_clips(clips, max(flags.num_samples, 8))
+    chosen = most_active_clips(clips, max(flags.num_samples, 8))
     video = clip_videos(clips, chosen, device)
     for number, clip in enumerate(video[: flags.num_samples], start=1):
         save_action_gallery(folder / f"gallery_{number}.png", model, clip, f"The next frame under every code. {caption}", names)

@@ -10,29 +10,29 @@ import torch
 
 from dynamics_model.config import PRESETS, DynamicsConfig
 from dynamics_model.figures import save_rollout_strips
-from dynamics_model.loading import build_dynamics
 from dynamics_model.metrics import DynamicsMetrics
-from dynamics_model.models.dynamics_model import DynamicsModel
+from dynamics_model.models.maskgit import DynamicsModel
 from dynamics_model.prior_training import train_action_prior
+from dynamics_model.registry import build_dynamics
 from dynamics_model.token_cache import TokenClips
 from dynamics_model.training_tokens import prepare_tokens
-from video_tokenizer.command_line import parse_config, run_script
 from video_tokenizer.data.clips import make_loader
-from video_tokenizer.data.training_data import number_of_steps, open_store, open_training_data, spread, with_frame_size_of
+from video_tokenizer.data.training_data import evenly_spaced, number_of_steps, open_store, open_training_data, with_frame_size_of
 from video_tokenizer.figures import save_curves
 from video_tokenizer.training.checkpoint import chapter_folder, save_checkpoint
+from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
-from video_tokenizer.training.processes import (
-    anywhere,
+from video_tokenizer.training.distributed import (
+    any_rank,
     average_gradients,
-    load_whole,
+    gather_full,
+    load_full_state_dict,
     mean_over_processes,
     shard,
     start_processes,
     stop_processes,
-    whole,
 )
+from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run, stop_signals
 from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 
@@ -45,7 +45,7 @@ def validate(model: DynamicsModel, clips: TokenClips, config: DynamicsConfig, de
     model.eval()
     metrics = DynamicsMetrics()
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = spread(len(clips), config.validation_batches * config.batch_size)
+    chosen = evenly_spaced(len(clips), config.validation_batches * config.batch_size)
     for first in range(0, len(chosen), config.batch_size):
         batch = clips.__getitems__(chosen[first : first + config.batch_size])
         with autocast(device, config.precision):
@@ -88,7 +88,7 @@ def main() -> None:
     )
     run.print(f"data {store.path} | {len(training):,} training and {len(validation):,} validation clips")
     if run.resume_state:
-        load_whole(model, run.resume_state["model"])
+        load_full_state_dict(model, run.resume_state["model"])
         run.print(f"going on from step {run.first_step:,} of {num_steps:,}")
     elif model.action_prior is not None:
         prior_loss = train_action_prior(model.action_prior, training, config, device)
@@ -126,7 +126,7 @@ def main() -> None:
                 loss = output.losses["cross_entropy"] / config.accumulate
                 loss.backward()
             average_gradients(model.parameters())
-            gradient_norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip))
+            gradient_norm = gather_full(torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip))
             run.check_finite(
                 step,
                 loss,
@@ -146,7 +146,7 @@ def main() -> None:
                 loss_value = mean_over_processes(loss).item() * config.accumulate
                 run.log(step, {"loss": (loss_value, f"{loss_value:.4f}"), "lr": (rate, f"{rate:.1e}")})
             if step % config.validate_every == 0 or last:
-                averaged.load_state_dict(whole(ema.weights))
+                averaged.load_state_dict(gather_full(ema.weights))
                 metrics = validate(averaged, validation, config, device)
                 run.log_validation(step, metrics, SHOWN_METRICS)
                 # --- save ---
@@ -156,9 +156,9 @@ def main() -> None:
                 for name in names if rank == 0 else []:
                     parts = (asdict(config), averaged.state_dict(), step, metrics, store.fingerprint)
                     save_checkpoint(folder / name, "dynamics", config.model, *parts, **prepared.extra)
-            stopping = anywhere(stop["requested"])
+            stopping = any_rank(stop["requested"])
             if step % config.save_every == 0 or last or stopping:
-                state = whole({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()})
+                state = gather_full({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()})
                 run.save_resume(step, state | {"best_loss": best_loss, "metrics": metrics})
             if stopping and not last:
                 run.stop(step)

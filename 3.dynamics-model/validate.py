@@ -15,21 +15,21 @@ from tqdm import tqdm
 
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.figures import action_labels, save_action_gif, save_horizon_chart, save_real_and_dreamed, save_rollout_strips
-from dynamics_model.loading import load_dynamics
 from dynamics_model.metrics import DynamicsMetrics, HorizonScores
-from dynamics_model.models.dynamics_model import DynamicsModel
+from dynamics_model.models.maskgit import DynamicsModel
 from dynamics_model.readings import HORIZONS, print_delta, print_dreams, print_tokens
+from dynamics_model.registry import load_dynamics
 from dynamics_model.rollouts import dreams_beside_real
 from dynamics_model.token_cache import TokenClips
 from dynamics_model.training_tokens import TrainingTokens, prepare_tokens
-from video_tokenizer.command_line import InputError, config_from_dict, parse_config, run_script
 from video_tokenizer.data.clips import Clips, split_episodes, to_frames
-from video_tokenizer.data.training_data import spread
+from video_tokenizer.data.training_data import evenly_spaced
+from video_tokenizer.data.validation import clip_videos, even_batches, open_validation_data, output_folder
 from video_tokenizer.figures import save_gif
-from video_tokenizer.report import format_number, save_json
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
+from video_tokenizer.training.command_line import InputError, config_from_dict, parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.validation import clip_videos, even_batches, open_validation_data, output_folder
+from video_tokenizer.training.results import format_number, save_json
 
 STEPS = (1, 2, 4, 8, 16)
 """steps of the chart"""
@@ -109,7 +109,7 @@ def score_dreams(
     sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature, "top_p": flags.top_p}
     scores: dict[str, HorizonScores] = {}
     samples: dict[str, list[np.ndarray]] = {}
-    chosen = spread(len(clips), flags.num_rollouts)
+    chosen = evenly_spaced(len(clips), flags.num_rollouts)
     for places in tqdm(list(even_batches(len(chosen), flags.batch_size)), desc="dreams", disable=None):
         indices = [chosen[place] for place in places]
         batch = token_clips.__getitems__(indices)

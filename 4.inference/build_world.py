@@ -10,8 +10,8 @@ repeated by hand. Stopped and started again, it goes on where it was; what has n
 import sys
 import time
 
-from video_tokenizer.command_line import parse_config, run_script
-from video_tokenizer.files import FolderLock
+from video_tokenizer.training.atomic_files import FolderLock
+from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.build_config import BuildConfig, Paths, choose_environment, choose_paths
 from world_model.recipe import all_stages, script
 from world_model.stages import StageFailed, duration, run_stages, shown_command

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
-from video_tokenizer.data.environment import Game
-from video_tokenizer.report import plain, save_json
+from video_tokenizer.games.emulator import Game
+from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.results import plain, save_json
 from world_model.evaluation.dreams import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
 from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_game_sets, validation_games
 from world_model.evaluation.long_dream import long_dream_results

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys

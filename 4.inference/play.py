@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from aiohttp import web
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
+from video_tokenizer.training.command_line import InputError, parse_config, run_script
 from world_model.play.server import make_app
 from world_model.play.shelf import Shelf, find_worlds
 from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling

@@ -5,8 +5,7 @@ import time
 from typing import Any
 
 import numpy as np
-
-from world_model.play.browser import canvas_picture
+from browser import canvas_picture
 
 
 class Desk:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from browser import chromium
 
-from video_tokenizer.command_line import InputError
-from world_model.play.browser import chromium
+from video_tokenizer.training.command_line import InputError
 from world_model.play.server import make_app
 from world_model.play.shelf import Shelf
 

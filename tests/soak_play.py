@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from aiohttp import ClientSession
+from browser import PLAY
 
-from video_tokenizer.command_line import InputError, parse_config, run_script
-from world_model.play.browser import PLAY
+from video_tokenizer.training.command_line import InputError, parse_config, run_script
 from world_model.play.protocol import read_packet
 
 ALLOWED_GROWTH = 16

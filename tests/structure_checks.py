@@ -15,24 +15,19 @@ CHAPTERS = {  # in the order in which they are read: a chapter imports only from
 }
 PACKAGES = list(CHAPTERS.values())
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
-VARIANT_SCRIPTS = {"compare.py"}  # the one kind of script whose purpose is to set variants beside the main line
-
-MAX_FILE_LINES = 300
-MAX_MODEL_LINES = 250
-MAX_SCRIPT_LINES = 220
-MAX_README_LINES = 450
-MAX_FUNCTION_LINES = 60
-MAX_MAIN_LINES = 120
+VARIANTS = {"tokenizer_variants", "dynamics_variants"}
+LABS = {"tokenizer_lab", "action_lab", "dynamics_lab", "world_lab"}
 
 
 def scripts() -> list[Path]:
-    """Every script a reader can call: the Python files that stand beside a chapter's README."""
-    return sorted(path for chapter in CHAPTERS for path in (REPOSITORY / chapter).glob("*.py"))
+    """Every script a reader can call: the Python files beside a chapter's README, and those of its laboratory."""
+    return sorted(path for chapter in CHAPTERS for where in ("*.py", "lab/*.py") for path in (REPOSITORY / chapter).glob(where))
 
 
 def package_files() -> list[Path]:
-    """Every Python file of the four packages."""
-    return sorted(path for chapter, package in CHAPTERS.items() for path in (REPOSITORY / chapter / package).rglob("*.py"))
+    """Every Python file of the packages: the lesson's, the variants' and the laboratories'."""
+    rooms = [REPOSITORY / chapter / room for chapter, package in CHAPTERS.items() for room in (package, "lab", *VARIANTS)]
+    return sorted(path for room in rooms for path in room.glob("*/**/*.py" if room.name == "lab" else "**/*.py"))
 
 
 def imported_modules(source: str) -> set[str]:
@@ -47,10 +42,16 @@ def imported_modules(source: str) -> set[str]:
     return modules
 
 
-def import_complaints(source: str, package: str, may_use_variants: bool) -> list[str]:
-    """Imports that break the rule: from a later chapter, of a variant into the main line, or without the full path.
+def room_of(path: Path) -> str:
+    """What a file is part of: "lab", "variants" or "lesson"."""
+    parts = set(path.parts)
+    return "lab" if "lab" in parts else "variants" if parts & VARIANTS else "lesson"
 
-    package: the chapter's own package. may_use_variants: True for a file in a `variants` folder and for compare.py.
+
+def import_complaints(source: str, package: str, room: str = "lesson") -> list[str]:
+    """Imports that break the rule: from a later chapter, of a variant or a lab into the lesson, or without the full path.
+
+    package: the chapter's own package. room: "lesson", "variants" or "lab", which imports whatever it likes.
     """
     later = PACKAGES[PACKAGES.index(package) + 1 :]
     complaints = []
@@ -58,28 +59,14 @@ def import_complaints(source: str, package: str, may_use_variants: bool) -> list
         parts = module.split(".")
         if module.startswith("."):
             complaints.append(f"relative import {module}: write the full path, so that a reader knows which file to open")
-        elif parts[0] in later:
+        elif parts[0] in later and room != "lab":
             complaints.append(f"{module} belongs to a later chapter than {package}")
-        elif parts[0] in PACKAGES and "variants" in parts and not may_use_variants:
-            complaints.append(f"{module} is a variant, and the main line never imports one")
+        elif parts[0] in VARIANTS and room == "lesson":
+            complaints.append(f"{module} is a variant, and the lesson never imports one")
+        elif parts[0] in LABS and room != "lab":
+            complaints.append(f"{module} is part of a laboratory, which nothing taught imports")
         elif parts[0] in {"train", "validate", "record", "generate", "evaluate"}:
             complaints.append(f"{module} is a script; what is imported lives in a package")
-    return complaints
-
-
-def size_complaints(source: str, max_lines: int, max_main_lines: int = MAX_FUNCTION_LINES) -> list[str]:
-    """A file or a function that is too long. A function counts without its docstring, from `def` to its last line."""
-    complaints = []
-    if (lines := len(source.splitlines())) > max_lines:
-        complaints.append(f"{lines} lines, at most {max_lines}")
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            if ast.get_docstring(node) is not None:
-                length -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
-            limit = max_main_lines if node.name == "main" else MAX_FUNCTION_LINES
-            if length > limit:
-                complaints.append(f"function {node.name} has {length} lines, at most {limit}")
     return complaints
 
 

@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from tokenizer_variants.dreamer4.model import Dreamer4Tokenizer
 from video_tokenizer.config import TrainingConfig
-from video_tokenizer.loading import TOKENIZERS, tokenizer_class
+from video_tokenizer.registry import TOKENIZERS, tokenizer_class
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 BLOCKS = {"patch_size": 8, "embed_dim": 32, "num_blocks": 2, "num_heads": 2, "context_frames": 3}
@@ -52,3 +53,23 @@ def _words(field: str, value: Any) -> list[str]:
 
 
 assert SIZES.keys() == TOKENIZERS.keys()
+
+
+# ---- for the tests of dreamer4 ----
+
+BLACK = torch.zeros(3, 16, 16)
+
+
+def built(**changes) -> Dreamer4Tokenizer:
+    """Four latents of three numbers for frames of 16x16 in four patches; fresh weights."""
+    torch.manual_seed(0)
+    return Dreamer4Tokenizer(tiny_config("dreamer4", **changes)).eval()
+
+
+def scrolling_walls(num_clips: int, num_frames: int, seed: int) -> torch.Tensor:
+    """(B, T, 3, 16, 16): grey columns four pixels wide that move to the left, one column a frame.
+
+    Frame t shows columns t to t + 3, three of which the frame before has shown: one number a frame says all that is new.
+    """
+    greys = torch.rand(num_clips, num_frames + 3, generator=torch.Generator().manual_seed(seed)).unfold(1, 4, 1)  # (B, T, 4)
+    return greys.repeat_interleave(4, dim=-1)[:, :, None, None].expand(-1, -1, 3, 16, -1)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from dynamics_model.config import DynamicsConfig
-from dynamics_model.loading import build_dynamics
+from dynamics_model.registry import build_dynamics
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
 from video_tokenizer.config import TokenizerConfig, TrainingConfig
-from video_tokenizer.loading import build_tokenizer
+from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, save_checkpoint
 
 KEYS = ["NOOP", "FIRE", "RIGHT", "LEFT"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 
 ModelName = Literal["st-fsq", "st-vq", "videogpt", "magvit2", "dreamer4", "elastictok"]
 """the main line, then the variants in the order of the chapter"""

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from video_tokenizer.data.clips import to_frames
-from video_tokenizer.files import write_atomically
+from video_tokenizer.training.atomic_files import write_atomically
 
 PAGE_WIDTH = 830
 GAP = 6

@@ -4,7 +4,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, from_numpy
 
-from video_tokenizer.training.processes import mean_over_processes
+from video_tokenizer.training.distributed import mean_over_processes
 
 MOVING = 0.05
 """a pixel moves when a channel changes by more than this from one frame to the next"""
@@ -59,7 +59,7 @@ def weighted_mse(
     return (weight * error).sum() / mean_over_processes(weight.sum())
 
 
-def restlessness(latents: Tensor, video: Tensor, patch_size: int) -> Tensor:
+def temporal_consistency_loss(latents: Tensor, video: Tensor, patch_size: int) -> Tensor:
     """Mean squared step of the latents, after tanh, of patches whose pixels stay as they are: a patch at rest should keep its
     token, or the dynamics model must guess which of several names the same wall has now.
 

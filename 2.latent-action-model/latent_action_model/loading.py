@@ -6,8 +6,8 @@ import torch
 
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.models.latent_action_model import LatentActionModel
-from video_tokenizer.command_line import config_from_dict
 from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
+from video_tokenizer.training.command_line import config_from_dict
 
 
 def build_latent_action_model(config: LatentActionConfig) -> LatentActionModel:

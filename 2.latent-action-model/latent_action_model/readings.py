@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from latent_action_model.metrics import LatentActionMetrics
-from video_tokenizer.report import format_table
+from video_tokenizer.training.results import format_table
 
 
 def print_actions(scores: dict[str, Any]) -> None:

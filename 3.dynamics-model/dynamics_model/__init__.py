@@ -1,5 +1,5 @@
 """Chapter 3: what happens next."""
 
-from dynamics_model.loading import load_dynamics
+from dynamics_model.registry import load_dynamics
 
 __all__ = ["load_dynamics"]

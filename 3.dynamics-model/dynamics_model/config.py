@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.config import check_sizes
+from video_tokenizer.training.command_line import InputError
 
 PRESETS: dict[str, dict] = {
     "tiny": {},

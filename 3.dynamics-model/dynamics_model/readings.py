@@ -3,7 +3,7 @@
 from typing import Any
 
 from dynamics_model.metrics import HorizonScores, delta_psnr_db
-from video_tokenizer.report import format_table
+from video_tokenizer.training.results import format_table
 
 HORIZONS = (1, 4, 16)
 """steps into the dream at which tables quote a score"""

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
-from video_tokenizer.files import write_array_atomically
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
+from video_tokenizer.training.atomic_files import write_array_atomically
 from video_tokenizer.training.checkpoint import fingerprint
 from video_tokenizer.training.device import autocast
-from video_tokenizer.training.processes import main_process_first
+from video_tokenizer.training.distributed import main_process_first
 
 CHUNK = 64
 """frames encoded at a time"""

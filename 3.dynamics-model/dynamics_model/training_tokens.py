@@ -12,11 +12,11 @@ from latent_action_model import load_latent_action_model
 from latent_action_model.action_map import action_map, count_pairs, latent_names
 from latent_action_model.metrics import encode_episodes
 from video_tokenizer import load_tokenizer
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import split_episodes
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint
+from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import autocast
 
 NUM_LABELS = 200

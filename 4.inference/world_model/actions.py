@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 from world_model.sampling import Sampling
 
 

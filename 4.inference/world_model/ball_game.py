@@ -10,9 +10,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.data.environment import Game
-from video_tokenizer.data.games import detect_ball, detect_player, game_facts
+from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
+from video_tokenizer.games.emulator import Game
+from video_tokenizer.training.command_line import InputError
 
 SEEN = 4
 """numbers per frame: place of the player, place of the ball along the same axis and across it, and whether a ball is seen"""

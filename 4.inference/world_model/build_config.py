@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.training.checkpoint import REPOSITORY
+from video_tokenizer.training.command_line import InputError
 
 GAMES = {
     "breakout": "ALE/Breakout-v5",

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.data.environment import Episode, Game, Policy, record_episode
-from video_tokenizer.data.policies import make_players, replay
+from video_tokenizer.games.emulator import Episode, Game, Policy, record_episode
+from video_tokenizer.games.policies import make_players, replay
+from video_tokenizer.training.command_line import InputError
 from world_model.world import WorldModel
 
 BEGINNING_FRAMES = (24, 96)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import open_clip_store
-from video_tokenizer.data.games import game_facts
-from video_tokenizer.report import read_json
+from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.checkpoint import REPOSITORY
+from video_tokenizer.training.command_line import InputError
+from video_tokenizer.training.results import read_json
 from world_model.build_config import BuildConfig, Paths
 from world_model.stages import Stage, duration
 

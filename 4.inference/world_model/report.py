@@ -12,9 +12,9 @@ import torch
 from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.data.clips import split_episodes, to_frames, to_video
 from video_tokenizer.figures import DIFFERENCE, difference, image_grid, save_picture
-from video_tokenizer.files import write_text_atomically
-from video_tokenizer.report import read_json
+from video_tokenizer.training.atomic_files import write_text_atomically
 from video_tokenizer.training.checkpoint import REPOSITORY
+from video_tokenizer.training.results import read_json
 from world_model.build_config import Paths
 from world_model.evaluation.table import table_rows
 from world_model.stages import Stage, duration, shown_command

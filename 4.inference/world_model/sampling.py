@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 
 ORDERS = ("confidence", "random")
 NUM_STEPS = 4

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from video_tokenizer.command_line import InputError, shown_command
-from video_tokenizer.files import write_atomically, write_text_atomically
-from video_tokenizer.report import read_json
+from video_tokenizer.training.atomic_files import write_atomically, write_text_atomically
+from video_tokenizer.training.command_line import InputError, shown_command
+from video_tokenizer.training.results import read_json
 
 
 @dataclass(frozen=True)

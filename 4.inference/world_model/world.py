@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from dynamics_model import load_dynamics
-from dynamics_model.models.action_prior import possible
-from dynamics_model.models.dynamics_model import DynamicsModel, DynamicsState, SamplingStep
+from dynamics_model.models.action_prior import replace_implausible_actions
+from dynamics_model.models.maskgit import DecodingPass, DynamicsModel, DynamicsState
 from latent_action_model import load_latent_action_model
 from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer import load_tokenizer
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.data.resize import resize_by_area
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
+from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import autocast, choose_device
 from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
 
@@ -57,7 +57,7 @@ class WorldModel:
     (None: all). top_p: draw among the likeliest tokens that together have this share only (1: all). order: which tokens are
     settled first, "confidence" or "random". seed: same seed, frames and actions give the same dream. precision: "float32",
     "bfloat16" or "auto" (see `autocast`). replace_impossible: a latent action that has never been seen in the present situation
-    gives way to what the same key leads to here (see `possible`).
+    gives way to what the same key leads to here (see `replace_implausible_actions`).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class WorldModel:
         self.seed, self.precision = seed, precision
         self.replace_impossible = replace_impossible
         known = replace_impossible and self.action_kind == "latent"
-        self.stands_for = torch.as_tensor(self.key_of_action(), device=self.device) if known else None
+        self.p_key_given_code = torch.as_tensor(self.key_of_action(), device=self.device) if known else None
         self.stage_seconds: dict[str, float] = {}
         """how long the parts of the last step took: "dynamics" and "decoder" """
         self.current: Dream | None = None
@@ -204,7 +204,7 @@ class WorldModel:
         return Dream(state, decoder, tokens[-1], to_frames(picture[:, None])[:, 0], generator, self.sampling)
 
     @torch.no_grad()
-    def advance(self, dream: Dream, actions: np.ndarray, trace: list[SamplingStep] | None = None) -> np.ndarray:
+    def advance(self, dream: Dream, actions: np.ndarray, trace: list[DecodingPass] | None = None) -> np.ndarray:
         """Dream the next frame of every game in the batch under actions (B,). Returns (B, H, W, 3) uint8.
 
         trace: a list to which each sampling step of this frame is appended.
@@ -213,9 +213,9 @@ class WorldModel:
         draws: dict[str, Any] = {**vars(dream.sampling), "generator": dream.generator}
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
-            if self.stands_for is not None:
+            if self.p_key_given_code is not None:
                 prior = self.dynamics.next_action_probabilities(dream.dynamics)
-                chosen = possible(chosen, prior, self.stands_for, dream.generator)
+                chosen = replace_implausible_actions(chosen, prior, self.p_key_given_code, dream.generator)
             dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, **draws, trace=trace)
             predicted = time.perf_counter()
             picture, dream.decoder = self.tokenizer.decode_frame(dream.tokens, dream.decoder)  # (B, C, H, W)

@@ -10,7 +10,7 @@ from structure_checks import REPOSITORY
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clips import to_video
-from video_tokenizer.data.games import detect_ball
+from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.models.st_transformer import attention, causal_mask
 from video_tokenizer.training.checkpoint import load_checkpoint

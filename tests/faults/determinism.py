@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from faults.kill import REPOSITORY, commands
-from video_tokenizer.command_line import parse_config, run_script
-from video_tokenizer.report import format_table, save_json
 from video_tokenizer.training.checkpoint import read_torch_file
+from video_tokenizer.training.command_line import parse_config, run_script
+from video_tokenizer.training.results import format_table, save_json
 
 
 @dataclass(frozen=True)

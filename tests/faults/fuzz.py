@@ -34,11 +34,11 @@ with watching:
     from malformed.stores import store
 
     from video_tokenizer import load_tokenizer
-    from video_tokenizer.command_line import InputError, check_smallest, parse_config, run_script
     from video_tokenizer.data.clip_store import FILE_NAMES, ClipStoreWriter, open_clip_store
     from video_tokenizer.data.hdf5_files import convert_hdf5
     from video_tokenizer.data.video_files import BadVideo, read_video
-    from video_tokenizer.report import read_json, save_json
+    from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+    from video_tokenizer.training.results import read_json, save_json
     from world_model.actions import read_action_file
     from world_model.starts import decode_picture, frames_from_text
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from video_tokenizer.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.data.moving_square import dummy_clip_store
-from video_tokenizer.report import read_json, save_json
+from video_tokenizer.games.moving_square import dummy_clip_store
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.results import read_json, save_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIZES = ["--embed-dim", 32, "--num-heads", 2, "--batch-size", 2, "--validation-batches", 1,

@@ -22,8 +22,8 @@ from malformed.museum import NOISE
 from malformed.pictures import pictures
 from tiny_world import save_tiny_world
 
-from video_tokenizer.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.report import save_json
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.results import save_json
 from world_model.play.protocol import QUESTIONS, Field, read_packet
 from world_model.play.server import make_app
 from world_model.play.shelf import Shelf

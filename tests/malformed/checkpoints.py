@@ -10,7 +10,7 @@ from torch import Tensor
 
 from malformed.museum import RANDOM, Exhibit, exhibit
 from video_tokenizer.config import TokenizerConfig
-from video_tokenizer.loading import build_tokenizer
+from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
 
 CONFIG = {"frame_size": 16, "embed_dim": 24, "num_heads": 2, "num_blocks": 1}

@@ -19,16 +19,16 @@ from types import TracebackType
 
 import numpy as np
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.store_checks import FORMAT_VERSION, UNKNOWN_ACTION, check_contents, digest_of, read_array, read_info
-from video_tokenizer.files import (
-    full_disk_in_one_sentence,
+from video_tokenizer.training.atomic_files import (
+    clear_error_on_full_disk,
     replace_folder,
     restore_folder,
     sweep,
     temporary_neighbour,
     write_array,
 )
+from video_tokenizer.training.command_line import InputError
 
 FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")
 
@@ -166,7 +166,7 @@ class ClipStoreWriter:
         if actions is not None and len(actions) != len(frames):
             raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
         if len(frames):
-            with full_disk_in_one_sentence(self.path):
+            with clear_error_on_full_disk(self.path):
                 self._file.write(np.ascontiguousarray(frames).tobytes())
             known = np.full(len(frames), UNKNOWN_ACTION) if actions is None else np.asarray(actions)
             self._actions.append(known.astype(np.int16))
@@ -189,7 +189,7 @@ class ClipStoreWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                with full_disk_in_one_sentence(self.path):
+                with clear_error_on_full_disk(self.path):
                     self._finish()
         finally:
             with suppress(OSError):  # closing writes what is left in the buffer, which a full disk does not take

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.training.command_line import InputError
 
 
 class Clips(Dataset):

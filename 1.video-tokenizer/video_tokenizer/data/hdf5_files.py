@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.resize import resize_by_area
 from video_tokenizer.data.video_files import MOST_PIXELS
+from video_tokenizer.training.command_line import InputError
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 FRAME_KEYS = ("frames", "video", "videos", "observations", "images")

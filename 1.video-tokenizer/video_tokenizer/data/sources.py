@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_clip_store
 from video_tokenizer.data.hdf5_files import HDF5_ENDINGS, convert_hdf5
-from video_tokenizer.data.moving_square import dummy_clip_store
 from video_tokenizer.data.natural_size import default_side
 from video_tokenizer.data.quality import DullFilter
 from video_tokenizer.data.video_files import VIDEO_ENDINGS, BadVideo, read_image, read_video, video_frame_rate
+from video_tokenizer.games.moving_square import dummy_clip_store
+from video_tokenizer.training.command_line import InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 DATA_TYPES = ("auto", "store", "folder", "images", "h5")

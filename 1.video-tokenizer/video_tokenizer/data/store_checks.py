@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 
 FORMAT_VERSION = 1
 UNKNOWN_ACTION = -1

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from video_tokenizer.command_line import InputError
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
 from video_tokenizer.data.sources import dummy_clip_store, open_clips_source
+from video_tokenizer.training.command_line import InputError
 
 Config = TypeVar("Config", bound=Any)
 DUMMY_SIZE = 64
@@ -67,7 +67,7 @@ def number_of_steps(config: Any, num_clips: int) -> int:
     return max(1, round(config.num_epochs * num_clips / config.batch_size))
 
 
-def spread(length: int, number: int) -> list[int]:
-    """At most `number` evenly spaced positions out of `length`, the same every time: spread(10, 3) is [0, 3, 6]."""
+def evenly_spaced(length: int, number: int) -> list[int]:
+    """At most `number` evenly spaced positions out of `length`, the same every time: evenly_spaced(10, 3) is [0, 3, 6]."""
     number = min(number, length)
     return [index * length // number for index in range(number)]

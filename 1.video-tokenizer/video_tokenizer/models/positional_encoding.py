@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from video_tokenizer.training.processes import all_rows, own_rows
+from video_tokenizer.training.distributed import global_batch_size, local_shard
 
 
 def split_embedding(embed_dim: int) -> tuple[int, int, int]:
@@ -72,4 +72,4 @@ class SpaceTimePositions(nn.Module):
 
     def random_start(self, batch_size: int, device: torch.device) -> Tensor:
         """(B,) random first frame numbers for training."""
-        return own_rows(torch.randint(self.period, (all_rows(batch_size),), device=device))
+        return local_shard(torch.randint(self.period, (global_batch_size(batch_size),), device=device))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 KeysValues = tuple[Tensor, Tensor]
-Conditions = list[Tensor] | None
+Conditioning = list[Tensor] | None
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def causal_mask(num_frames: int, window: int, num_past: int = 0, device: torch.d
 
 
 @dataclass
-class TemporalCache:
+class KVCache:
     """What a stack of blocks remembers of the frames it has seen: keys and values of the last window - 1 frames per block.
 
     Its size does not grow with time: memory and cost of a step are the same at frame 10 and at frame 10,000.
@@ -57,7 +57,7 @@ class TemporalCache:
 
 
 class MultiHeadAttention(nn.Module):
-    """Self-attention over sequences, with optional extra keys and values to look at ("memory")."""
+    """Self-attention over sequences, with optional keys and values of earlier frames to attend to (`past_kv`)."""
 
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
@@ -65,15 +65,15 @@ class MultiHeadAttention(nn.Module):
         self.to_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
         self.output = nn.Linear(embed_dim, embed_dim, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (batch, S, E). memory: keys and values (batch, heads, M, d) put before x's own.
+    def forward(self, x: Tensor, mask: Tensor | None = None, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (batch, S, E). past_kv: keys and values (batch, heads, M, d) put before x's own.
 
         Returns x's update (batch, S, E), and x's own keys and values.
         """
         queries, keys, values = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
         own = (keys, values)
-        if memory is not None:
-            keys, values = torch.cat([memory[0], keys], dim=2), torch.cat([memory[1], values], dim=2)
+        if past_kv is not None:
+            keys, values = torch.cat([past_kv[0], keys], dim=2), torch.cat([past_kv[1], values], dim=2)
         mixed = attention(queries, keys, values, mask)
         return self.output(rearrange(mixed, "b h s d -> b s (h d)")), own
 
@@ -115,26 +115,26 @@ class SpaceTimeBlock(TransformerBlock):
         self.feed_forward_norm = nn.LayerNorm(embed_dim)
         self.feed_forward = SwiGLU(embed_dim)
 
-    def forward(self, x: Tensor, time_mask: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (B, T, N, E). time_mask: (T, M + T). memory: keys and values of M frames to look back at.
+    def forward(self, x: Tensor, time_mask: Tensor, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (B, T, N, E). time_mask: (T, M + T). past_kv: keys and values of M frames to look back at.
 
         Returns x (B, T, N, E), and its own keys and values.
         """
-        x = self.look_around(x)
+        x = self.attend_space(x)
         columns = rearrange(x, "b t n e -> (b n) t e")  # each position is a sequence of T frames
-        update, own = self.time_attention(self.time_norm(columns), time_mask, memory)
+        update, own = self.time_attention(self.time_norm(columns), time_mask, past_kv)
         x = x + rearrange(update, "(b n) t e -> b t n e", n=x.shape[2])
         return x + self.feed_forward(self.feed_forward_norm(x)), own
 
-    def look_around(self, x: Tensor) -> Tensor:
+    def attend_space(self, x: Tensor) -> Tensor:
         """Spatial attention, the first third of the block. x: (B, T, N, E)."""
         frames = rearrange(x, "b t n e -> (b t) n e")  # each frame is a sequence of N patches
         update, _ = self.space_attention(self.space_norm(frames))
         return x + rearrange(update, "(b t) n e -> b t n e", b=x.shape[0])
 
-    def remember(self, x: Tensor) -> KeysValues:
+    def prefill_kv(self, x: Tensor) -> KeysValues:
         """The keys and values that `forward` returns, without the rest of the block. x: (B, T, N, E)."""
-        columns = rearrange(self.look_around(x), "b t n e -> (b n) t e")
+        columns = rearrange(self.attend_space(x), "b t n e -> (b n) t e")
         return self.time_attention.keys_and_values(self.time_norm(columns))
 
 
@@ -154,42 +154,42 @@ class SpaceTimeTransformer(nn.Module):
         """x: (B, T, N, E), all frames at once. Returns the same shape, normalised."""
         return self.run(x, causal_mask(x.shape[1], self.window, device=x.device))[0]
 
-    def step(self, x: Tensor, cache: TemporalCache | None, conditions: Conditions = None) -> tuple[Tensor, TemporalCache]:
+    def step(self, x: Tensor, cache: KVCache | None, conditioning: Conditioning = None) -> tuple[Tensor, KVCache]:
         """The same for frames that follow those in the cache: x (B, T_new, N, E). Returns their output and the new cache."""
-        cache = cache or TemporalCache()
+        cache = cache or KVCache()
         mask = causal_mask(x.shape[1], self.window, cache.num_kept, x.device)
-        output, own = self.run(x, mask, cache.blocks or None, conditions)
+        output, own = self.run(x, mask, cache.blocks or None, conditioning)
         kept = [last_frames(old, new, self.window) for old, new in zip(cache.blocks or [None] * len(own), own, strict=True)]
-        return output, TemporalCache(cache.position + x.shape[1], kept)
+        return output, KVCache(cache.position + x.shape[1], kept)
 
     def run(
-        self, x: Tensor, mask: Tensor, memory: list[KeysValues] | None = None, conditions: Conditions = None
+        self, x: Tensor, mask: Tensor, past_kv: list[KeysValues] | None = None, conditioning: Conditioning = None
     ) -> tuple[Tensor, list[KeysValues]]:
         """Every block in turn. x: (B, T, N, E); mask: (T, M + T).
 
-        memory: per block, keys and values of M frames to look back at. conditions: per block, what is added to x before it,
+        past_kv: per block, keys and values of M frames to look back at. conditioning: per block, what is added to x before it,
         broadcast to (B, T, N, E). Returns the normalised output and per block x's own keys and values.
         """
-        x, kept = self._run_blocks(x, len(self.blocks), mask, memory, conditions)
+        x, kept = self._run_blocks(x, len(self.blocks), mask, past_kv, conditioning)
         return self.norm(x), kept
 
-    def remember(self, x: Tensor, conditions: Conditions = None) -> list[KeysValues]:
+    def prefill_kv(self, x: Tensor, conditioning: Conditioning = None) -> list[KeysValues]:
         """Per block, the keys and values of frames x (B, T, N, E): `run` without the output, which saves most of a block."""
         last = len(self.blocks) - 1
         mask = causal_mask(x.shape[1], self.window, device=x.device)
-        x, kept = self._run_blocks(x, last, mask, None, conditions)
-        if conditions is not None:
-            x = x + conditions[last]
-        return [*kept, self.blocks[last].remember(x)]  # type: ignore[operator]
+        x, kept = self._run_blocks(x, last, mask, None, conditioning)
+        if conditioning is not None:
+            x = x + conditioning[last]
+        return [*kept, self.blocks[last].prefill_kv(x)]  # type: ignore[operator]
 
     def _run_blocks(
-        self, x: Tensor, num_blocks: int, mask: Tensor, memory: list[KeysValues] | None, conditions: Conditions
+        self, x: Tensor, num_blocks: int, mask: Tensor, past_kv: list[KeysValues] | None, conditioning: Conditioning
     ) -> tuple[Tensor, list[KeysValues]]:
         kept: list[KeysValues] = []
         for number, block in enumerate(self.blocks[:num_blocks]):
-            if conditions is not None:
-                x = x + conditions[number]
-            past = memory[number] if memory is not None else None
+            if conditioning is not None:
+                x = x + conditioning[number]
+            past = past_kv[number] if past_kv is not None else None
             if self.activation_checkpointing and self.training:
                 x, own = checkpoint(block, x, mask, past, use_reentrant=False)
             else:
@@ -198,8 +198,8 @@ class SpaceTimeTransformer(nn.Module):
         return x, kept
 
 
-def last_frames(memory: KeysValues | None, own: KeysValues, window: int) -> KeysValues:
+def last_frames(past_kv: KeysValues | None, own: KeysValues, window: int) -> KeysValues:
     """Keys and values of the last window - 1 frames: all that a later frame may look at."""
-    keys, values = own if memory is None else (torch.cat([memory[0], own[0]], dim=2), torch.cat([memory[1], own[1]], dim=2))
+    keys, values = own if past_kv is None else (torch.cat([past_kv[0], own[0]], dim=2), torch.cat([past_kv[1], own[1]], dim=2))
     first = max(0, keys.shape[2] - (window - 1))
     return keys[:, :, first:], values[:, :, first:]

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from video_tokenizer.config import PRESETS, SpaceTimeConfig, TokenizerConfig
-from video_tokenizer.losses import restlessness
+from video_tokenizer.losses import temporal_consistency_loss
+from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
-from video_tokenizer.models.interface import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
-from video_tokenizer.models.st_transformer import SpaceTimeTransformer, TemporalCache
+from video_tokenizer.models.st_transformer import KVCache, SpaceTimeTransformer
 
 
 class VideoTokenizer(Tokenizer):
@@ -73,17 +73,17 @@ class VideoTokenizer(Tokenizer):
         codes, indices, losses = self.quantize(latents)
         reconstruction = self._decode(codes, start).float()
         if self.config.stability_weight and video.shape[1] > 1:
-            losses["stability"] = self.config.stability_weight * restlessness(latents, video, self.config.patch_size)
+            losses["stability"] = self.config.stability_weight * temporal_consistency_loss(latents, video, self.config.patch_size)
         return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
 
-    def encode_next(self, video: Tensor, cache: TemporalCache | None = None) -> tuple[Encoded, TemporalCache]:
+    def encode_next(self, video: Tensor, cache: KVCache | None = None) -> tuple[Encoded, KVCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
         x = self.patch_embedding(centered(video))
         x, cache = self.encoder.step(self.positions(x, cache.position if cache else 0), cache)
         codes, indices, _ = self.quantize(self.to_latents(x))
         return Encoded(indices, codes), cache
 
-    def decode_next(self, codes: Tensor, cache: TemporalCache | None = None) -> tuple[Tensor, TemporalCache]:
+    def decode_next(self, codes: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
         """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
         x = self.decoder_positions(self.from_codes(codes), cache.position if cache else 0)
         x, cache = self.decoder.step(x, cache)

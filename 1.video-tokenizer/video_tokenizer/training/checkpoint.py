@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.files import write_atomically
+from video_tokenizer.training.atomic_files import write_atomically
+from video_tokenizer.training.command_line import InputError
 
 Model = TypeVar("Model", bound=nn.Module)
 CHECKPOINT_FORMAT = 1

@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 
 
 def choose_device(name: str) -> torch.device:

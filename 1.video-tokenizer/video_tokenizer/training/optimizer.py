@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from video_tokenizer.models.st_transformer import TransformerBlock
-from video_tokenizer.training.processes import sharded_like
+from video_tokenizer.training.distributed import sharded_like
 
 
 def build_optimizer(

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from video_tokenizer.command_line import InputError, shown_command
-from video_tokenizer.files import FolderLock, sweep, write_text_atomically
-from video_tokenizer.report import to_json
+from video_tokenizer.training.atomic_files import FolderLock, sweep, write_text_atomically
 from video_tokenizer.training.checkpoint import read_torch_file, write_torch_file
+from video_tokenizer.training.command_line import InputError, shown_command
 from video_tokenizer.training.finite import first_not_finite
+from video_tokenizer.training.results import to_json
 
 FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png")
 FIELDS_THAT_MAY_CHANGE = {

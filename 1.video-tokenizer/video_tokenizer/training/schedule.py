@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from video_tokenizer.training.processes import sharded_like
+from video_tokenizer.training.distributed import sharded_like
 
 
 def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay_share: float) -> float:

@@ -8,7 +8,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
-from video_tokenizer.training.processes import gather_rows, own_rows
+from video_tokenizer.training.distributed import gather_rows, local_shard
 
 
 class QuantizedAction(NamedTuple):
@@ -60,14 +60,14 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             everywhere = self.whiten(gather_rows(latents.float().reshape(-1, latents.shape[-1])))  # of all processes
             all_indices = torch.cdist(everywhere.detach(), self.codebook.weight.detach()).argmin(dim=-1)
-            latents = own_rows(everywhere).view(latents.shape)
-            indices_shaped = own_rows(all_indices).view(latents.shape[:-1])
+            latents = local_shard(everywhere).view(latents.shape)
+            indices_shaped = local_shard(all_indices).view(latents.shape[:-1])
             if self.training:
                 self.steps_seen += 1
                 if self.steps_seen <= self.noisy_steps:
                     self._collect(everywhere.detach())
                     zero = 0.0 * self.codebook.weight.sum()  # the codebook has no part in this phase
-                    noise = own_rows(torch.randn_like(everywhere)).view(latents.shape)
+                    noise = local_shard(torch.randn_like(everywhere)).view(latents.shape)
                     return QuantizedAction(latents + noise + zero, indices_shaped, {"codebook": zero})
                 self._restart_idle_codes(everywhere.detach(), all_indices)
             codes = self.codebook(indices_shaped)

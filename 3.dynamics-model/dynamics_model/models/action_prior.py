@@ -17,7 +17,8 @@ class ActionPrior(nn.Module):
 
     Latent actions are names of visible movements. A paddle at the left wall can never move left, so that "left" has never been
     said there, and a dynamics model that hears it all the same has nothing to go by: the paddle melts. The prior knows what
-    has been said where, and `possible` puts in the place of an impossible action what the same key leads to here.
+    has been said where, and `replace_implausible_actions` puts in the place of an impossible action what the same key leads
+    to here.
     """
 
     def __init__(self, codebook_size: int, tokens_per_frame: int, num_actions: int):
@@ -50,18 +51,22 @@ class ActionPrior(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), actions[:, 1:].flatten(), ignore_index=-1)
 
 
-def possible(
-    wanted: Tensor, prior: Tensor, stands_for: Tensor, generator: torch.Generator | None = None, threshold: float = IMPOSSIBLE
+def replace_implausible_actions(
+    wanted: Tensor,
+    prior: Tensor,
+    p_key_given_code: Tensor,
+    generator: torch.Generator | None = None,
+    threshold: float = IMPOSSIBLE,
 ) -> Tensor:
     """The actions themselves where they are possible, else one to which the same key leads here. wanted: (B,) int64, -1 unknown.
 
-    prior: (B, A) probabilities of the next action. stands_for: (A, A), stands_for[a, c] = P(the key of action a | action c),
+    prior: (B, A) probabilities of the next action. p_key_given_code: (A, A), entry a, c is P(the key of action a | action c),
     zero in rows of actions that belong to no key; these are never replaced. By Bayes' rule
     P(c | key, past) is proportional to P(key | c) * P(c | past); from it is drawn, among the possible c. At the left wall,
     "left" (prior 0.001) gives way to "rest" (prior 0.7, stands for LEFT 0.15: 0.105). generator: the dice.
     """
     known = wanted.clamp(min=0)
-    weights = stands_for[known] * prior * (prior >= threshold)  # (B, A)
+    weights = p_key_given_code[known] * prior * (prior >= threshold)  # (B, A)
     impossible = prior.gather(-1, known[:, None])[:, 0] < threshold
     replaced = (wanted >= 0) & impossible & (weights.sum(dim=-1) > 0)
     safe = torch.where(replaced[:, None], weights, torch.ones_like(weights))

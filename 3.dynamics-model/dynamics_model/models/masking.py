@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from video_tokenizer.training.processes import all_rows, own_rows
+from video_tokenizer.training.distributed import global_batch_size, local_shard
 
 FEW = 32
 """tokens among which the nucleus is looked for first: sorting all thousand took as long as the rest of a dreamed frame"""
@@ -16,18 +16,18 @@ def random_mask(shape: tuple[int, int, int], smallest_rate: float, device: torch
 
     Genie (arXiv:2402.15391) uses U(0.5, 1). A clip with hardly anything hidden teaches nothing and unsettles training.
     """
-    num_rows = all_rows(shape[0])
+    num_rows = global_batch_size(shape[0])
     rate = smallest_rate + (1 - smallest_rate) * torch.rand(num_rows, 1, 1, device=device)
-    return own_rows(torch.rand(num_rows, *shape[1:], device=device) < rate)
+    return local_shard(torch.rand(num_rows, *shape[1:], device=device) < rate)
 
 
 def corrupt(tokens: Tensor, largest_share: float, codebook_size: int) -> Tensor:
     """Replace some tokens by random ones: each clip draws its share from U(0, largest_share). tokens: (B, T, N) int64."""
-    shape = (all_rows(len(tokens)), *tokens.shape[1:])
+    shape = (global_batch_size(len(tokens)), *tokens.shape[1:])
     share = largest_share * torch.rand(shape[0], 1, 1, device=tokens.device)
     wrong = torch.rand(shape, device=tokens.device) < share
     others = torch.randint(codebook_size, shape, device=tokens.device)
-    return torch.where(own_rows(wrong), own_rows(others), tokens)
+    return torch.where(local_shard(wrong), local_shard(others), tokens)
 
 
 def tokens_left_masked(step: int, num_steps: int, num_tokens: int, schedule: str = "cosine") -> int:

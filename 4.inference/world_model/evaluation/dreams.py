@@ -8,7 +8,7 @@ import torch
 
 from dynamics_model.metrics import HorizonScores, delta_psnr_db
 from video_tokenizer.data.clips import to_video
-from video_tokenizer.data.games import detect_ball, detect_player, game_facts
+from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
 from video_tokenizer.metrics import share
 from world_model.evaluation.games import Branches, RealGames, directions, usual_step
 from world_model.world import WorldModel

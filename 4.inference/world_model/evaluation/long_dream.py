@@ -22,10 +22,10 @@ import torch
 
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.data.games import detect_ball, game_facts
+from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import FOREGROUND, MOVING, background_of
 from video_tokenizer.metrics import share
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
 from world_model.evaluation.dreams import rollout_windows, world_actions
 from world_model.evaluation.games import RealGames, halves
 from world_model.world import WorldModel

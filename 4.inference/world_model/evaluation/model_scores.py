@@ -11,11 +11,11 @@ from latent_action_model.action_probe import supervised_information
 from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import Clips
+from video_tokenizer.data.validation import clip_videos, even_batches, surroundings
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import CodeUsage, TokenizerMetrics, share
-from video_tokenizer.models.interface import Tokenizer
+from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.device import autocast
-from video_tokenizer.validation import clip_videos, even_batches, surroundings
 from world_model.evaluation.games import RealGames
 from world_model.world import WorldModel
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from video_tokenizer.data.environment import Game
-from video_tokenizer.report import format_number
+from video_tokenizer.games.emulator import Game
+from video_tokenizer.training.results import format_number
 from world_model.evaluation.games import RealGames, player_keys
 from world_model.world import WorldModel
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.report import look_up
+from video_tokenizer.training.command_line import InputError
+from video_tokenizer.training.results import look_up
 
 HORIZON = 4
 """dreamed frames after which delta_psnr_db is compared"""

@@ -9,8 +9,8 @@ from torch import Tensor
 from latent_action_model.action_map import count_pairs
 from latent_action_model.figures import close_up, next_frames_under_every_code
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.data.environment import Game, record_episode
-from video_tokenizer.data.policies import random_policy
+from video_tokenizer.games.emulator import Game, record_episode
+from video_tokenizer.games.policies import random_policy
 from world_model.world import WorldModel
 
 LABELLED_FRAMES = 600

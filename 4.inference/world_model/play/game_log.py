@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 from world_model.film import save_film
 from world_model.sampling import Sampling
 from world_model.starts import frames_to_text

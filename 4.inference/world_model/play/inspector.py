@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dynamics_model.models.dynamics_model import SamplingStep
+from dynamics_model.models.maskgit import DecodingPass
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.training.device import autocast
 from world_model.world import WorldModel
@@ -16,7 +16,7 @@ from world_model.world import WorldModel
 class Inspection:
     """One frame's sampling steps, and the decoder's memory before it, which is what it takes to draw them."""
 
-    trace: list[SamplingStep]
+    trace: list[DecodingPass]
     decoder: Any
 
     def facts(self, grid_size: tuple[int, ...]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from video_tokenizer.data.clips import to_video
-from video_tokenizer.data.games import detect_player, game_facts
+from video_tokenizer.games.detectors import detect_player, game_facts
 from video_tokenizer.metrics import moving_psnr_db
 from world_model.real_game import RealGame
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 from world_model.actions import action_label
 from world_model.play.codes import pictures_of_actions
 from world_model.play.game_log import GameLog, written_start

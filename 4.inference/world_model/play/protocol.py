@@ -16,8 +16,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.report import plain
+from video_tokenizer.training.command_line import InputError
+from video_tokenizer.training.results import plain
 
 LARGEST_QUESTION = 2_000
 """characters; what a page asks has a few dozen"""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import torch
 from aiohttp import WSMsgType, web
 
-from video_tokenizer.command_line import InputError
+from video_tokenizer.training.command_line import InputError
 from world_model.play.player import Player
 from world_model.play.protocol import LARGEST_MESSAGE, Answer, answer, read_question
 from world_model.play.shelf import Shelf

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_tokenizer.command_line import InputError
-from video_tokenizer.data.games import game_facts
+from video_tokenizer.games.detectors import game_facts
+from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import choose_device
 from world_model.play.codes import count_meanings
 from world_model.real_game import open_game

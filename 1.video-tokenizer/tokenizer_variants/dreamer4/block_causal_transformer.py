@@ -1,0 +1,211 @@
+"""Dreamer 4's transformer: look around inside a step, and in every fourth layer back in time instead.
+
+One class for two models (arXiv:2509.24527): the tokenizer here, and a dynamics model over its latents. Its contract:
+
+    tokens       (B, T, S, E): T steps, each of S tokens of whatever kinds a model needs, in a fixed order
+    step_mask    (S, S) bool, True where token i may look at token j of the same step; each token at itself at least
+    places       (S, 2) row and column of each token, for rotary positions inside a step; (0, 0) for a token without a place
+    time         token i of step t looks at token i of the steps t - window + 1 ... t, never at a later one
+    cache        keys and values of the last window - 1 steps of every time layer: its size does not grow with time
+
+`forward` takes all steps at once; `step` takes the next ones and the cache. The two agree, however long the stream has become,
+because keys are kept before they are rotated: only how far back a step lies counts, and no number of a step appears anywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from video_tokenizer.models.st_transformer import (
+    KeysValues,
+    KVCache,
+    SwiGLU,
+    TransformerBlock,
+    attention,
+    causal_mask,
+    last_frames,
+)
+
+SPACE_BASE, TIME_BASE = 100.0, 10_000.0
+"""the slowest rotary wave turns by nearly 1/base radians a token: slow enough for a grid of 100 patches, and for any context"""
+
+
+@dataclass(frozen=True)
+class BlockCausalSizes:
+    """All numbers of a block-causal transformer. Two models that differ in these only are the same architecture."""
+
+    embed_dim: int
+    """width (E); a multiple of 4 * num_heads, because a head's rotary pairs are shared between rows and columns"""
+    num_heads: int
+    num_layers: int
+    window: int
+    """steps that time attention looks back, the present one included"""
+    time_every: int = 4
+    """one layer in so many looks back in time, the others look around inside the step"""
+    key_value_heads: int | None = None
+    """heads of keys and values, each shared by several heads of queries (GQA, arXiv:2305.13245); None: one for each"""
+    query_key_scale: float = 2.0
+    """what normalised queries and keys are multiplied by at first, then learned. With 1 scores differ by about 1 between tokens
+    and a look is nearly a mean over all; with 2 they differ by about 4 and it picks a few"""
+    soft_cap: float = 0.0
+    """attention scores s become cap * tanh(s / cap) (arXiv:2408.00118); 0 is off"""
+    activation_checkpointing: bool = False
+
+
+def step_mask(group_sizes: Sequence[int], looks_at: Sequence[Sequence[int]]) -> Tensor:
+    """(S, S) bool: looks_at[i][j] is 1 where tokens of group i may look at those of group j.
+
+    Two latents that look at all, and a patch that looks at itself:
+    step_mask([2, 1], [[1, 1], [0, 1]])  is  1 1 1
+                                             1 1 1
+                                             0 0 1
+    """
+    group_of = [group for group, size in enumerate(group_sizes) for _ in range(size)]  # (S,)
+    return torch.tensor(looks_at).bool()[group_of][:, group_of]
+
+
+def angles(positions: Tensor, num_pairs: int, base: float) -> Tensor:
+    """How far each pair of numbers is turned (RoPE, arXiv:2104.09864). positions: (S,). Returns (S, num_pairs) radians, 1 a place
+    for the first pair and 1/base for the slowest."""
+    rates = base ** (-torch.arange(num_pairs, device=positions.device) / num_pairs)
+    return positions[:, None].float() * rates
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn every pair of neighbouring numbers, read as one complex number. x: (..., S, d); turns: (S, d/2) radians.
+
+    The product of two rotated vectors depends on the difference of their turns only: 5 and 3 steps back look like 2 and 0.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (..., S, d/2)
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(turns), turns)).flatten(-2).to(x.dtype)
+
+
+class RootMeanSquareNorm(nn.Module):
+    """Divide each vector by the root of its mean square (RMSNorm, arXiv:1910.07467): that of (3, 4) is 3.54, so (0.85, 1.13)."""
+
+    def __init__(self, length: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(length))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., length), any float dtype. Returns the same shape and dtype."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # sqrt(n) times the root mean square
+        return x * (x.shape[-1] ** 0.5 / (length + 1e-6)).to(x.dtype) * self.weight.to(x.dtype)
+
+
+class RotaryAttention(nn.Module):
+    """Attention with normalised queries and keys (QK-norm), rotary positions, shared key heads and a soft cap."""
+
+    def __init__(self, sizes: BlockCausalSizes):
+        super().__init__()
+        self.num_heads, self.soft_cap = sizes.num_heads, sizes.soft_cap
+        self.key_value_heads = sizes.key_value_heads or sizes.num_heads
+        head_dim = sizes.embed_dim // sizes.num_heads
+        self.to_qkv = nn.Linear(sizes.embed_dim, (self.num_heads + 2 * self.key_value_heads) * head_dim, bias=False)
+        self.query_norm = RootMeanSquareNorm(head_dim)
+        self.key_norm = RootMeanSquareNorm(head_dim)
+        for norm in (self.query_norm, self.key_norm):
+            nn.init.constant_(norm.weight, sizes.query_key_scale)
+        self.output = nn.Linear(sizes.embed_dim, sizes.embed_dim, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor, turns: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (batch, S, E). mask: (S, M + S). turns: (M + S, d/2). memory: M keys and values (batch, heads, M, d) before x's own.
+
+        Returns x's update (batch, S, E), and x's own keys and values, the keys not yet rotated.
+        """
+        heads = rearrange(self.to_qkv(x), "b s (h d) -> b h s d", d=self.query_norm.weight.shape[0])
+        queries, keys, values = heads.split([self.num_heads, self.key_value_heads, self.key_value_heads], dim=1)
+        queries, keys = self.query_norm(queries), self.key_norm(keys)
+        own = (keys, values)
+        if memory is not None:
+            keys, values = torch.cat([memory[0], keys], dim=2), torch.cat([memory[1], values], dim=2)
+        queries, keys = rotate(queries, turns[-x.shape[1] :]), rotate(keys, turns)
+        shared = self.num_heads // self.key_value_heads
+        if shared > 1:
+            keys, values = keys.repeat_interleave(shared, dim=1), values.repeat_interleave(shared, dim=1)
+        mixed = self._attend(queries, keys, values, mask)
+        return self.output(rearrange(mixed, "b h s d -> b s (h d)")), own
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        if not self.soft_cap:
+            return attention(queries, keys, values, mask)
+        scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5  # (..., S, M + S)
+        scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
+        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ values
+
+
+class BlockCausalLayer(TransformerBlock):
+    """One look, around or back, and one feed-forward, each behind a norm of its own."""
+
+    def __init__(self, sizes: BlockCausalSizes, looks_back: bool):
+        super().__init__()
+        self.looks_back = looks_back
+        self.attention_norm = RootMeanSquareNorm(sizes.embed_dim)
+        self.attention = RotaryAttention(sizes)
+        self.feed_forward_norm = RootMeanSquareNorm(sizes.embed_dim)
+        self.feed_forward = SwiGLU(sizes.embed_dim)
+
+    def forward(self, x: Tensor, mask: Tensor, turns: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (B, T, S, E). mask, turns, memory: as in `RotaryAttention`, over T steps where it looks back, else over S tokens.
+
+        Returns x (B, T, S, E), and its own keys and values.
+        """
+        batch_size = x.shape[0]
+        pattern = "(b s) t e" if self.looks_back else "(b t) s e"
+        sequences = rearrange(self.attention_norm(x), f"b t s e -> {pattern}")
+        update, own = self.attention(sequences, mask, turns, memory)
+        x = x + rearrange(update, f"{pattern} -> b t s e", b=batch_size)
+        return x + self.feed_forward(self.feed_forward_norm(x)), own
+
+
+class BlockCausalTransformer(nn.Module):
+    """A stack of layers over steps of S tokens, as the head of this file says. step_mask: (S, S); places: (S, 2)."""
+
+    step_mask: Tensor
+    step_turns: Tensor
+
+    def __init__(self, sizes: BlockCausalSizes, step_mask: Tensor, places: Tensor):
+        super().__init__()
+        if step_mask.shape != (len(places), len(places)):
+            raise ValueError(f"step_mask is {tuple(step_mask.shape)} for {len(places)} places; it must be square and as long")
+        self.sizes = sizes
+        self.num_pairs = sizes.embed_dim // sizes.num_heads // 2
+        self.register_buffer("step_mask", step_mask, persistent=False)
+        rows_and_columns = [angles(axis, self.num_pairs // 2, SPACE_BASE) for axis in places.unbind(dim=1)]
+        self.register_buffer("step_turns", torch.cat(rows_and_columns, dim=-1), persistent=False)  # (S, d/2)
+        # the second of each group, so that what is found in the past still meets the other tokens of the step
+        looks_back = [number % sizes.time_every == 1 for number in range(sizes.num_layers)]
+        self.layers = nn.ModuleList(BlockCausalLayer(sizes, back) for back in looks_back)
+        self.norm = RootMeanSquareNorm(sizes.embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, T, S, E), all steps at once. Returns the same shape, normalised."""
+        return self._run(x, KVCache())[0]
+
+    def step(self, x: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
+        """The same for steps that follow those in the cache: x (B, T_new, S, E). Returns their output and the new cache."""
+        cache = cache or KVCache()
+        output, own = self._run(x, cache)
+        past = cache.blocks or [None] * len(own)
+        kept = [last_frames(old, new, self.sizes.window) for old, new in zip(past, own, strict=True)]
+        return output, KVCache(cache.position + x.shape[1], kept)
+
+    def _run(self, x: Tensor, cache: KVCache) -> tuple[Tensor, list[KeysValues]]:
+        """The normalised output, and per layer that looks back x's own keys and values."""
+        num_past, num_steps = cache.num_kept, x.shape[1]
+        time_mask = causal_mask(num_steps, self.sizes.window, num_past, x.device)
+        time_turns = angles(torch.arange(num_past + num_steps, device=x.device), self.num_pairs, TIME_BASE)
+        memories, kept = iter(cache.blocks), []
+        for layer in self.layers:
+            given = (time_mask, time_turns, next(memories, None)) if layer.looks_back else (self.step_mask, self.step_turns)
+            if self.sizes.activation_checkpointing and self.training:
+                x, own = checkpoint(layer, x, *given, use_reentrant=False)
+            else:
+                x, own = layer(x, *given)
+            if layer.looks_back:
+                kept.append(own)
+        return self.norm(x), kept

@@ -1,0 +1,188 @@
+"""Dreamer 4's tokenizer: a few latent tokens read a partly hidden frame, and the frame is drawn from them alone.
+
+    python 1.video-tokenizer/train.py --model dreamer4 --data-path data/breakout
+
+What changes: not one token per patch but a few latents per frame, which look at all patches; no codebook, codes are numbers in
+[-1, 1]; in training patches are hidden from the encoder, and the loss is over all of them; every term of the loss is divided by
+its running size. What stays: causal in time, frame by frame with caches, the weights of foreground and moving pixels.
+Source: arXiv:2509.24527, section 3.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from tokenizer_variants.dreamer4.block_causal_transformer import BlockCausalSizes
+from tokenizer_variants.dreamer4.config import PAPER, SMALL, Dreamer4Config
+from tokenizer_variants.dreamer4.parts import LatentDecoder, LatentEncoder, LatentSizes, hidden_patches
+from tokenizer_variants.dreamer4.running_scale import RunningScale
+from tokenizer_variants.perceptual import PerceptualDistance
+from video_tokenizer.losses import weighted_mse
+from video_tokenizer.metrics import psnr_db
+from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput
+from video_tokenizer.models.st_transformer import KVCache
+
+
+@dataclass
+class MaskedOutput(TokenizerOutput):
+    """What the forward pass returns, and what the encoder was not shown."""
+
+    hidden: Tensor | None = None
+    """(B, T, patches) bool; None where nothing was hidden"""
+
+
+class Dreamer4Tokenizer(Tokenizer):
+    """Masked autoencoding through a tanh bottleneck, causal in time (arXiv:2509.24527, section 3)."""
+
+    config_class: ClassVar = Dreamer4Config
+    presets: ClassVar = {"tiny": {}, "small": SMALL, "paper": PAPER}
+    config: Dreamer4Config
+    codebook_size = 0
+
+    def __init__(self, config: Dreamer4Config):
+        super().__init__()
+        self.config = config
+        self.frame_size = config.frame_height_width
+        self.patch_grid = (self.frame_size[0] // config.patch_size, self.frame_size[1] // config.patch_size)
+        self.tokens_per_frame, self.code_length = config.num_latents, config.latent_channels
+        self.grid_size = (1, config.num_latents)  # latents have no place in the picture
+        transformer = BlockCausalSizes(
+            config.embed_dim, config.num_heads, config.num_layers, config.context_frames, config.time_every,
+            query_key_scale=config.query_key_scale, soft_cap=config.soft_cap,
+            activation_checkpointing=config.activation_checkpointing,
+        )  # fmt: skip
+        sizes = LatentSizes(
+            transformer, self.patch_grid, config.patch_size, config.num_latents, config.num_registers, config.latent_channels
+        )
+        self.encoder = LatentEncoder(sizes)
+        self.decoder = LatentDecoder(sizes)
+        self.pixel_scale, self.perceptual_scale = RunningScale(), RunningScale()
+        self.perceptual_distance: PerceptualDistance | None = None
+
+    def encode(self, video: Tensor) -> Encoded:
+        """video: (B, T, C, H, W) in [0, 1]. Returns no indices (B, T, 0), and codes (B, T, N, D) in [-1, 1]."""
+        return self.encode_next(video)[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
+        return self.decode_next(codes)[0]
+
+    def encode_next(self, video: Tensor, cache: KVCache | None = None) -> tuple[Encoded, KVCache]:
+        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
+        codes, kept = self.encoder(video, cache=cache)
+        return Encoded(no_indices(codes), codes), kept
+
+    def decode_next(self, codes: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
+        """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
+        video, kept = self.decoder(codes, cache)
+        return video.clamp(0, 1), kept
+
+    def forward(self, video: Tensor) -> MaskedOutput:
+        """video: (B, T, C, H, W) in [0, 1]. In training each frame hides patches from the encoder, never from the loss."""
+        hidden = None
+        if self.training and self.config.largest_hidden_share:
+            hidden = self.random_mask(video)
+        codes, _ = self.encoder(video, hidden)  # (B, T, N, D)
+        reconstruction, _ = self.decoder(codes)
+        drawn = reconstruction if self.training else reconstruction.clamp(0, 1)
+        return MaskedOutput(drawn, no_indices(codes), codes, {}, hidden)
+
+    def random_mask(self, video: Tensor) -> Tensor:
+        """(B, T, patches) bool, True where a patch is hidden from the encoder. video: (B, T, C, H, W)."""
+        batch_size, num_frames = video.shape[:2]
+        num_patches = self.decoder.readouts.num_embeddings
+        hidden = hidden_patches(batch_size * num_frames, num_patches, self.config.largest_hidden_share, video.device)
+        return hidden.unflatten(0, (batch_size, num_frames))
+
+    def seen_pixels(self, output: TokenizerOutput) -> Tensor | float:
+        """(B, T, 1, H, W) bool, True where the encoder saw the pixel; 1.0 where it saw all.
+
+        Errors in hidden patches count as well, but without the extra weights: a ball that nobody could see would be most of the
+        loss, and the best answer to it is a faint ball everywhere.
+        """
+        if not isinstance(output, MaskedOutput) or output.hidden is None:
+            return 1.0
+        side, rows = self.config.patch_size, self.patch_grid[0]
+        return repeat(~output.hidden, "b t (y x) -> b t 1 (y p) (x q)", y=rows, p=side, q=side)
+
+    def start_training(self) -> None:
+        """Look for the network of LPIPS now, not after the first batch. Raises InputError where it is not on this machine."""
+        config = self.config
+        if config.perceptual != "none" and config.perceptual_weight:
+            device = self.decoder.readouts.weight.device
+            self.perceptual_distance = PerceptualDistance(config.perceptual, config.num_frames, config.precision, device)
+
+    def measure_data(self, frames: np.ndarray) -> None:
+        """The mean frame of the recording and the size of what is left. frames: uint8 (F, H, W, 3)."""
+        if self.config.normalise_frames:
+            self.encoder.normalise.measure(frames)
+
+    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
+        """Squared error + 0.2 perceptual distance, each divided by its running root mean square.
+
+        video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
+        """
+        config = self.config
+        seen = self.seen_pixels(output)
+        weights = (config.foreground_weight * seen, config.moving_weight * seen)
+        pixels = weighted_mse(output.reconstruction, video, background, *weights)
+        loss = self.pixel_scale(pixels) if config.normalise_losses else pixels
+        if self.perceptual_distance is None:
+            return loss
+        distance = self.perceptual_distance(output.reconstruction, video)
+        scaled = self.perceptual_scale(distance) if config.normalise_losses else distance
+        return loss + config.perceptual_weight * scaled
+
+    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
+        """The sizes of the terms, because the loss divided by them is always about 1."""
+        found = {"pixel error": self.pixel_scale.latest, "perceptual": self.perceptual_scale.latest}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def own_scores(self, video: Tensor) -> dict[str, float]:
+        """What the past is worth, and what half of a frame is worth. video: (B, T, C, H, W) in [0, 1], T at least 2.
+
+        context_gain_db: PSNR of frames 1 to T-1 drawn with their past, minus that of the same frames encoded and decoded alone.
+        hidden_context_gain_db: the same where half of each frame's patches are hidden from the encoder.
+        half_hidden_psnr_db: PSNR of all frames so hidden, with their past.
+        """
+        hidden = self.half_hidden(video)
+        half = self._drawn_again(video, hidden)
+        scores = {"half_hidden_psnr_db": psnr_db(half, video)}
+        for name, mask, with_past in (
+            ("context_gain_db", None, self._drawn_again(video)),
+            ("hidden_context_gain_db", hidden, half),
+        ):
+            one_by_one = rearrange(video, "b t c h w -> (b t) 1 c h w")
+            alone = self._drawn_again(one_by_one, None if mask is None else rearrange(mask, "b t n -> (b t) 1 n"))
+            alone = rearrange(alone, "(b t) 1 c h w -> b t c h w", b=len(video))
+            scores[name] = psnr_db(with_past[:, 1:], video[:, 1:]) - psnr_db(alone[:, 1:], video[:, 1:])
+        return scores
+
+    def _drawn_again(self, video: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Encode and decode. video: (B, T, C, H, W) in [0, 1]; hidden: (B, T, patches) bool. Returns the same shape as video."""
+        return self.decode(self.encoder(video, hidden)[0])
+
+    def half_hidden(self, video: Tensor) -> Tensor:
+        """(B, T, patches) bool: half of each frame's patches, the same for every call. video: (B, T, C, H, W)."""
+        num_patches = self.decoder.readouts.num_embeddings
+        order = torch.rand(*video.shape[:2], num_patches, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
+        return (order < num_patches // 2).to(video.device)
+
+    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
+        """Frames of which half is hidden, and what the latents make of them."""
+        hidden = self.half_hidden(video)
+        seen = self.seen_pixels(MaskedOutput(video, video, video, {}, hidden))
+        drawn = {
+            "half drawn": self._drawn_again(video, hidden),
+            "whole drawn": self(video).reconstruction,
+        }
+        return {"half hidden": torch.where(torch.as_tensor(seen, device=video.device), video, 0.5)} | drawn
+
+
+def no_indices(codes: Tensor) -> Tensor:
+    """(B, T, 0) int64: numbers that are not rounded have no names."""
+    return torch.zeros(*codes.shape[:2], 0, dtype=torch.int64, device=codes.device)

@@ -1,0 +1,62 @@
+"""The two bottlenecks of ElasticTok: rounding as in chapter 1, or a normal distribution. Both drop what is not kept."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.training.distributed import global_batch_size, local_shard, mean_over_processes
+
+
+class Kept(NamedTuple):
+    """codes: (B, T, N, D) float32, zero where a token is dropped. indices: (B, T, N) int64. losses: terms, already weighted."""
+
+    codes: Tensor
+    indices: Tensor
+    losses: dict[str, Tensor]
+
+
+class FiniteScalarBottleneck(nn.Module):
+    """Vectors to FSQ codes. A dropped token becomes the zero vector, which is the code of the middle levels as well.
+
+    So the decoder cannot tell "dropped" from "the middle code", and a dropped token has that code's number; as in the paper.
+    """
+
+    def __init__(self, embed_dim: int, levels: tuple[int, ...]):
+        super().__init__()
+        self.quantizer = FiniteScalarQuantizer(levels)
+        self.to_latents = nn.Linear(embed_dim, self.quantizer.latent_dim)
+        self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
+
+    def forward(self, x: Tensor, kept: Tensor) -> Kept:
+        """x: (B, T, N, E). kept: (B, T, N) bool."""
+        codes, indices = self.quantizer(self.to_latents(x))
+        middle = self.quantizer.codes_to_indices(torch.zeros(self.code_length, device=x.device))
+        return Kept(codes * kept[..., None], torch.where(kept, indices, middle), {})
+
+
+class GaussianBottleneck(nn.Module):
+    """Vectors to means and variances of normal distributions, sampled in training, the mean otherwise: codes without a codebook.
+
+    kl_weight: of the divergence from a standard normal distribution, in nats, averaged over the kept tokens alone.
+    """
+
+    codebook_size = 0
+
+    def __init__(self, embed_dim: int, code_length: int, kl_weight: float):
+        super().__init__()
+        self.code_length, self.kl_weight = code_length, kl_weight
+        self.to_moments = nn.Linear(embed_dim, 2 * code_length)
+
+    def forward(self, x: Tensor, kept: Tensor) -> Kept:
+        """x: (B, T, N, E). kept: (B, T, N) bool. There are no token numbers: indices are (B, T, 0)."""
+        mean, log_variance = self.to_moments(x).float().chunk(2, dim=-1)  # (B, T, N, D) each
+        log_variance = log_variance.clamp(-30, 20)
+        codes = mean
+        if self.training:
+            noise = local_shard(torch.randn(global_batch_size(len(mean)), *mean.shape[1:], device=mean.device))
+            codes = mean + (0.5 * log_variance).exp() * noise
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1)  # (B, T, N)
+        loss = self.kl_weight * (divergence * kept).sum() / mean_over_processes(kept.sum().float())
+        return Kept(codes * kept[..., None], torch.zeros(*x.shape[:2], 0, dtype=torch.int64, device=x.device), {"kl": loss})

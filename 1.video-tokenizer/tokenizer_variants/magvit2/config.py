@@ -1,0 +1,130 @@
+"""The settings of MAGVIT-2, and its published sizes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tokenizer_variants.magvit2.causal_convolutions import TimePadding
+from tokenizer_variants.magvit2.discriminator import LossName
+from tokenizer_variants.perceptual import PerceptualName
+from video_tokenizer.config import TrainingConfig, check_sizes
+from video_tokenizer.training.command_line import InputError
+
+
+@dataclass(frozen=True)
+class Magvit2Config(TrainingConfig):
+    """Train MAGVIT-2 with FSQ (arXiv:2310.05737, section 3.2)."""
+
+    model: Literal["magvit2"] = "magvit2"  # type: ignore[assignment]
+    """tokenizer to train; --help after another name shows the flags of that one"""
+
+    # --- model ---
+    channels: tuple[int, ...] = (16, 32, 64, 96)
+    """width at each resolution; every further one halves rows and columns: 64 pixels and four widths make 8x8 tokens"""
+    blocks: tuple[int, ...] = (0, 1, 1, 1)
+    """residual blocks at each resolution, in the encoder and again in the decoder"""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
+    time_stride: int = 1
+    """frames that share a step of tokens: 1, 2 or 4, halved in the last levels; 1 + n * time_stride frames a clip"""
+    time_kernel: int = 2
+    """frames that a convolution looks at, the present one included"""
+    time_dilation: int = 2
+    """frames between those that the second convolution of a residual block looks at"""
+    time_padding: TimePadding = "replicate"
+    """what stands before the first frame: copies of it (a still), or zeros"""
+    causal: bool = True
+    """never look at a later frame; without it the padding is split evenly, and streams are refused"""
+
+    # --- loss ---
+    reconstruction_weight: float = 1.0
+    """weight of the squared error"""
+    stability_weight: float = 0.1
+    """pressure on places at rest to keep their token, as in the main line; not in the paper; 0 is off"""
+    perceptual_weight: float = 0.0
+    """weight of the distance of features; 0 is off"""
+    perceptual: PerceptualName = "auto"
+    """lpips needs torchvision's AlexNet on the disk; frame-gap is a small network trained here; auto: lpips where present"""
+    perceptual_share: float = 0.1
+    """first share of the steps, in which the frame-gap network learns; then it is frozen and used"""
+    adversarial_weight: float = 0.0
+    """weight of the discriminator's say; 0 trains without one"""
+    adversarial_loss: LossName = "hinge"
+    """hinge, or the paper's non-saturating"""
+    adversarial_start: float = 0.4
+    """share of the steps after which the discriminator joins: before, it would learn to see mere beginner's mistakes"""
+    adversarial_lead: float = 0.2
+    """share of the steps in which it only learns, from adversarial_start on, before the tokenizer hears it"""
+    discriminator_channels: tuple[int, ...] = (16, 32, 64)
+    """width of the discriminator's blocks, each of which halves time, rows and columns"""
+    discriminator_rate: float = 1e-3
+    """learning rate of the discriminator"""
+    discriminator_betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's memory of its gradients and of their squares; in small batches it learns nothing without the first, the paper's 0"""
+    blur_pool: bool = True
+    """blur before the discriminator drops every second value; without it: convolutions with stride 2"""
+    r1_weight: float = 0.0
+    """weight of the penalty on the discriminator's slope at real clips; 0 is off, since here a flat discriminator says nothing"""
+    r1_every: int = 16
+    """steps between two of these penalties, which are stronger by as much"""
+    lecam_weight: float = 0.001
+    """weight of the pull of both kinds of scores towards each other's mean; 0 is off"""
+
+    # --- optimisation ---
+    optimizer: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    """adamw; muon is made for matrices"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's memory of gradients and of their squares; the paper's 0 and 0.99 suit a discriminator that is always on"""
+
+    @property
+    def time_strides(self) -> tuple[int, ...]:
+        """Frames that become one at each step down. Time is shortened late: 2 and four levels are (1, 1, 2), 4 is (1, 2, 2)."""
+        halvings = self.time_stride.bit_length() - 1
+        return (1,) * (len(self.channels) - 1 - halvings) + (2,) * halvings
+
+    def check(self) -> None:
+        """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
+        check_sizes(self)
+        self._check_levels()
+        height, factor = self.frame_height_width[0], 2 ** (len(self.channels) - 1)
+        if height % factor:
+            raise InputError(
+                f"frame_size {height} is not a multiple of {factor}, as {len(self.channels)} channels need; change one"
+            )
+        if self.time_stride not in (1, 2, 4) or self.time_stride > factor:
+            raise InputError(f"time_stride {self.time_stride} must be 1, 2 or 4, and at most {factor} with these channels")
+        if (self.num_frames - 1) % self.time_stride:
+            nearest = 1 + self.time_stride * max(1, self.num_frames // self.time_stride)
+            raise InputError(
+                f"num_frames {self.num_frames} must be 1 + a multiple of time_stride {self.time_stride}; try {nearest}"
+            )
+        if self.time_kernel < 2 or self.time_dilation < 1:
+            raise InputError(f"time_kernel {self.time_kernel} must be at least 2, time_dilation {self.time_dilation} at least 1")
+        for name in ("adversarial_start", "adversarial_lead", "perceptual_share"):
+            if not 0 <= getattr(self, name) <= 1 or (name == "perceptual_share" and not self.perceptual_share):
+                raise InputError(f"{name} {getattr(self, name)} is a share of the steps, between 0 and 1")
+
+    def _check_levels(self) -> None:
+        for name, least in (("channels", 1), ("discriminator_channels", 1), ("blocks", 0), ("levels", 2)):
+            value = getattr(self, name)
+            if not 1 <= len(value) <= 8 or min(value) < least or max(value) > 4_096:
+                raise InputError(f"{name} {value} must be 1 to 8 numbers between {least} and 4096")
+        if len(self.blocks) != len(self.channels):
+            raise InputError(f"blocks {self.blocks} and channels {self.channels} must be as many, one for each resolution")
+        if any(width % 8 for width in self.channels):
+            raise InputError(f"channels {self.channels} must be multiples of 8, the size of a norm's groups")
+
+
+SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame as chapter 3 wants them
+    channels=(64, 128, 256), blocks=(2, 2, 2), num_frames=17, time_kernel=3, batch_size=32, num_steps=60_000, learning_rate=1e-4,
+    warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
+    discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, adversarial_lead=0.0, r1_weight=10.0,
+)  # fmt: skip
+PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens, of 64,000 codes for the paper's 2^18
+    frame_size=128, num_frames=17, time_stride=4, channels=(128, 256, 256, 512), blocks=(4, 4, 4, 4), levels=(8, 8, 8, 5, 5, 5),
+    batch_size=256, num_steps=300_000, learning_rate=1e-4, warmup_steps=10_000, decay_share=1.0, betas=(0.0, 0.99),
+    foreground_weight=0.0, moving_weight=0.0, stability_weight=0.0,
+    reconstruction_weight=5.0, perceptual_weight=0.1, adversarial_weight=0.1,
+    adversarial_loss="non-saturating", adversarial_start=0.0, adversarial_lead=0.0,
+    discriminator_channels=(256, 512, 512, 512, 512), discriminator_rate=1e-4, discriminator_betas=(0.0, 0.99),
+    r1_weight=10.0, r1_every=1, time_padding="zeros", time_dilation=1, time_kernel=3,
+)  # fmt: skip

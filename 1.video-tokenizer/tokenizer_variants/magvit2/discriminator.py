@@ -1,0 +1,188 @@
+"""A second network that learns to tell real clips from reconstructions, and the training of the two against each other.
+
+A squared error is lowest where a tokenizer in doubt draws the mean, which is blur. The discriminator sees blur at once, and the
+tokenizer is asked to draw what it takes for real. It is used in training only and is no part of a checkpoint.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenizer_variants.two_steps import TwoStepsInFloat32
+from video_tokenizer.training.device import autocast
+from video_tokenizer.training.distributed import average_gradients, mean_over_processes
+
+LossName = Literal["hinge", "non-saturating"]
+
+
+def blurred_half(x: Tensor, axis: int) -> Tensor:
+    """Every second value along an axis, blurred with (1, 2, 1) / 4; n values become ceil(n / 2), ends are continued outwards.
+
+    (0, 0, 8, 0) becomes (0, 4): value 2 is 0/4 + 8/2 + 0/4. (0, 8, 0, 0), its neighbour, becomes (2, 2): the 8 does not get lost.
+    """
+    even, odd = (x[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
+    if even.shape[axis] > odd.shape[axis]:
+        odd = torch.cat([odd, even.narrow(axis, even.shape[axis] - 1, 1)], dim=axis)
+    before = torch.cat([even.narrow(axis, 0, 1), odd.narrow(axis, 0, odd.shape[axis] - 1)], dim=axis)
+    return even / 2 + (before + odd) / 4
+
+
+class BlurPool3d(nn.Module):
+    """Half the frames, rows and columns: blur with (1, 2, 1) / 4 along each axis, keep every second value (arXiv:1904.11486).
+
+    Keeping every second value of a sharp picture answers quite differently to the same picture moved by a pixel; of a blurred
+    one it does not. The kernel is fixed and sums to 1: a constant stays a constant.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, T, H, W). Returns (B, C, ceil(T/2), ceil(H/2), ceil(W/2))."""
+        for axis in (2, 3, 4):
+            x = blurred_half(x, axis)
+        return x
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions with half the frames, rows and columns in between, and the same without convolutions added to it."""
+
+    def __init__(self, in_channels: int, out_channels: int, blur_pool: bool):
+        super().__init__()
+        self.convolution_1 = TwoStepsInFloat32(nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1))
+        self.convolution_2 = TwoStepsInFloat32(nn.Conv3d(out_channels, out_channels, kernel_size=3, padding=1))
+        self.skip = nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
+        strided = [
+            TwoStepsInFloat32(nn.Conv3d(width, width, 3, stride=2, padding=1, groups=width))
+            for width in (out_channels, in_channels)
+        ]
+        self.halve, self.halve_skip = (BlurPool3d(), BlurPool3d()) if blur_pool else strided
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, T, H, W). Returns (B, C', ceil(T/2), H/2, W/2)."""
+        y = self.halve(F.leaky_relu(self.convolution_1(x), 0.2))
+        y = F.leaky_relu(self.convolution_2(y), 0.2)
+        return (y + self.skip(self.halve_skip(x))) * 0.5**0.5  # the variance of one of the two
+
+
+class Discriminator(nn.Module):
+    """How real each region of a clip looks: above 0 real, below 0 drawn.
+
+    Residual blocks with blur pooling, as in MAGVIT-2 (arXiv:2310.05737). There one number judges the whole clip; here, as in
+    Open-MAGVIT2, one number per region does, because a game's ball is 3 of its 4,096 pixels.
+    """
+
+    def __init__(self, channels: tuple[int, ...], blur_pool: bool = True):
+        super().__init__()
+        widths = (3, *channels)
+        self.blocks = nn.Sequential(
+            *(DiscriminatorBlock(before, after, blur_pool) for before, after in zip(widths, channels, strict=False))
+        )
+        self.to_score = nn.Conv3d(channels[-1], 1, kernel_size=1)
+        for convolution in self.modules():
+            if isinstance(convolution, nn.Conv3d):
+                nn.init.kaiming_normal_(convolution.weight, a=0.2)  # keeps the size of what passes through, leaky ReLUs included
+                if convolution.bias is not None:
+                    nn.init.zeros_(convolution.bias)
+        nn.init.normal_(self.to_score.weight, std=1e-3)  # no opinion yet: both kinds of clips start at a score of 0
+
+    def forward(self, video: Tensor) -> Tensor:
+        """video: (B, T, C, H, W) in [0, 1]. Returns scores (B, T', H', W')."""
+        x = 2 * video.transpose(1, 2) - 1  # (B, C, T, H, W)
+        return self.to_score(self.blocks(x))[:, 0].float()
+
+
+def generator_loss(scores: Tensor, kind: LossName) -> Tensor:
+    """What the tokenizer lowers: small where its clips are taken for real. The hinge is the discriminator's business only."""
+    return -scores.mean() if kind == "hinge" else F.softplus(-scores).mean()
+
+
+def discriminator_loss(real: Tensor, drawn: Tensor, kind: LossName) -> Tensor:
+    """What the discriminator lowers. With scores of 0 everywhere hinge is 1 + 1 = 2, non-saturating 2 log 2 = 1.386.
+
+    Hinge asks for scores above 1 and below -1 and for no more; non-saturating is the cross-entropy of "real" and "drawn".
+    """
+    if kind == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + drawn).mean()
+    return F.softplus(-real).mean() + F.softplus(drawn).mean()
+
+
+def gradient_penalty(discriminator: nn.Module, video: Tensor) -> Tensor:
+    """R1 (arXiv:1801.04406): half the squared norm of the score's slope at real clips, mean over clips.
+
+    A score that is steep at real clips pushes the tokenizer past them. video: (B, T, C, H, W).
+    """
+    video = video.detach().requires_grad_()
+    scores = discriminator(video).flatten(1).mean(dim=1)  # (B,)
+    (slope,) = torch.autograd.grad(scores.sum(), video, create_graph=True)
+    return 0.5 * slope.square().flatten(1).sum(dim=1).mean()
+
+
+@dataclass
+class ScoreAverages:
+    """LeCAM (arXiv:2104.03310): running means of the two kinds of scores, and the pull of each kind towards the other's.
+
+    With little data a discriminator learns the clips by heart and its scores drift apart; the pull keeps them together.
+    """
+
+    real: float = 0.0
+    drawn: float = 0.0
+    decay: float = 0.99
+
+    def update(self, real: Tensor, drawn: Tensor) -> None:
+        """Move the means towards those of this batch, over all processes."""
+        self.real += (1 - self.decay) * (float(mean_over_processes(real.mean())) - self.real)
+        self.drawn += (1 - self.decay) * (float(mean_over_processes(drawn.mean())) - self.drawn)
+
+    def penalty(self, real: Tensor, drawn: Tensor) -> Tensor:
+        """Squared distance of real scores above the mean of drawn ones, and of drawn scores below the mean of real ones."""
+        return F.relu(real - self.drawn).square().mean() + F.relu(self.real - drawn).square().mean()
+
+
+class Adversary:
+    """The discriminator with its optimizer: no module of the tokenizer, so neither in its weights nor in its checkpoint."""
+
+    def __init__(self, config: Any, device: torch.device):
+        self.config, self.active = config, False
+        self.network = Discriminator(config.discriminator_channels, config.blur_pool).to(device).requires_grad_(False)
+        settings = {"lr": config.discriminator_rate, "betas": config.discriminator_betas}
+        self.optimizer = torch.optim.Adam(self.network.parameters(), **settings)
+        self.averages = ScoreAverages()
+
+    def loss(self, reconstruction: Tensor) -> Tensor:
+        """The tokenizer's term. Gradients go through the discriminator, whose own weights stay as they are."""
+        with autocast(reconstruction.device, self.config.precision):
+            scores = self.network(reconstruction)
+        return generator_loss(scores, self.config.adversarial_loss)
+
+    def learn(self, step: int, video: Tensor, reconstruction: Tensor) -> dict[str, float]:
+        """One step of the discriminator. reconstruction: as the tokenizer drew it; no gradient goes back there."""
+        config = self.config
+        self.network.requires_grad_(True)
+        with autocast(video.device, config.precision):
+            real, drawn = self.network(torch.cat([video, reconstruction.detach()])).chunk(2)
+        loss = discriminator_loss(real, drawn, config.adversarial_loss)
+        numbers = {"discriminator": loss.item(), "real_minus_drawn": (real.mean() - drawn.mean()).item()}
+        if config.lecam_weight:
+            loss = loss + config.lecam_weight * self.averages.penalty(real, drawn)
+            self.averages.update(real, drawn)
+        if config.r1_weight and step % config.r1_every == 0:  # rarely, and as much stronger: it costs a second backward pass
+            loss = loss + config.r1_weight * config.r1_every * gradient_penalty(self.network, video)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(self.network.parameters())
+        self.optimizer.step()
+        self.network.requires_grad_(False)
+        return numbers
+
+    def state(self) -> dict[str, Any]:
+        """What resume.pt keeps."""
+        averages = {"real": self.averages.real, "drawn": self.averages.drawn}
+        parts = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return parts | {"averages": averages, "active": self.active}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averages, self.active = ScoreAverages(**state["averages"]), state["active"]

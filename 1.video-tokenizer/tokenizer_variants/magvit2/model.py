@@ -1,0 +1,181 @@
+"""MAGVIT-2 with FSQ: a tokenizer of causal 3-D convolutions, trained against a discriminator in the last part of its steps.
+
+    python 1.video-tokenizer/train.py --model magvit2 --data-path data/breakout
+
+What changes: convolutions instead of patches and attention; the picture shrinks by strided convolutions and grows back by
+depth-to-space; time may be shortened (`--time-stride 2`); a perceptual and an adversarial loss join the squared error. What
+stays: FSQ with its 8x8 tokens, causality, streams, weights of the loss. MAGVIT-2 itself (arXiv:2310.05737) has lookup-free
+quantization where this has FSQ, and with it an entropy and a commitment loss that FSQ does without.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tokenizer_variants.magvit2.causal_convolutions import FrameMemory, TimeSettings
+from tokenizer_variants.magvit2.config import PAPER, SMALL, Magvit2Config
+from tokenizer_variants.magvit2.discriminator import Adversary
+from tokenizer_variants.magvit2.networks import Decoder, Encoder
+from tokenizer_variants.magvit2.sharpness import moving_sharpness
+from tokenizer_variants.perceptual import PerceptualDistance
+from video_tokenizer.losses import temporal_consistency_loss, weighted_mse
+from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
+from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.training.command_line import InputError
+from video_tokenizer.training.optimizer import Optimizers, build_optimizer
+
+
+class Magvit2Tokenizer(Tokenizer):
+    """Causal convolutions around FSQ. T = 1 + s*t frames become 1 + t steps of tokens, s being `time_stride`."""
+
+    config_class: ClassVar = Magvit2Config
+    presets: ClassVar = {"tiny": {}, "small": SMALL, "paper": PAPER}
+    config: Magvit2Config
+
+    def __init__(self, config: Magvit2Config):
+        super().__init__()
+        self.config, self.is_causal = config, config.causal
+        self.best_is_newest = config.adversarial_weight > 0  # the error is least just before the discriminator joins
+        self.frame_size = config.frame_height_width
+        factor = 2 ** (len(config.channels) - 1)
+        self.grid_size = (self.frame_size[0] // factor, self.frame_size[1] // factor)
+        self.tokens_per_frame = self.grid_size[0] * self.grid_size[1]
+        self.frames_per_step = config.time_stride
+        self.quantizer = FiniteScalarQuantizer(config.levels)
+        self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
+
+        time = TimeSettings(config.time_kernel, config.time_dilation, config.time_padding, config.causal)
+        self.encoder = Encoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
+        self.decoder = Decoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
+        self.adversary: Adversary | None = None
+        self.perceptual: PerceptualDistance | None = None
+
+    def encode(self, video: Tensor) -> Encoded:
+        """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t. Returns indices (B, 1 + t, N) and codes (B, 1 + t, N, D)."""
+        return self._tokens(self._latents(video))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes: (B, 1 + t, N, D). Returns video (B, 1 + s*t, C, H, W) in [0, 1]."""
+        return self._drawn(codes).clamp(0, 1)
+
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
+        return self.quantizer.indices_to_codes(indices)
+
+    def forward(self, video: Tensor) -> TokenizerOutput:
+        """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t."""
+        latents = self._latents(video)
+        indices, codes = self._tokens(latents)
+        reconstruction, losses = self._drawn(codes), {}
+        if self.config.stability_weight and latents.shape[1] > 1:
+            cell = self.frame_size[0] // self.grid_size[0]
+            losses["stability"] = self.config.stability_weight * temporal_consistency_loss(latents, video, cell)
+        return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
+
+    # ---- streams -------------------------------------------------------------------------------------------------------------
+
+    def encode_next(self, video: Tensor, cache: FrameMemory | None = None) -> tuple[Encoded, FrameMemory]:
+        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]; T = 1 + s*t at its start, and s*t from then on."""
+        self._check_stream("encode")
+        memory = FrameMemory(cache)
+        return self._tokens(self._latents(video, memory)), memory
+
+    def decode_next(self, codes: Tensor, cache: FrameMemory | None = None) -> tuple[Tensor, FrameMemory]:
+        """Draw the next steps of a stream. codes: (B, t, N, D). Returns s*t frames (B, s*t, C, H, W) in [0, 1], s - 1 less at its
+        start, and the cache."""
+        self._check_stream("draw")
+        memory = FrameMemory(cache)
+        return self._drawn(codes, memory).clamp(0, 1), memory
+
+    def decode_frame(self, indices: Tensor, cache: FrameMemory | None = None) -> tuple[Tensor, FrameMemory]:
+        """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
+        if self.frames_per_step > 1:
+            raise InputError(f"a step of this magvit2 is {self.frames_per_step} frames, not one; draw steps with decode_next")
+        return super().decode_frame(indices, cache)
+
+    def _check_stream(self, verb: str) -> None:
+        if not self.is_causal:
+            raise InputError(f"magvit2 looks at later frames with --no-causal and cannot {verb} a stream; train it without")
+
+    # ---- training ------------------------------------------------------------------------------------------------------------
+
+    def build_optimizer(self) -> Optimizers:
+        """AdamW; Muon, made for matrices, has no say over kernels."""
+        config = self.config
+        return build_optimizer(self, config.learning_rate, config.weight_decay, betas=config.betas)
+
+    def start_training(self) -> None:
+        """Make the networks that only training needs."""
+        device = next(self.parameters()).device
+        if self.config.adversarial_weight:
+            self.adversary = Adversary(self.config, device)
+        if self.config.perceptual_weight:
+            self.perceptual = PerceptualDistance(self.config.perceptual, self.config.num_frames, self.config.precision, device)
+
+    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
+        """Squared error, plus the distance of features once they are learnt, plus what the discriminator says once it is on."""
+        config, reconstruction = self.config, output.reconstruction
+        weights = (config.foreground_weight, config.moving_weight)
+        loss = config.reconstruction_weight * weighted_mse(reconstruction, video, background, *weights)
+        loss = loss + sum(output.losses.values())
+        if self.perceptual and self.perceptual.ready:
+            loss = loss + config.perceptual_weight * self.perceptual(reconstruction, video)
+        if self.adversary and self.adversary.active:
+            loss = loss + config.adversarial_weight * self.adversary.loss(reconstruction)
+        return loss
+
+    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
+        """A step of the frame-gap network in the first part of the training, of the discriminator in the last."""
+        numbers = {}
+        last_of_first_part = max(1, round(self.config.perceptual_share * num_steps))
+        if self.perceptual and not self.perceptual.ready:
+            numbers |= self.perceptual.learn(video, last=step >= last_of_first_part)
+        start, lead = (share * num_steps for share in (self.config.adversarial_start, self.config.adversarial_lead))
+        if self.adversary and step > start:
+            numbers |= self.adversary.learn(step, video, output.reconstruction)
+            self.adversary.active = step > start + lead
+        return numbers
+
+    def own_scores(self, video: Tensor) -> dict[str, float]:
+        """How sharp what moves is drawn, which squared errors do not say. video: (B, T, C, H, W) in [0, 1]."""
+        return {"moving_sharpness": moving_sharpness(self(video).reconstruction, video)}
+
+    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
+        """Frames as the end of a clip, and each as a picture, which is a video of one frame."""
+        alone = self(video.flatten(0, 1)[:, None]).reconstruction
+        return {"in its clip": self(video).reconstruction, "as a picture": alone.view_as(video)}
+
+    def training_state(self) -> dict[str, Any]:
+        """The two networks that no checkpoint holds, with their optimizers."""
+        parts = {"adversary": self.adversary, "perceptual": self.perceptual}
+        return {name: part.state() for name, part in parts.items() if part is not None}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `training_state` returned."""
+        if self.adversary:
+            self.adversary.load(state["adversary"])
+        if self.perceptual:
+            self.perceptual.load(state["perceptual"])
+
+    # ---- the two halves ------------------------------------------------------------------------------------------------------
+
+    def _latents(self, video: Tensor, memory: FrameMemory | None = None) -> Tensor:
+        """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, 1 + t, N, D), or (B, t, N, D) where a stream goes on.
+
+        Raises InputError for a number of frames that the time stride does not divide.
+        """
+        frames, stride, at_start = video.shape[1], self.frames_per_step, memory is None or memory.at_start
+        if (frames - at_start) % stride:
+            wanted = f"1 + a multiple of {stride}" if at_start else f"a multiple of {stride}, as a stream goes on"
+            raise InputError(f"{frames} frames cannot be read with time_stride {stride}; give {wanted}")
+        return self.encoder(centered(video).transpose(1, 2), memory).flatten(3).permute(0, 2, 3, 1)
+
+    def _tokens(self, latents: Tensor) -> Encoded:
+        """latents: (B, S, N, D). Returns indices (B, S, N) and codes (B, S, N, D)."""
+        codes, indices = self.quantizer(latents)
+        return Encoded(indices, codes)
+
+    def _drawn(self, codes: Tensor, memory: FrameMemory | None = None) -> Tensor:
+        """codes: (B, S, N, D). Returns video (B, T, C, H, W), not bounded."""
+        grid = codes.transpose(2, 3).unflatten(3, self.grid_size).transpose(1, 2)  # (B, D, S, h, w)
+        return self.decoder(grid, memory).transpose(1, 2).float() + 0.5

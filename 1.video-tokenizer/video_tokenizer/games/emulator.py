@@ -1,0 +1,220 @@
+"""Playing a game and filming it: frame skip, flicker, area resize, and the picture taken when the action has become visible.
+
+Games answer the stick late, and glide on after it is released. Breakout's paddle at rest, in pixels per emulator frame:
+
+    emulator frame    1   2   3   4 | 1   2   3   4 | 1
+    stick             LEFT          | rest          | rest
+    paddle            0  -3  -4  -5 |-6  -3  -1  -1 | 0
+    picture, delay 0             -12|            -11|          a movement between two pictures is a blend of two actions
+    picture, delay 1                 -18|           -5|        most of the movement is the action's own
+    picture, delay 2                     -21|           -2|    but if the next action is LEFT, this picture shows it: -3 too early
+
+So the picture that closes a step is taken `picture_delay` emulator frames into the next step: as late as it can be without
+betraying the next action. `picture_delay.py` measures how late that is. A game that draws its sprites in turn, each in some
+frames only (`flickers`), is filmed as the brighter of two successive frames at every pixel.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import ale_py
+import gymnasium
+import numpy as np
+
+from video_tokenizer.data.resize import resize_by_area
+from video_tokenizer.games.detectors import game_facts
+from video_tokenizer.training.command_line import InputError
+
+ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
+gymnasium.register_envs(ale_py)
+
+MAX_NOOP_STEPS = 8  # an episode starts after up to so many unrecorded NOOP steps, so that no two games are alike
+
+
+class Episode(NamedTuple):
+    """One recorded game, F frames long."""
+
+    frames: np.ndarray  # uint8 (F, H, W, 3)
+    actions: np.ndarray  # int16 (F,), actions[f] led from frame f-1 to frame f; actions[0] is -1
+    ram: np.ndarray | None  # uint8 (F, 128), the Atari's memory at the moment of each picture; None for other environments
+
+
+Policy = Callable[["Game", np.random.Generator], int]
+
+
+class Game:
+    """A Gymnasium environment with discrete actions and RGB pictures, played in steps of `frame_skip` emulator frames."""
+
+    def __init__(
+        self,
+        env_id: str,
+        frame_size: tuple[int, int] = (64, 64),
+        frame_skip: int = 4,
+        picture_delay: int | None = None,
+        merged_frames: int | None = None,
+    ):
+        """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None takes the known game's, else 0.
+
+        merged_frames: 2 takes the brighter of two emulator frames, 1 the frame as it is; None: 1 for known games that do not
+        flicker, else 2.
+
+        Raises InputError for an unknown game, missing packages, actions that are not discrete, or a delay out of range.
+        """
+        facts = game_facts(env_id)
+        self.env_id, self.frame_size, self.frame_skip = env_id, frame_size, frame_skip
+        known_delay = facts.picture_delay if facts is not None and facts.picture_delay < frame_skip else 0
+        self.picture_delay = known_delay if picture_delay is None else picture_delay
+        if frame_skip < 1 or not 0 <= self.picture_delay < frame_skip:
+            raise InputError(
+                f"picture delay {self.picture_delay} is impossible with frame skip {frame_skip}; give 0 to frame skip - 1"
+            )
+        if merged_frames not in (None, 1, 2):
+            raise InputError(f"{merged_frames} merged emulator frames are impossible; give 1, or 2 for a game that flickers")
+        flickers = facts is None or facts.flickers
+        self.merged_frames = (2 if flickers else 1) if merged_frames is None else merged_frames
+        self._env = _make_environment(env_id)
+        self._ale = getattr(self._env.unwrapped, "ale", None)
+        if self._ale is not None:
+            self._emulator_actions = list(self._ale.getMinimalActionSet())
+            self.action_names = list(self._env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+            emulator_rate = 60.0
+        else:
+            space = self._env.action_space
+            self._emulator_actions = [int(space.start) + action for action in range(int(space.n))]  # type: ignore[attr-defined]
+            self.action_names = [f"ACTION{action}" for action in range(len(self._emulator_actions))]
+            emulator_rate = float(self._env.metadata.get("render_fps") or 30.0)
+        self.frames_per_second = emulator_rate / frame_skip
+        self._screen_now: np.ndarray | None = None
+        self.fire_action = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.action_names)
+
+    @property
+    def ram(self) -> np.ndarray | None:
+        """The Atari's 128 bytes right now, uint8 (128,); None for other environments."""
+        return None if self._ale is None else self._ale.getRAM()
+
+    def reset(self, seed: int) -> None:
+        """Start a new game; the same seed and the same actions give the same game. `score` sums the rewards from here on."""
+        self._env.reset(seed=seed)
+        self.over, self.score, self._screen_now = False, 0.0, None
+        self._lives = self._count_lives()
+        self.needs_fire = self.fire_action is not None
+        self._older = self.screen()
+        if self._ale is not None:
+            noop = self.action_names.index("NOOP")
+            for _ in range(int(np.random.default_rng(seed).integers(MAX_NOOP_STEPS + 1))):
+                self.step(noop)
+
+    def step(self, action: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Hold `action` for one step; return the picture that closes the step *before* it, with the memory at that moment.
+
+        Returns (uint8 (H, W, 3), uint8 (128,) or None).
+        """
+        if action == self.fire_action:
+            self.needs_fire = False
+        picture, ram = None, None
+        for elapsed in range(self.frame_skip):
+            if elapsed == self.picture_delay:
+                picture, ram = self.screen(), self.ram
+                if self.merged_frames == 2:
+                    picture = np.maximum(self._older, picture)
+            if elapsed == (self.picture_delay - 1) % self.frame_skip and self.merged_frames == 2:
+                self._older = self.screen()
+            self.advance(action)
+        assert picture is not None
+        lives = self._count_lives()
+        if lives < self._lives and self.fire_action is not None:
+            self.needs_fire = True
+        self._lives = lives
+        return resize_by_area(picture, self.frame_size), ram
+
+    def peek(self, action: int) -> np.ndarray:
+        """The picture that closes the step just played, uint8 (H, W, 3), as it will be if `action` stays down.
+
+        The Atari runs picture_delay frames ahead and is put back; other environments cannot, and show themselves as they are.
+        """
+        newest, older = self.screen(), self._older
+        if self._ale is not None and self.picture_delay and not self.over:
+            state = self._ale.cloneState()
+            self._screen_now = newest  # which the emulator forgets when it is put back
+            ahead = newest
+            for _ in range(self.picture_delay):
+                older = ahead
+                self._ale.act(self._emulator_actions[action])
+                ahead = self._ale.getScreenRGB()
+            newest = ahead
+            self._ale.restoreState(state)
+        return resize_by_area(np.maximum(older, newest) if self.merged_frames == 2 else newest, self.frame_size)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def advance(self, action: int) -> None:
+        """One emulator frame under `action`. The emulator is driven directly: Gymnasium's own step would draw every frame."""
+        if self.over:
+            return
+        self._screen_now = None
+        if self._ale is not None:
+            self.score += self._ale.act(self._emulator_actions[action])
+            self.over = self._ale.game_over()
+        else:
+            _, reward, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
+            self.score += float(reward)
+            self.over = terminated or truncated
+
+    def screen(self) -> np.ndarray:
+        """What the emulator shows right now: uint8 RGB of its own size."""
+        if self._screen_now is not None:
+            return self._screen_now
+        if self._ale is not None:
+            return self._ale.getScreenRGB()
+        try:
+            screen = self._env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise InputError(f"{self.env_id} cannot draw itself: {error}") from error
+        if not (isinstance(screen, np.ndarray) and screen.dtype == np.uint8 and screen.ndim == 3 and screen.shape[2] == 3):
+            raise InputError(f"{self.env_id} does not draw RGB pictures of type uint8 (H, W, 3); choose another environment")
+        return screen
+
+    def _count_lives(self) -> int:
+        return 0 if self._ale is None else self._ale.lives()
+
+
+def record_episode(game: Game, policy: Policy, num_frames: int, seed: int) -> Episode:
+    """Play one episode of at most `num_frames` frames; it ends earlier when the game is over.
+
+    policy(game, rng) -> action is asked once per step and sees the game as it is then, not its delayed picture.
+    """
+    rng = np.random.default_rng((seed, 1))
+    game.reset(seed)
+    frames, actions, memories = [], [-1], []
+    while True:
+        closing = len(frames) + 1 >= num_frames
+        action = max(actions[-1], 0) if closing else policy(game, rng)  # the last action stays down until its picture is taken
+        picture, ram = game.step(action)  # the picture shows the actions so far; `action` becomes visible in the next one
+        frames.append(picture)
+        memories.append(ram)
+        if game.over or closing:
+            break
+        actions.append(action)
+    ram = None if memories[0] is None else np.stack(memories)
+    return Episode(np.stack(frames), np.array(actions, dtype=np.int16), ram)
+
+
+def _make_environment(env_id: str) -> gymnasium.Env:
+    atari = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if env_id.startswith("ALE/") else {}
+    try:
+        env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True, **atari)
+        env.reset(seed=0)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise InputError(f"{env_id} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        raise InputError(f"{env_id!r} cannot be started: {error}; give a Gymnasium id such as ALE/Breakout-v5") from error
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise InputError(
+            f"{env_id} has actions of type {env.action_space}; only environments with discrete actions can be recorded"
+        )
+    return env

@@ -1,0 +1,102 @@
+"""Who plays while the camera runs.
+
+A latent action model can only name an action that it can tell from the past, so `random` draws a fresh action at every step: held
+actions would let it predict "go on" from history alone. But random play never returns the ball, so the dynamics model needs
+`scripted` games with long rallies. `mixed`, the default, records about as many frames of each.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from video_tokenizer.games.detectors import GAMES, ball_position, game_facts, player_position
+from video_tokenizer.games.emulator import Game, Policy
+from video_tokenizer.training.command_line import InputError
+
+POLICY_NAMES = ("random", "scripted", "mixed")
+SCRIPTED_GAMES = tuple(env_id for env_id, facts in GAMES.items() if facts.ball is not None)
+
+
+def random_policy(game: Game, rng: np.random.Generator) -> int:
+    """A fresh, uniformly random action at every step; FIRE first where the game waits for it."""
+    if game.needs_fire and game.fire_action is not None:
+        return game.fire_action
+    return int(rng.integers(game.num_actions))
+
+
+def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> Policy:
+    """A player that follows the ball, which it reads from the Atari's memory.
+
+    noise: share of steps with a random action instead. aim_error: standard deviation, in recorded pixels at 64x64, of the place
+    on the paddle that should meet the ball; a new aim every 16 steps or so makes the ball leave at different angles.
+    Raises InputError for a game without a known ball.
+    """
+    facts = game_facts(game.env_id)
+    if facts is None or facts.ball is None:
+        raise InputError(
+            f"there is no scripted player for {game.env_id}, only for {', '.join(SCRIPTED_GAMES)}; use --policy random"
+        )
+    axis = 0 if facts.player_axis == "x" else 1
+    smaller, larger = (game.action_names.index(key) for key in facts.player_keys)
+    noop = game.action_names.index("NOOP")
+    aim, last_ball, last_way = 0.0, np.nan, 0
+
+    def choose(game: Game, rng: np.random.Generator) -> int:
+        nonlocal aim, last_ball
+        if rng.random() < 1 / 16:
+            aim = rng.normal(0.0, aim_error)
+        assert game.ram is not None
+        ball = float(ball_position(game.ram, game.env_id)[axis])
+        speed = 0.0 if np.isnan(last_ball) else ball - last_ball
+        last_ball = ball
+        if game.needs_fire and game.fire_action is not None:
+            return game.fire_action
+        if np.isnan(ball) or rng.random() < noise:
+            return int(rng.integers(game.num_actions))
+        player = float(player_position(game.ram, game.env_id)) + facts.player_glide * last_way
+        distance = ball + speed + aim - player  # after this step, if the player does nothing
+        if abs(distance) < facts.player_step / 2:
+            return noop
+        return larger if distance > 0 else smaller
+
+    def follow_ball(game: Game, rng: np.random.Generator) -> int:
+        nonlocal last_way
+        action = choose(game, rng)
+        last_way = (action == larger) - (action == smaller)
+        return action
+
+    return follow_ball
+
+
+def replay(actions: Sequence[int] | np.ndarray) -> Policy:
+    """Play a given list of actions, first one first, then NOOP (action 0).
+
+    An episode repeats itself, bit for bit, from its seed and `replay(episode.actions[1:])`.
+    """
+    remaining = iter([int(action) for action in actions])
+    return lambda game, rng: next(remaining, 0)
+
+
+class MixedPolicy:
+    """Chooses the player of the next episode: the one who has recorded fewer frames so far, random first."""
+
+    def __init__(self, players: dict[str, Policy]):
+        self.players = players
+        self.num_frames = dict.fromkeys(players, 0)
+
+    def next_player(self) -> tuple[str, Policy]:
+        name = min(self.players, key=lambda name: self.num_frames[name])
+        return name, self.players[name]
+
+
+def make_players(name: str, game: Game) -> dict[str, Policy]:
+    """The players who take turns under `--policy name`: {"random": ...}, {"scripted": ...} or both; mixed without a known
+    ball is random alone. Raises InputError for an unknown name, or a scripted player in a game without a known ball."""
+    if name not in POLICY_NAMES:
+        raise InputError(f"there is no policy {name!r}; choose one of {', '.join(POLICY_NAMES)}")
+    players: dict[str, Policy] = {}
+    if name in ("random", "mixed"):
+        players["random"] = random_policy
+    if name == "scripted" or (name == "mixed" and game.env_id in SCRIPTED_GAMES):
+        players["scripted"] = scripted_policy(game)
+    return players

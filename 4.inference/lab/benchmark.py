@@ -1,0 +1,106 @@
+"""How fast is every part, and how close to what this machine can do? One table from one run, and curves of cost.
+
+    python 4.inference/lab/benchmark.py --json benchmark.json --figure benchmark.png
+
+Nothing else should run meanwhile; what is compared runs in turns, so that ratios hold on a noisy machine as well.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from video_tokenizer.figures import save_curves
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.device import choose_device
+from video_tokenizer.training.results import format_table, save_json
+from world_lab.benchmark.curves import cost_curves
+from world_lab.benchmark.measure import gigabytes_per_second, peak_gflops
+from world_lab.benchmark.rows import SIZES, Bench, data_rows, inference_rows, training_rows
+from world_lab.benchmark.time_to_quality import time_to_quality
+from world_model.real_game import open_game
+from world_model.world import WorldModel
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Measure every part's speed, and how it grows."""
+
+    world: str = "assets/worlds/breakout"
+    """folder of the world that dreams, and whose game is recorded"""
+    seconds: float = 4.0
+    """time for each measurement"""
+    num_threads: int | None = None
+    """threads on the CPU; default: one for each core"""
+    parts: tuple[Literal["rows", "quality", "curves"], ...] = ("rows", "quality", "curves")
+    """what to measure: the rows of the table; two tokenizers, one without our tricks, until they are good, some minutes; how cost
+    grows with frames, tokens, context, length of the dream and size of the data"""
+    quick: bool = False
+    """a few calls of the small sizes only, to see that everything runs"""
+    json: str | None = None
+    """file for the numbers"""
+    figure: str | None = None
+    """picture for the curves"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+
+def main() -> None:
+    # --- config ---
+    config = parse_config(BenchmarkConfig)
+    check_smallest(config, {"seconds": 0.1, "num_threads": 1})
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    device, seconds = choose_device(config.device), 0.1 if config.quick else config.seconds
+    world = WorldModel.load(config.world, config.device)
+    game = open_game(world.facts["env_id"], world.facts, world.frame_size)
+
+    # --- the machine ---
+    machine: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "num_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    formats = (torch.float32, torch.bfloat16)
+    peaks = {str(dtype).removeprefix("torch."): peak_gflops(device, dtype, seconds) for dtype in formats}
+    machine |= {f"peak_gflops_{name}": peak for name, peak in peaks.items()}
+    machine["gigabytes_per_second"] = gigabytes_per_second(device, seconds)
+    print(format_table({"machine": machine}), flush=True)
+
+    # --- rows ---
+    rows: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(device, seconds, peaks, Path(folder))
+        names = [name for name in SIZES if not config.quick or name == "dynamics_tiny"]
+        parts = (
+            data_rows(bench, game, 200 if config.quick else 2_000),
+            inference_rows(bench, world),
+            training_rows(bench, names),
+        )
+        for name, measured in chain(*parts) if "rows" in config.parts else ():
+            rows[name] = measured
+            print(format_table({name: measured}), flush=True)
+        quality = (
+            dict(time_to_quality(game, bench.folder, device, bench.precision, config.quick)) if "quality" in config.parts else {}
+        )
+        curves = cost_curves(bench, world, config.quick) if "curves" in config.parts else {}
+
+    # --- show and save ---
+    print()
+    print(format_table(rows))
+    print(f"\n{format_table(quality)}" if quality else "")
+    for name, points in curves.items():
+        print(f"\n{name}")
+        print(format_table({f"{point.pop('step'):,}": point for point in map(dict, points)}))
+    if config.json:
+        save_json(config.json, {"machine": machine, "precision": bench.precision, "rows": rows | quality, "curves": curves})
+    if config.figure and curves:
+        points = [{"step": point["step"], f"ms against {name}": point["ms"]} for name in curves for point in curves[name]]
+        save_curves(config.figure, points, from_zero=True)
+
+
+if __name__ == "__main__":
+    run_script(main)

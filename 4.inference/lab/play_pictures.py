@@ -1,0 +1,118 @@
+"""The pictures of the play page that the texts show: mirror mode as a GIF, and the page on desk, tablet and phone.
+
+    python 4.inference/lab/play_pictures.py --output assets/4.inference
+
+Needs Chromium: python -m playwright install chromium
+"""
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from video_tokenizer.figures import common_palette, write_gif
+from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
+from video_tokenizer.training.command_line import InputError, parse_config, run_script
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+from browser import canvas_picture, chromium, open_page, play_server, wait_for
+
+PAGES = {  # name -> width, height, colours, cards that are open
+    "page_desktop": (1280, 900, "light", ("codes-card", "inspector-card", "sampling-card")),
+    "page_dark": (1280, 900, "dark", ("codes-card", "start-card")),
+    "page_tablet": (820, 1100, "light", ("codes-card",)),
+    "page_phone": (390, 844, "dark", ("codes-card",)),
+}
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Picture the play page. In mirror.gif the keys follow the real ball."""
+
+    world: str = "assets/worlds/breakout"
+    """folder of the world that is played"""
+    output: str = "assets/4.inference"
+    """folder for mirror.gif and page_*.png"""
+    index: int = 9
+    """which real game mirror.gif shows"""
+    frames: int = 120
+    """frames of mirror.gif"""
+    resync_every: int = 50
+    """frames after which the dream begins again where the game is"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+
+def follow_ball(page: Any, env_id: str) -> str:
+    """The keyboard key that takes the real player to the real ball: "" where it is there, space where no ball is seen."""
+    facts, frame = game_facts(env_id), canvas_picture(page, "real")[None]
+    assert facts is not None
+    arrows = {name: arrow for arrow, name in page.evaluate("play.game.world.keys").items()}
+    ball, player = detect_ball(frame, env_id)[0, 0 if facts.player_axis == "x" else 1], detect_player(frame, env_id)[0]
+    if np.isnan(ball) or np.isnan(player):
+        return arrows.get("FIRE", "")
+    return "" if abs(ball - player) < facts.player_step / 2 else arrows[facts.player_keys[int(ball > player)]]
+
+
+def mirror_film(page: Any, env_id: str, config: PicturesConfig) -> list[np.ndarray]:
+    """Play frame by frame, and photograph games and charts after each: uint8 (height, width, 3)."""
+    shots, frame = [], 0
+    page.evaluate("for (const id of ['bar', 'pad', 'numbers']) document.getElementById(id).hidden = true")
+    box = page.locator("#play").bounding_box()
+    clip = {"x": 0, "y": box["y"] - 12, "width": page.viewport_size["width"], "height": box["height"] + 24}
+    for number in tqdm(range(config.frames), desc="mirror.gif", unit="frame", disable=None):
+        key = follow_ball(page, env_id)
+        if number and number % config.resync_every == 0:
+            page.keyboard.press("s")
+            frame = 0
+        else:
+            frame += 1
+            if key:
+                page.keyboard.down(key)
+            page.keyboard.press(".")
+        wait_for(page, f"dream.dataset.frame === '{frame}'")
+        if key:
+            page.keyboard.up(key)
+        shots.append(np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")))
+    return shots
+
+
+def main() -> None:
+    config = parse_config(PicturesConfig)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser, play_server("--world", config.world, "--device", config.device) as address:
+        # too narrow for a second column: what the GIF shows is the games and their charts
+        page = open_page(browser, address, viewport={"width": 700, "height": 900})
+        rate, env_id = page.evaluate("[play.game.world.frames_per_second, play.game.world.real_game]")
+        if env_id is None or (known := game_facts(env_id)) is None or known.ball is None:
+            raise InputError(f"--world {config.world} has no ball game to play beside it; choose one of Breakout or Pong")
+        page.evaluate(f"play.game.pause(true), play.game.begin({{start: 'game', index: {config.index}, mirror: true}})")
+        wait_for(page, "dream.dataset.frame === '0'")
+        shots = mirror_film(page, env_id, config)
+        write_gif(folder / "mirror.gif", shots, common_palette([np.stack(shots[:: max(1, len(shots) // 8)])]), rate)
+        page.close()
+        for name, (width, height, scheme, cards) in PAGES.items():
+            page = open_page(browser, address, viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.evaluate(f"for (const card of document.querySelectorAll('details')) card.open = {list(cards)}.includes(card.id)")
+            for key in ("ArrowLeft", "ArrowRight", "ArrowLeft"):
+                page.keyboard.down(key)
+                page.wait_for_timeout(900)
+                page.keyboard.up(key)
+            wait_for(page, "[...document.querySelectorAll('.share')].every((share) => share.textContent)", 120)
+            page.keyboard.press("p")
+            if "inspector-card" in cards:
+                page.keyboard.press("o")
+                wait_for(page, "document.getElementById('pass-text').textContent.startsWith('Pass 2')")
+            page.screenshot(path=folder / f"{name}.png", full_page=width > 640)
+            page.close()
+    print(f"mirror.gif and {', '.join(f'{name}.png' for name in PAGES)} are in {folder}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,163 @@
+"""The clip store: what goes in comes out, whole or not at all."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from video_tokenizer.data.clip_store import ClipStoreWriter, cut_in_two, open_clip_store
+from video_tokenizer.training.command_line import InputError
+
+NAMES = ["NOOP", "LEFT", "RIGHT"]
+
+
+def numbered_frames(first: int, count: int) -> np.ndarray:
+    """Frames (count, 8, 8, 3) whose every pixel is the frame's number."""
+    return np.repeat(np.arange(first, first + count, dtype=np.uint8), 8 * 8 * 3).reshape(count, 8, 8, 3)
+
+
+@pytest.fixture
+def store_path(tmp_path):
+    """Two episodes of 3 and 4 frames, numbered 0 to 6."""
+    with ClipStoreWriter(tmp_path / "store", (8, 8), {"action_names": NAMES, "env_id": "Square-v0"}) as writer:
+        writer.add_episode(numbered_frames(0, 3), np.array([2, 1, 0]))
+        writer.add_episode(numbered_frames(3, 4))
+    return tmp_path / "store"
+
+
+def test_a_store_gives_back_what_was_written(store_path):
+    store = open_clip_store(store_path)
+    assert np.array_equal(store.frames, numbered_frames(0, 7))
+    assert store.actions.tolist() == [-1, 1, 0, -1, -1, -1, -1]  # nothing led to a first frame, the second episode is a video
+    assert store.episodes.tolist() == [[0, 3], [3, 7]]
+    assert (store.frame_size, store.action_names, store.num_actions, store.env_id) == ((8, 8), NAMES, 3, "Square-v0")
+
+
+def test_frames_stay_on_disk_and_files_have_the_documented_types(store_path):
+    store = open_clip_store(store_path)
+    assert isinstance(store.frames, np.memmap)
+    assert (store.frames.dtype, store.actions.dtype, store.episodes.dtype) == (np.uint8, np.int16, np.int64)
+    assert np.array_equal(np.load(store_path / "frames.npy"), store.frames)  # plain numpy reads it too
+
+
+def test_an_episode_added_in_parts_is_one_episode(tmp_path):
+    with ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
+        writer.add_frames(numbered_frames(0, 2))
+        writer.add_frames(numbered_frames(2, 2))
+        writer.end_episode()
+        writer.add_episode(numbered_frames(4, 2))
+    assert open_clip_store(tmp_path / "store").episodes.tolist() == [[0, 4], [4, 6]]
+
+
+def test_frames_of_a_damaged_video_can_be_taken_back(tmp_path):
+    with ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
+        writer.add_episode(numbered_frames(0, 2))
+        writer.add_frames(numbered_frames(50, 3))
+        writer.add_frames(numbered_frames(60, 3))
+        writer.drop_frames_from(2)
+        writer.add_episode(numbered_frames(2, 2))
+    store = open_clip_store(tmp_path / "store")
+    assert np.array_equal(store.frames, numbered_frames(0, 4))
+    assert store.episodes.tolist() == [[0, 2], [2, 4]]
+
+
+def test_a_failed_recording_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError), ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
+        writer.add_episode(numbered_frames(0, 3))
+        raise RuntimeError("the power went out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_store_is_replaced_only_on_request(store_path):
+    with pytest.raises(InputError, match="already exists"):
+        ClipStoreWriter(store_path, (8, 8), {})
+    with ClipStoreWriter(store_path, (8, 8), {}, overwrite=True) as writer:
+        writer.add_episode(numbered_frames(9, 4))
+    assert store_path.is_dir() and open_clip_store(store_path).frames[0, 0, 0, 0] == 9
+
+
+def test_a_folder_of_something_else_is_never_overwritten(tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not delete")
+    with pytest.raises(InputError, match="no clip store"):
+        ClipStoreWriter(tmp_path, (8, 8), {}, overwrite=True)
+
+
+def test_a_single_video_is_cut_into_a_training_and_a_validation_part():
+    assert cut_in_two(np.array([[0, 1000]])).tolist() == [[0, 900], [900, 1000]]  # the last tenth
+    assert cut_in_two(np.array([[0, 100]])).tolist() == [[0, 68], [68, 100]]  # but at least 32 frames
+    assert cut_in_two(np.array([[0, 20]])).tolist() == [[0, 10], [10, 20]]  # and at most half
+
+
+def test_the_fingerprint_follows_the_content(store_path, tmp_path):
+    first = open_clip_store(store_path).fingerprint
+    assert first == open_clip_store(store_path).fingerprint
+    with ClipStoreWriter(tmp_path / "other", (8, 8), {"action_names": ["a", "b", "c"]}) as writer:
+        writer.add_episode(numbered_frames(0, 7), np.full(7, 2))
+    assert open_clip_store(tmp_path / "other").fingerprint != first
+
+
+def test_a_pickled_store_is_a_path_not_its_frames(store_path):
+    """Loader workers that are started afresh (macOS, Windows) receive the store by pickle."""
+    pickled = pickle.dumps(open_clip_store(store_path))
+    assert len(pickled) < 1000
+    assert np.array_equal(pickle.loads(pickled).frames, numbered_frames(0, 7))
+
+
+def damage_frames_cut_short(path):
+    content = (path / "frames.npy").read_bytes()
+    (path / "frames.npy").write_bytes(content[: len(content) - 100])
+
+
+def damage_frames_empty(path):
+    (path / "frames.npy").write_bytes(b"")
+
+
+def damage_actions_missing(path):
+    (path / "actions.npy").unlink()
+
+
+def damage_frames_float(path):
+    np.save(path / "frames.npy", np.load(path / "frames.npy").astype(np.float32))
+
+
+def damage_frames_grey(path):
+    np.save(path / "frames.npy", np.load(path / "frames.npy")[..., :1])
+
+
+def damage_actions_too_few(path):
+    np.save(path / "actions.npy", np.load(path / "actions.npy")[:-1])
+
+
+def damage_actions_unnamed(path):
+    np.save(path / "actions.npy", np.full(7, 3, dtype=np.int16))  # only 0, 1 and 2 have names
+
+
+def damage_episodes_too_long(path):
+    np.save(path / "episodes.npy", np.array([[0, 3], [3, 8]]))
+
+
+def damage_episodes_overlap(path):
+    np.save(path / "episodes.npy", np.array([[0, 4], [3, 7]]))
+
+
+def damage_other_version(path):
+    info = json.loads((path / "clip_store.json").read_text())
+    (path / "clip_store.json").write_text(json.dumps(info | {"format_version": 99}))
+
+
+def damage_json(path):
+    (path / "clip_store.json").write_text('{"format_version": 1')
+
+
+@pytest.mark.parametrize("damage", [value for name, value in list(globals().items()) if name.startswith("damage_")])
+def test_a_damaged_store_is_refused_in_one_sentence(store_path, damage):
+    damage(store_path)
+    with pytest.raises(InputError) as error:
+        open_clip_store(store_path)
+    assert str(store_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_store_is_refused_with_the_command_that_makes_one(tmp_path):
+    with pytest.raises(InputError, match=r"does not exist; make one with .*record\.py"):
+        open_clip_store(tmp_path / "nowhere")

@@ -1,0 +1,263 @@
+"""Recording games: the action that a frame carries is the one you see in it, and nothing small gets lost on the way."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from script_runner import call
+
+from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.resize import resize_by_area
+from video_tokenizer.games.detectors import (
+    GAMES,
+    ball_position,
+    detect_ball,
+    detect_player,
+    game_facts,
+    player_distortion,
+    player_position,
+)
+from video_tokenizer.games.emulator import Game, record_episode
+from video_tokenizer.games.picture_delay import MeasuredDelay, calibrate_picture_delay
+from video_tokenizer.games.policies import MixedPolicy, make_players, random_policy, replay
+from video_tokenizer.training.command_line import InputError
+
+BREAKOUT = "ALE/Breakout-v5"
+RECORD = Path(__file__).parents[2] / "1.video-tokenizer" / "record.py"
+
+
+@pytest.fixture(scope="module")
+def breakout():
+    return Game(BREAKOUT)
+
+
+@pytest.fixture(scope="module")
+def rally(breakout):
+    """200 frames in which the scripted player returns the ball, with the Atari's memory at every picture."""
+    return record_episode(breakout, make_players("scripted", breakout)["scripted"], 200, seed=3)
+
+
+class SlowSquare(gymnasium.Env):
+    """A 32x32 world whose white 8x8 square moves one pixel per frame, `lag` frames after the action: 1 right, 2 left, 0 rest."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 40}  # noqa: RUF012
+    action_space = gymnasium.spaces.Discrete(3)
+    observation_space = gymnasium.spaces.Discrete(1)
+
+    def __init__(self, render_mode="rgb_array", lag=1):
+        self.render_mode, self.lag = render_mode, lag
+
+    def reset(self, *, seed=None, options=None):
+        self.place, self.pending = 12, [0] * self.lag
+        return 0, {}
+
+    def step(self, action):
+        self.pending.append(int(action))
+        self.place = int(np.clip(self.place + (0, 1, -1)[self.pending.pop(0)], 0, 24))
+        return 0, 0.0, False, False, {}
+
+    def render(self):
+        picture = np.zeros((32, 32, 3), dtype=np.uint8)
+        picture[12:20, self.place : self.place + 8] = 255
+        return picture
+
+
+gymnasium.register("SlowSquare-v0", SlowSquare)
+gymnasium.register("PromptSquare-v0", SlowSquare, kwargs={"lag": 0})
+
+
+def test_area_resize_averages_so_that_a_ball_between_the_samples_stays():
+    picture = np.zeros((210, 160, 3), dtype=np.uint8)
+    picture[101:105, 80:82] = 200  # a ball of 2x4 pixels, 8 of the 33,600
+    small = resize_by_area(picture, (64, 64)).astype(float)
+    assert small.sum() == pytest.approx(picture.sum() * 64 * 64 / 33_600, rel=0.05)  # none of its light is lost
+    assert small.max() > 0.3 * 200
+
+
+def test_no_frame_of_a_rally_loses_the_ball(rally):
+    """In the open field between bricks, paddle and walls, memory and picture agree on the ball in every frame."""
+    remembered, seen = ball_position(rally.ram, BREAKOUT), detect_ball(rally.frames, BREAKOUT)
+    x, y = remembered.T
+    open_field = (y > 30.0) & (y < 53.0) & (x > 5.0) & (x < 58.0)
+    assert open_field.sum() > 60
+    error = np.abs(remembered - seen)[open_field].max(axis=1)
+    assert not np.isnan(error).any()
+    assert np.median(error) < 0.5 and error.max() < 1.5  # pixels
+
+
+def test_the_paddle_is_where_memory_says(rally):
+    """A moving paddle is drawn one emulator frame after memory says where it goes, up to 2.5 pixels behind; at rest exactly."""
+    error = detect_player(rally.frames, BREAKOUT) - player_position(rally.ram, BREAKOUT)
+    assert np.median(np.abs(error)) <= 1.2 and np.abs(error).max() < 2.9
+    at_rest = np.abs(np.diff(player_position(rally.ram, BREAKOUT), prepend=np.nan)) == 0.0
+    assert np.abs(error[at_rest]).mean() < 0.1
+
+
+def test_the_frame_that_carries_right_is_the_frame_in_which_the_paddle_moves_right(breakout):
+    """Single presses between rests: the picture delay makes one movement belong to one action, in the same place of the list."""
+    noop, right, left = (breakout.action_names.index(name) for name in ("NOOP", "RIGHT", "LEFT"))
+    pressed = [noop] * 4 + [right] + [noop] * 3 + [left] + [noop] * 3 + [left] + [noop] * 3
+    episode = record_episode(breakout, replay(pressed), len(pressed) + 1, seed=0)
+    assert episode.actions.tolist() == [-1, *pressed]
+    moved = np.diff(detect_player(episode.frames, BREAKOUT), prepend=np.nan)
+    for action, way in ((right, 1), (left, -1)):
+        assert (way * moved[episode.actions == action] > 5.0).all()  # pixels; 18 to 21 emulator pixels are 7 to 8
+    assert np.nanmax(np.abs(moved[episode.actions == noop])) < 2.5  # what is left of the glide
+
+
+def test_with_random_actions_most_movements_have_the_sign_of_their_own_action(breakout):
+    episode = record_episode(breakout, random_policy, 120, seed=11)
+    moved = np.diff(detect_player(episode.frames, BREAKOUT), prepend=np.nan)
+    inside = np.abs(player_position(episode.ram, BREAKOUT) - 31.5) < 20  # away from the walls
+    right = inside & (episode.actions == breakout.action_names.index("RIGHT"))
+    left = inside & (episode.actions == breakout.action_names.index("LEFT"))
+    assert (moved[right] > 3.0).mean() > 0.9 and (moved[left] < -3.0).mean() > 0.9
+
+
+def test_an_episode_repeats_from_its_seed_and_its_actions(breakout, rally):
+    again = record_episode(breakout, replay(rally.actions[1:]), 200, seed=3)
+    assert np.array_equal(again.frames, rally.frames) and np.array_equal(again.actions, rally.actions)
+
+
+def test_fire_is_pressed_at_the_start_and_after_a_lost_life_and_stored_as_fire(breakout):
+    """A player that never moves loses ball after ball; without FIRE the screen would stay empty."""
+    asked = make_players("random", breakout)["random"]
+
+    def fire_or_rest(game, rng):
+        return asked(game, rng) if game.needs_fire else 0
+
+    episode = record_episode(breakout, fire_or_rest, 120, seed=0)
+    fire = np.flatnonzero(episode.actions == breakout.action_names.index("FIRE"))
+    assert fire[0] == 1 and len(fire) >= 3
+    present = ~np.isnan(ball_position(episode.ram, BREAKOUT)[:, 0])
+    assert present[fire[:-1] + 1].all()  # the ball is back one frame after each FIRE
+    assert present.mean() > 0.6  # it takes a moment from losing the ball to losing the life
+
+
+def test_random_play_is_uniform_and_independent_of_the_step_before(breakout):
+    episodes = [record_episode(breakout, random_policy, 300, seed) for seed in range(8)]
+    actions = np.concatenate([episode.actions[2:] for episode in episodes])
+    shares = np.bincount(actions, minlength=4) / len(actions)
+    assert shares.min() > 0.18 and shares.max() < 0.32
+    before = np.concatenate([episode.actions[1:-1] for episode in episodes])
+    assert (actions == before).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_mixed_records_as_many_frames_of_each_player():
+    players = MixedPolicy({"random": random_policy, "scripted": random_policy})
+    order = []
+    for length in (100, 700, 200, 300, 150):
+        name, _ = players.next_player()
+        players.num_frames[name] += length
+        order.append(name)
+    assert order == ["random", "scripted", "random", "random", "random"]
+
+
+def test_a_scripted_player_exists_only_where_the_ball_is_known(breakout):
+    boxing = Game("ALE/Boxing-v5")
+    with pytest.raises(InputError, match="no scripted player for ALE/Boxing-v5, only for ALE/Breakout-v5, ALE/Pong-v5"):
+        make_players("scripted", boxing)
+    assert list(make_players("mixed", boxing)) == ["random"]
+    assert list(make_players("mixed", breakout)) == ["random", "scripted"]
+
+
+@pytest.mark.parametrize("env_id", [env_id for env_id, facts in GAMES.items() if facts.player is not None])
+def test_the_player_is_found_in_every_game_that_claims_it(env_id):
+    game = Game(env_id)
+    episode = record_episode(game, random_policy, 100, seed=2)
+    error = np.abs(detect_player(episode.frames, env_id) - player_position(episode.ram, env_id))
+    assert np.median(error) < 1.2 and not np.isnan(error).any()
+
+
+def test_a_blank_screen_holds_no_player_and_no_ball():
+    blank = np.zeros((2, 64, 64, 3), dtype=np.uint8)
+    assert np.isnan(detect_player(blank, BREAKOUT)).all()
+    assert np.isnan(detect_ball(blank, BREAKOUT)).all()
+
+
+def test_any_environment_with_discrete_actions_and_rgb_pictures_can_be_recorded():
+    """Action 1 moves the square of PromptSquare by 4 pixels per step of 4 frames, at once."""
+    game = Game("PromptSquare-v0", frame_size=(32, 32))
+    episode = record_episode(game, replay([1, 0, 2, 2]), 5, seed=0)
+    columns = np.arange(32) @ episode.frames[:, 16, :, 0].astype(float).T / episode.frames[:, 16, :, 0].sum(axis=1)
+    assert np.diff(columns).tolist() == [3.5, 0.5, -3.5, -4.0]  # two merged frames lie half a pixel behind a moving square
+    assert episode.ram is None and game.frames_per_second == 10.0
+
+
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Boxing-v5", "ALE/Freeway-v5"])  # Pong betrays a little: see GAMES
+def test_a_picture_never_betrays_the_action_after_it(env_id):
+    """A paddle one pixel ahead of its key would teach the dynamics model to read the next key from the picture.
+
+    Two games part only in their last action. The picture that closes the step before it is the same, the next one is not.
+    """
+    game, rng, differ = Game(env_id), np.random.default_rng(0), 0
+    ways = [game.action_names.index(key) for key in GAMES[env_id].player_keys]
+    for trial in range(6):
+        beginning = rng.integers(game.num_actions, size=30 + trial).tolist()
+        first, second = (record_episode(game, replay([*beginning, way, way]), len(beginning) + 2, seed=trial) for way in ways)
+        assert np.array_equal(first.frames[:-1], second.frames[:-1])
+        differ += not np.array_equal(first.frames[-1], second.frames[-1])
+    assert differ >= 4  # fewer than 6: at a wall, one of the ways leads nowhere
+
+
+def test_the_delay_of_an_unknown_game_is_measured_by_playing_it_twice():
+    """The square answers 0 or 1 frames late, so one frame into the next step is too late or just in time."""
+    prompt = calibrate_picture_delay("PromptSquare-v0", num_moments=8)
+    slow = calibrate_picture_delay("SlowSquare-v0", num_moments=8)
+    assert prompt.best == 0 and slow.best == 1
+    assert prompt.betrayed[0] == 0 and prompt.betrayed[1] == 1 and slow.betrayed[1] == 0 and slow.betrayed[2] == 1
+    assert "picture delay 1" in slow.describe() and not slow.flickers
+
+
+def test_the_delay_stays_within_the_step_and_rare_events_do_not_decide_it():
+    assert MeasuredDelay([0.0, 0.04, 0.7, 0.7], flicker=0.0).best == 1
+    assert MeasuredDelay([0.0] * 7 + [1.0], flicker=0.0).best == 3
+    assert MeasuredDelay([0.5, 0.5, 0.5, 0.5], flicker=0.0).best == 0  # a game of chance, which two plays cannot compare
+
+
+def test_a_game_that_shows_no_action_gets_no_delay():
+    assert MeasuredDelay([0.0] * 8, flicker=0.0).best == 0
+
+
+def test_a_game_that_draws_its_sprites_in_turn_is_filmed_as_the_brighter_of_two_frames():
+    """Ms Pac-Man shows a ghost in every other frame or so. Merged, nothing that either frame shows is missing."""
+    facts = game_facts("ALE/MsPacman-v5")
+    assert facts is not None and facts.flickers and Game("ALE/MsPacman-v5").merged_frames == 2
+    assert MeasuredDelay([0.0], flicker=0.38).flickers and not MeasuredDelay([0.0], flicker=0.12).flickers
+    actions = replay([0] * 80)
+    merged, single = (record_episode(Game("ALE/MsPacman-v5", merged_frames=m), actions, 80, seed=1).frames for m in (2, 1))
+    assert (merged >= single).all() and (merged > single).any()
+
+
+def test_the_command_records_a_store_and_says_what_is_in_it(tmp_path, capsys):
+    output = tmp_path / "breakout"
+    flags = ("--num-frames", "150", "--output", str(output), "--seed", "5")
+    assert call(RECORD, *flags, "--video", str(tmp_path / "videos")) == 0
+    said = capsys.readouterr().out
+    assert "recorded 150 frames in" in said and "RIGHT" in said and "MiB" in said
+    store = open_clip_store(output)
+    facts = game_facts(BREAKOUT)
+    assert len(store.frames) == 150 and store.frame_size == (64, 64) and store.env_id == BREAKOUT
+    assert facts is not None and store.info["picture_delay"] == facts.picture_delay and store.info["merged_frames"] == 1
+    assert store.action_names == ["NOOP", "FIRE", "RIGHT", "LEFT"] and store.frames_per_second == 15.0
+    assert len(list((tmp_path / "videos").glob("*.mp4"))) == len(store.episodes) == len(store.info["episode_players"])
+
+    assert call(RECORD, *flags) == 2 and "already exists" in capsys.readouterr().err
+    assert call(RECORD, *flags, "--overwrite") == 0
+    assert open_clip_store(output).fingerprint == store.fingerprint  # the same seed records the same frames
+
+
+def test_a_whole_player_is_not_distorted_and_a_torn_one_is():
+    """Breakout's paddle, 16 screen pixels wide, drawn whole, with its right half missing, not at all, and twice."""
+    whole = np.zeros((3, 210, 160, 3), np.uint8)
+    whole[:2, 189:193, 60:76] = (200, 72, 72)
+    whole[1, 189:193, 68:76] = 0
+    distortion = player_distortion(np.stack([resize_by_area(frame, (64, 64)) for frame in whole]), "ALE/Breakout-v5")
+    assert distortion[0] < 0.01 and distortion[2] == pytest.approx(1.0)
+    assert distortion[1] < 0.01  # half a paddle is the short one of harder levels
+    torn = whole[:1].copy()
+    torn[0, 189:193, 84:100] = (200, 72, 72)  # and once more further right
+    assert player_distortion(np.stack([resize_by_area(frame, (64, 64)) for frame in torn]), "ALE/Breakout-v5")[0] > 0.5
+    with pytest.raises(InputError, match="changes its shape"):
+        player_distortion(np.zeros((1, 64, 64, 3), np.uint8), "ALE/Boxing-v5")

@@ -1,0 +1,129 @@
+"""Claims about several processes: the same global batch gives the same training on one and on two (gloo, on the CPU)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from structure_checks import REPOSITORY
+
+from video_tokenizer.training.distributed import any_rank, gather_rows, global_batch_size, local_shard, mean_over_processes
+
+STEPS = 6
+SMALL = ("--use-dummy-data", "--batch-size", 4, "--log-every", 1, "--validation-batches", 1, "--save-every", 3, "--device", "cpu",
+         "--precision", "float32")  # fmt: skip
+TRAININGS = {
+    "tokenizer": ("1.video-tokenizer", "--embed-dim", 32, "--num-blocks", 1),
+    "latent actions": ("2.latent-action-model", "--conv-width", 16, "--embed-dim", 32, "--noisy-steps", 3),
+    "sign bits": ("2.latent-action-model", "--conv-width", 16, "--embed-dim", 32, "--quantizer", "fsq"),
+}
+
+
+def launch(
+    folder: Path, chapter: str, *flags: object, processes: int = 1, steps: int = STEPS
+) -> subprocess.CompletedProcess[str]:
+    """Run train.py, under torchrun where there are several processes."""
+    arguments = [*SMALL, *flags, "--num-steps", steps, "--checkpoint-dir", folder]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), f"{chapter}/train.py", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
+
+
+def train(folder: Path, chapter: str, *flags: object, **how: int) -> dict:
+    """The same, which must end well; returns metrics.json."""
+    result = launch(folder, chapter, *flags, **how)
+    assert result.returncode == 0, result.stderr[-2000:] + result.stdout[-1000:]
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def losses(metrics: dict, *names: str) -> torch.Tensor:
+    """(steps,) the sum of the named losses at every logged step."""
+    return torch.tensor([sum(entry[name] for name in names) for entry in metrics["history"] if names[0] in entry])
+
+
+def weights_apart(first: Path, second: Path) -> float:
+    """Largest distance of two weights, over the largest weight."""
+    first_weights, second_weights = (torch.load(folder / "resume.pt", weights_only=True)["model"] for folder in (first, second))
+    distances = {name: (weight - second_weights[name]).abs().max() for name, weight in first_weights.items()}
+    return max(float(distance / first_weights[name].abs().max().clamp(min=1e-3)) for name, distance in distances.items())
+
+
+def test_a_loss_that_is_no_number_ends_all_processes_with_one_sentence(tmp_path):
+    flags = ("--shard", "--learning-rate", "1e30", "--warmup-steps", 0)
+    done = launch(tmp_path, *TRAININGS["tokenizer"], *flags, processes=2)
+    assert done.returncode != 0 and done.stderr.count("error: at step") == 1, done.stderr[-2000:]
+    assert (
+        "the loss is nan" in done.stderr and "torchrun --nproc-per-node 2" in done.stderr and "--rate-factor 0.5" in done.stderr
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """A tokenizer for the dynamics, and the run it came from."""
+    folder = tmp_path_factory.mktemp("one process") / "tokenizer"
+    train(folder, *TRAININGS["tokenizer"])
+    return folder
+
+
+@pytest.mark.parametrize("name", [*TRAININGS, "dynamics"])
+def test_two_processes_train_as_one_does(name, tokenizer, tmp_path):
+    """The losses of every step agree to a hundredth of a per cent: only the order of sums differs."""
+    small = ("--embed-dim", 32, "--num-blocks", 1, "--actions", "true", "--tokenizer-checkpoint", tokenizer / "best_model.pt")
+    flags = TRAININGS.get(name, ("3.dynamics-model", *small))
+    one = train(tmp_path / "one", *flags)
+    two = train(tmp_path / "two", *flags, processes=2)
+    names = ("loss",) if flags[0] != "2.latent-action-model" else ("reconstruction",)
+    assert len(losses(one, *names)) == STEPS
+    assert torch.allclose(losses(one, *names), losses(two, *names), rtol=1e-4), (losses(one, *names), losses(two, *names))
+    assert weights_apart(tmp_path / "one", tmp_path / "two") < 1e-2
+
+
+def train_until_step_3(folder: Path, chapter: str, *flags: object) -> None:
+    """A run of STEPS steps on two processes that is killed when resume.pt of step 3 is written."""
+    stopper = folder.with_name("stopper.py")
+    stopper.write_text(
+        "import sys, runpy; sys.argv = sys.argv[1:]; from video_tokenizer.training import run as r; inner = r.Run.save_resume\n"
+        "def save(self, step, state):\n    inner(self, step, state)\n    sys.exit(9) if step == 3 else None\n"
+        "r.Run.save_resume = save; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    arguments = map(str, [*SMALL, *flags, "--num-steps", STEPS, "--checkpoint-dir", folder])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(stopper)]
+    command = [sys.executable, *launcher, f"{chapter}/train.py", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    stopped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
+    assert stopped.returncode != 0 and not (folder / "final_model.pt").exists()
+
+
+def test_a_run_of_two_processes_goes_on_in_one(tokenizer, tmp_path):
+    """Stopped after step 3 of 6 on two processes and continued on one: the same losses as one process all along."""
+    chapter, *flags = TRAININGS["tokenizer"]
+    train_until_step_3(tmp_path / "both", chapter, *flags)
+    resumed = train(tmp_path / "both", chapter, *flags)
+    alone = json.loads((tokenizer / "metrics.json").read_text())
+    assert len(losses(resumed, "loss")) == STEPS
+    assert torch.allclose(losses(alone, "loss"), losses(resumed, "loss"), rtol=1e-4)
+
+
+def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):
+    """FSDP2 over two processes, stopped once: the losses of one process, and a resume.pt that does not know of shares."""
+    small = ("--embed-dim", 32, "--num-blocks", 2, "--actions", "true", "--tokenizer-checkpoint", tokenizer / "best_model.pt")
+    flags = ("3.dynamics-model", *small, "--optimizer", "adamw")
+    one = train(tmp_path / "one", *flags)
+    train_until_step_3(tmp_path / "two", *flags, "--shard")
+    two = train(tmp_path / "two", *flags, "--shard", processes=2)  # goes on, with moments that were whole on the disk
+    assert len(losses(two, "loss")) == STEPS
+    assert torch.allclose(losses(one, "loss"), losses(two, "loss"), rtol=1e-4)
+    assert weights_apart(tmp_path / "one", tmp_path / "two") < 1e-2
+    state = torch.load(tmp_path / "two" / "resume.pt", weights_only=True)
+    moments = [value for entry in state["optimizer"]["optimizers"][0]["state"].values() for value in entry.values()]
+    assert all(type(value) is torch.Tensor for value in [*state["model"].values(), *state["ema"]["weights"].values(), *moments])
+
+
+def test_alone_nothing_is_exchanged():
+    value = torch.arange(6.0, requires_grad=True)
+    assert global_batch_size(6) == 6 and local_shard(value) is value and gather_rows(value) is value
+    assert mean_over_processes(value).requires_grad is False and any_rank(True) and not any_rank(False)

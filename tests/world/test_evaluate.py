@@ -1,0 +1,275 @@
+"""The numbers of an evaluation: by hand where they are small, against the emulator where they are not."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from evaluation_names import CONTROLS, NAMES, NAMES_OF_LATENT_ACTIONS
+from script_runner import load_script, run
+from structure_checks import REPOSITORY
+from tiny_world import save_tiny_world, some_frames
+
+from video_tokenizer.data.sources import dummy_clip_store
+from video_tokenizer.games.detectors import detect_ball
+from video_tokenizer.training.command_line import InputError
+from world_model.evaluation.dreams import (
+    agreement,
+    delta_psnr_scores,
+    horizon_scores,
+    rollout_windows,
+    sprite_scores,
+    world_actions,
+)
+from world_model.evaluation.games import (
+    EVALUATION_SEEDS,
+    check_seed,
+    directions,
+    halves,
+    record_branches,
+    record_game_sets,
+    record_games,
+    usual_step,
+)
+from world_model.evaluation.model_scores import learn_and_test
+from world_model.evaluation.table import flatten, results_table
+from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
+from world_model.real_game import open_game, play_beginning, play_keys
+from world_model.world import WorldModel
+
+EVALUATE = REPOSITORY / "4.inference" / "evaluate.py"
+BREAKOUT = "ALE/Breakout-v5"
+
+
+@pytest.fixture(scope="module")
+def game():
+    return open_game(BREAKOUT, {"frame_skip": 4}, (32, 32))
+
+
+@pytest.fixture(scope="module")
+def games(game):
+    return record_games(game, num_episodes=2, num_frames=60, seed=7)
+
+
+# ---- the games ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_evaluation_game_can_have_been_recorded():
+    largest_recorded = 9_999 * 100_000 + 99_999  # record.py --seed 9999, its last episode
+    assert largest_recorded < EVALUATION_SEEDS
+    for seed in (-1, 10_000):
+        with pytest.raises(InputError, match=f"--seed {seed}"):
+            check_seed(seed)
+
+
+def test_the_same_seed_plays_the_same_games(game, games):
+    again, other = (record_games(game, 2, 60, seed) for seed in (7, 8))
+    assert np.array_equal(again.store.frames, games.store.frames)
+    assert not np.array_equal(other.store.actions, games.store.actions)
+    assert (games.store.actions[games.store.episodes[:, 0]] == -1).all()
+
+
+def test_no_game_is_in_two_sets(game, games):
+    measured, others, labelled = record_game_sets(game, num_episodes=2, num_labelled=2, num_frames=60, long_frames=20, seed=7)
+    assert np.array_equal(measured.store.frames, games.store.frames)
+    first_games = [np.array(one.store.frames[one.store.episodes[0][0] :][:60]) for one in (measured, *halves(others), labelled)]
+    assert all(not np.array_equal(first_games[a], first_games[b]) for a, b in itertools.combinations(range(4), 2))
+    assert record_game_sets(game, 1, 0, 20, 5, 7)[2].store.actions.shape == (20,)  # nothing to be labelled: the first set
+
+
+def test_games_that_long_dreams_are_held_against_last_as_long_as_they(game):
+    """A game that is cut earlier has more bricks left than a dream that went on, which would look wrong for being right."""
+    measured, others, _ = record_game_sets(game, num_episodes=2, num_labelled=0, num_frames=60, long_frames=40, seed=7)
+    assert np.diff(measured.store.episodes).max() == 60 and np.diff(others.store.episodes).max() == 100
+    assert len(others.store.episodes) == 8 and all(len(half.store.episodes) == 4 for half in halves(others))
+
+
+def test_ball_and_player_are_known_for_every_frame(games):
+    assert games.ball.shape == (len(games.store.frames), 2) and np.isfinite(games.ball).any()
+    assert np.isfinite(games.player).mean() > 0.9
+
+
+def test_branches_share_their_beginning_and_part_with_their_keys(game):
+    branches = record_branches(game, num_beginnings=2, context_frames=3, num_steps=4, seed=1)
+    assert branches.keys == ["LEFT", "RIGHT", "NOOP"] * 2
+    assert branches.frames.shape == (6, 4, 32, 32, 3) and branches.start_frames.shape == (6, 3, 32, 32, 3)
+    assert np.array_equal(branches.start_frames[0, 0], branches.start_frames[1, 0])
+    assert np.array_equal(branches.start_actions[0], branches.start_actions[1])
+    assert not np.array_equal(branches.frames[0], branches.frames[1])
+
+
+def test_a_game_repeats_itself_from_its_actions(game):
+    beginning = play_beginning(game, lambda game, rng: int(rng.integers(4)), 20, seed=3)
+    first, again = (play_keys(game, beginning, ["LEFT"] * 5, seed=3) for _ in range(2))
+    assert len(first.frames) == 25 and np.array_equal(first.frames, again.frames)
+    assert first.actions[20:].tolist() == [game.action_names.index("LEFT")] * 5
+
+
+def test_a_world_is_evaluated_on_its_own_game():
+    with pytest.raises(InputError, match="learnt from a game with UP"):
+        open_game(BREAKOUT, {"action_names": ["UP"]}, (32, 32))
+
+
+# ---- the scores ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_movement_much_shorter_than_usual_is_none():
+    places = np.array([[0.0, 8.0, 16.0, 15.9, 14.4, 6.0]])
+    assert usual_step(places) == 8.0  # of the steps 8, 8, 1.5 and 8.4; a tenth of a pixel is none
+    assert directions(places, still=2.0).tolist() == [[1, 1, 0, 0, -1]]
+    assert np.isnan(directions(np.array([1.0, np.nan, 3.0]), still=2.0)).all()
+
+
+def test_obedience_counts_steps_in_which_the_real_player_is_seen():
+    real = np.array([[1.0, 1.0, 0.0, np.nan], [-1.0, 0.0, 0.0, 0.0]])
+    dreamed = np.array([[1.0, -1.0, 0.0, 1.0], [-1.0, np.nan, 0.0, 1.0]])
+    scores = agreement(dreamed, real, ["RIGHT", "LEFT"])
+    assert scores["obedience"] == pytest.approx(4 / 7)  # right in 1, 3 of the first row and 1, 3 of the second
+    assert scores["obedience_moving"] == pytest.approx(2 / 3)
+    assert scores["obedience_by_key"] == {"RIGHT": pytest.approx(2 / 3), "LEFT": pytest.approx(2 / 4)}
+
+
+def test_a_player_who_stands_still_obeys_only_where_the_real_one_does():
+    real = np.array([[1.0, 1.0, 0.0]])
+    assert agreement(np.zeros_like(real), real, ["RIGHT"])["obedience"] == pytest.approx(1 / 3)
+
+
+def test_a_perfect_dream_scores_perfectly(games):
+    real = games.store.frames[10:36][None]  # one frame before the dream, then 25
+    table = horizon_scores(real[:, 1:], real, BREAKOUT)
+    assert list(table) == ["1", "4", "16", "ball_share_gap"]
+    assert table["ball_share_gap"] == 0.0
+    for horizon in ("1", "4", "16"):
+        row = table[horizon]
+        assert row["psnr_db"] == math.inf and row["sprite_error_px"] == row["sprite_error_median_px"] == 0.0
+        assert row["ball_share"] == row["ball_share_real"]
+
+
+def test_a_dream_that_loses_the_ball_has_a_gap_of_all_frames_with_one(games):
+    real = games.store.frames[10:36][None]
+    table = horizon_scores(np.zeros_like(real[:, 1:]), real, BREAKOUT)
+    seen = np.isfinite(detect_ball(real[0, 16:], BREAKOUT)[:, 0])  # in frames 16 to 25 after the first
+    assert table["16"]["ball_share"] == 0.0 and seen.any()
+    assert table["ball_share_gap"] == pytest.approx(100 * seen.mean())
+
+
+def test_one_lost_paddle_does_not_move_the_median():
+    scores = sprite_scores(dreamed=np.array([1.0, 2.0, 31.0, np.nan, 5.0]), there=np.array([1.0, 1.0, 1.0, 4.0, np.nan]))
+    assert scores["sprite_error_px"] == pytest.approx(31 / 3) and scores["sprite_error_median_px"] == 1.0  # of 0, 1 and 30
+    assert scores["sprite_found"] == 3 / 4
+
+
+def test_actions_that_change_nothing_are_worth_nothing(tmp_path, games):
+    world = WorldModel.load(save_tiny_world(tmp_path), "cpu", temperature=1.0)
+    for embedding in world.dynamics.action_embeddings:
+        torch.nn.init.zeros_(embedding.get_parameter("weight"))
+    scores = delta_psnr_scores(world, games, count=2, seed=0)  # the same dice for both dreams: the same frames to the last bit
+    assert scores["delta_psnr_db"] == {1: 0.0, 4: 0.0, 16: 0.0}
+
+
+def test_a_dream_of_an_unknown_game_has_pictures_only():
+    frames = some_frames(1, 5)
+    assert set(horizon_scores(frames[:, 1:], frames, None)["4"]) == {"psnr_db", "moving_psnr_db"}
+
+
+def test_no_rollout_crosses_the_end_of_an_episode(games):
+    windows = rollout_windows(games, context_frames=3, num_frames=16, count=10)
+    assert 0 < len(windows) <= 10
+    for start in windows:
+        first, last = (np.searchsorted(games.store.episodes[:, 0], frame, side="right") for frame in (start, start + 18))
+        assert first == last
+    assert len(rollout_windows(games, 3, 1000, 10)) == 0
+
+
+def test_true_actions_reach_a_latent_world_through_its_map(tmp_path):
+    names = ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    latent = WorldModel.load(save_tiny_world(tmp_path / "latent"), "cpu")
+    assert world_actions(latent, np.array([3, 2, -1, 0]), names).tolist() == [5, 2, -1, 0]
+    true = WorldModel.load(save_tiny_world(tmp_path / "true", "true"), "cpu")
+    assert world_actions(true, np.array([3, 2, -1, 0]), names).tolist() == [3, 2, -1, 0]
+
+
+def test_both_players_are_on_both_sides_of_the_split():
+    assert learn_and_test(8) == ([0, 1, 2, 3, 4, 5], [6, 7])
+    assert learn_and_test(2) == ([0], [1])
+
+
+def test_a_share_of_the_true_world_is_a_quotient(tmp_path):
+    true = {"delta_psnr_db": {"4": 4.0}, "obedience_moving": 0.8, "settings": {"env": BREAKOUT, "action_kind": "true"}}
+    (tmp_path / "true.json").write_text(json.dumps(true))
+    read = read_true_metrics(tmp_path / "true.json", BREAKOUT)
+    shares = shares_of_true_world({"delta_psnr_db": {1: 9.0, 4: 3.0}, "obedience_moving": 0.6}, read)
+    assert shares == {"delta_psnr_share": 0.75, "obedience_moving_share": pytest.approx(0.75)}
+    assert shares_of_true_world({"delta_psnr_db": {4: 3.0}}, read) == {"delta_psnr_share": 0.75}  # a game without a known player
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"settings": {"env": BREAKOUT, "action_kind": "latent"}}, "with latent actions"),
+        ({"settings": {"env": "ALE/Pong-v5", "action_kind": "true"}}, "a world of ALE/Pong-v5"),
+        ({"delta_psnr_db": {"1": 2.0}}, "no positive delta_psnr_db.4"),
+        ({"delta_psnr_db": {"4": -0.1}}, "no positive delta_psnr_db.4"),
+        ({"settings": None}, "holds no metrics of evaluate.py"),
+        (None, "no such file"),
+    ],
+)
+def test_a_yardstick_that_is_none_is_refused(tmp_path, changed, complaint):
+    true = {"delta_psnr_db": {"4": 4.0}, "settings": {"env": BREAKOUT, "action_kind": "true"}}
+    if changed is not None:
+        (tmp_path / "true.json").write_text(json.dumps(true | changed))
+    with pytest.raises(InputError, match=complaint):
+        read_true_metrics(tmp_path / "true.json", BREAKOUT)
+
+
+def test_nested_scores_become_rows_with_their_controls():
+    results = {
+        "rollout": {"4": {"psnr_db": 30.0}},
+        "obedience": None,
+        "controls": {"untrained": {"rollout": {"4": {"psnr_db": 5.5}}}, "copy_last": {}},
+        "reasons": {"obedience": "no player"},
+    }
+    assert flatten({"a": {"b": 1}, "c": 2}) == {"a.b": 1, "c": 2}
+    lines = results_table(results).splitlines()
+    assert lines[1].split() == ["rollout.4.psnr_db", "30.00", "5.500"]
+    assert lines[2].split() == ["obedience", "-"]
+    assert lines[3] == "- obedience: no player"
+
+
+# ---- the script ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("actions", ["latent", "true"])
+def test_evaluate_writes_every_name(tmp_path, actions):
+    save_tiny_world(tmp_path / "world", actions)
+    done = run(EVALUATE, "--world", "world", "--quick", "--json", "metrics.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "metrics.json").read_text())
+    assert results.keys() >= NAMES | (NAMES_OF_LATENT_ACTIONS if actions == "latent" else {"action_information"})
+    assert set(results["rollout"]) == {"1", "4", "16", "64", "ball_share_gap"}
+    assert set(results["delta_psnr_db"]) == {"1", "4", "16"}
+    assert set(results["obedience_by_key"]) == {"LEFT", "RIGHT", "NOOP"}
+    assert results["long_dream"].keys() >= {"within_real_range", "worst_stretch", "ball_share", "within_real_range_real"}
+    for control, names in CONTROLS.items():
+        assert results["controls"][control].keys() >= names
+    assert results["settings"]["env"] == BREAKOUT and results["num_threads"] == 1
+    assert ("action_information" in results["reasons"]) == (actions == "true")
+    assert "rollout.64.sprite_error_px" in done.stdout
+
+
+def test_a_world_of_videos_is_measured_without_a_game(tmp_path, monkeypatch, capsys):
+    save_tiny_world(tmp_path / "world", env_id=None)
+    store = dummy_clip_store(frame_size=(32, 32), seed=0)
+    module = load_script(EVALUATE)
+    flags = ["--world", str(tmp_path / "world"), "--quick", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags])
+    with pytest.raises(SystemExit) as ended:
+        module.run_script(module.main)
+    assert ended.value.code == 2 and "give --data-path" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["evaluate.py", *flags, "--data-path", str(store.path), "--json", str(tmp_path / "m.json")])
+    module.main()
+    results = json.loads((tmp_path / "m.json").read_text())
+    assert results["obedience"] is None and "no game" in results["reasons"]["obedience"]
+    assert results["object_recall"] is None and results["psnr_db"] > 0

@@ -1,0 +1,50 @@
+"""A copy to give away: smaller, loadable, and still one world."""
+
+import numpy as np
+import pytest
+import torch
+from script_runner import load_script, run
+from structure_checks import REPOSITORY
+from tiny_world import save_tiny_world
+
+from video_tokenizer.training.checkpoint import from_eight_bits, to_eight_bits
+from world_model.world import WorldModel
+
+EXPORT = REPOSITORY / "4.inference" / "lab" / "export_world.py"
+
+
+def test_eight_bits_of_the_docstring():
+    weights = {"matrix": torch.tensor([[0.254, 0.1], [0.0, 0.0]]), "bias": torch.tensor([0.5]), "steps": torch.tensor(3)}
+    small, scales = to_eight_bits(weights)
+    assert small["matrix"].dtype == torch.int8 and small["matrix"][0].tolist() == [127, 50] and list(scales) == ["matrix"]
+    back = from_eight_bits(small, scales)
+    assert (back["matrix"] - weights["matrix"]).abs().max() <= 0.001
+    assert back["bias"].item() == 0.5 and back["steps"].item() == 3
+
+
+@pytest.mark.parametrize("actions", ["latent", "true"])
+def test_the_copy_is_smaller_and_shows_nearly_the_same(tmp_path, actions):
+    world = save_tiny_world(tmp_path / "world", actions)
+    done = run(EXPORT, "--world", world, "--output", "copy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for file in world.glob("*.pt"):
+        assert (tmp_path / "copy" / file.name).stat().st_size < 0.8 * file.stat().st_size
+    first, second = (WorldModel.load(tmp_path / name, "cpu", precision="float32") for name in ("world", "copy"))
+    pictures = [world.reset(world.start_frames[0]).astype(int) for world in (first, second)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 2.0
+
+
+def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path):
+    world = save_tiny_world(tmp_path / "world", "true")
+    done = run(EXPORT, "--world", world, "--output", world, folder=tmp_path)
+    assert done.returncode == 2 and "the world itself" in done.stderr
+
+
+def test_no_world_that_is_given_away_tells_where_it_was_trained():
+    """Of the settings only relative paths stay: nobody else has the same folders, and a home folder has a name."""
+    config = {"checkpoint_dir": "/home/somebody/run", "data_path": "data/breakout", "tokenizer_checkpoint": None, "num_steps": 5}
+    expected = config | {"checkpoint_dir": None}
+    assert load_script(EXPORT).without_places(config) == expected
+    for file in sorted((REPOSITORY / "assets" / "worlds").glob("*/*.pt")):
+        config = torch.load(file, weights_only=True)["config"]
+        assert load_script(EXPORT).without_places(config) == config, file
