@@ -1,15 +1,17 @@
-"""Write a smaller copy of a world to give away: the same files with weights in 8 bits, a quarter of the size.
+"""Export a smaller copy of a world to give away: the same files with 8-bit weights, a quarter of the size.
 
     python 4.inference/lab/export_world.py --world worlds/breakout --output assets/worlds/breakout
 
-Loading turns the weights back into float32. What rounding costs is measured, not assumed: run evaluate.py on the copy.
+Loading turns the weights back into float32. To measure what the rounding costs, run evaluate.py on the copy.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, to_eight_bits, write_torch_file
+import torch
+
+from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, write_torch_file
 from video_tokenizer.training.command_line import InputError, parse_config, run_script
 from world_model.world import WorldModel
 
@@ -18,16 +20,33 @@ KINDS = ("tokenizer", "latent_action_model", "dynamics")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Copy a world with weights in 8 bits."""
+    """Copy a world with 8-bit weights."""
 
     world: str = "worlds/breakout"
     """folder of the world to copy"""
     output: str = "assets/worlds/breakout"
-    """folder of the copy; files of these names there are replaced"""
+    """folder for the copy; checkpoints already there are replaced"""
 
 
-def without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings without absolute paths: where a world was trained means nothing on another machine, and may tell a name."""
+def to_eight_bits(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Quantize every matrix and kernel to int8 with one scale per row, the rest to half precision. Returns (weights, scales).
+
+    A row with the largest value 0.254 has the scale 0.254 / 127 = 0.002, so 0.1 becomes 50 and is off by at most 0.001.
+    """
+    small, scales = {}, {}
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.ndim >= 2:
+            rows = tensor.float().flatten(1)
+            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-6).half()
+            scales[name] = scale
+            small[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(tensor.shape)
+        else:
+            small[name] = tensor.half() if tensor.is_floating_point() else tensor
+    return small, scales
+
+
+def without_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings without absolute paths, which mean nothing on another machine and may contain a user name."""
     return {name: None if isinstance(value, str) and Path(value).is_absolute() else value for name, value in config.items()}
 
 
@@ -40,17 +59,17 @@ def main() -> None:
     rounded = ""
     for kind in KINDS:
         if kind == "latent_action_model" and not (world / f"{kind}.pt").exists():
-            continue  # a world of true actions has none
+            continue  # a world with true actions has none
         content = load_checkpoint(world / f"{kind}.pt", kind)
-        content["config"] = without_places(content["config"])
+        content["config"] = without_absolute_paths(content["config"])
         content["weights"], content["scales"] = to_eight_bits(content["weights"])
         if kind == "tokenizer":
             rounded = fingerprint(from_eight_bits(content["weights"], content["scales"]))
         elif kind == "dynamics":
-            content["tokenizer_fingerprint"] = rounded  # it dreams in the rounded tokenizer's tokens from now on
-        write_torch_file(output / f"{kind}.pt", content)
-        size = (output / f"{kind}.pt").stat().st_size / 2**20
-        print(f"{output / f'{kind}.pt'}: {size:.1f} MiB")
+            content["tokenizer_fingerprint"] = rounded  # the copy predicts tokens of the rounded tokenizer
+        file = output / f"{kind}.pt"
+        write_torch_file(file, content)
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     WorldModel.load(output)
 
 

@@ -1,4 +1,4 @@
-"""A copy to give away: smaller, loadable, and still one world."""
+"""A world exported with 8-bit weights: smaller, loadable, and still the same world."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,16 @@ from script_runner import load_script, run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
-from video_tokenizer.training.checkpoint import from_eight_bits, to_eight_bits
+from video_tokenizer.training.checkpoint import from_eight_bits
 from world_model.world import WorldModel
 
-EXPORT = REPOSITORY / "4.inference" / "lab" / "export_world.py"
+SCRIPT = REPOSITORY / "4.inference" / "lab" / "export_world.py"
+export_world = load_script(SCRIPT)
 
 
 def test_eight_bits_of_the_docstring():
     weights = {"matrix": torch.tensor([[0.254, 0.1], [0.0, 0.0]]), "bias": torch.tensor([0.5]), "steps": torch.tensor(3)}
-    small, scales = to_eight_bits(weights)
+    small, scales = export_world.to_eight_bits(weights)
     assert small["matrix"].dtype == torch.int8 and small["matrix"][0].tolist() == [127, 50] and list(scales) == ["matrix"]
     back = from_eight_bits(small, scales)
     assert (back["matrix"] - weights["matrix"]).abs().max() <= 0.001
@@ -23,9 +24,9 @@ def test_eight_bits_of_the_docstring():
 
 
 @pytest.mark.parametrize("actions", ["latent", "true"])
-def test_the_copy_is_smaller_and_shows_nearly_the_same(tmp_path, actions):
+def test_the_copy_is_smaller_and_looks_nearly_the_same(tmp_path, actions):
     world = save_tiny_world(tmp_path / "world", actions)
-    done = run(EXPORT, "--world", world, "--output", "copy", folder=tmp_path)
+    done = run(SCRIPT, "--world", world, "--output", "copy", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     for file in world.glob("*.pt"):
         assert (tmp_path / "copy" / file.name).stat().st_size < 0.8 * file.stat().st_size
@@ -36,15 +37,13 @@ def test_the_copy_is_smaller_and_shows_nearly_the_same(tmp_path, actions):
 
 def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path):
     world = save_tiny_world(tmp_path / "world", "true")
-    done = run(EXPORT, "--world", world, "--output", world, folder=tmp_path)
+    done = run(SCRIPT, "--world", world, "--output", world, folder=tmp_path)
     assert done.returncode == 2 and "the world itself" in done.stderr
 
 
-def test_no_world_that_is_given_away_tells_where_it_was_trained():
-    """Of the settings only relative paths stay: nobody else has the same folders, and a home folder has a name."""
+def test_an_exported_world_keeps_no_absolute_path():
     config = {"checkpoint_dir": "/home/somebody/run", "data_path": "data/breakout", "tokenizer_checkpoint": None, "num_steps": 5}
-    expected = config | {"checkpoint_dir": None}
-    assert load_script(EXPORT).without_places(config) == expected
+    assert export_world.without_absolute_paths(config) == config | {"checkpoint_dir": None}
     for file in sorted((REPOSITORY / "assets" / "worlds").glob("*/*.pt")):
         config = torch.load(file, weights_only=True)["config"]
-        assert load_script(EXPORT).without_places(config) == config, file
+        assert export_world.without_absolute_paths(config) == config, file

@@ -111,25 +111,8 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(entry)
 
 
-def to_eight_bits(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """(weights, scales): every matrix and kernel as int8 with one scale per row, the rest in half precision.
-
-    A row with the largest value 0.254 has the scale 0.254 / 127 = 0.002, so 0.1 becomes 50 and is off by at most 0.001.
-    """
-    small, scales = {}, {}
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and tensor.ndim >= 2:
-            rows = tensor.float().flatten(1)
-            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-6).half()
-            scales[name] = scale
-            small[name] = (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(tensor.shape)
-        else:
-            small[name] = tensor.half() if tensor.is_floating_point() else tensor
-    return small, scales
-
-
 def from_eight_bits(weights: dict[str, torch.Tensor], scales: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """float32 weights from what `to_eight_bits` returned; tensors without a scale as they are."""
+    """float32 weights from int8 rows and one scale per row (written by export_world.py); tensors without a scale as they are."""
     rows = {name: weights[name].float().flatten(1) * scale.float()[:, None] for name, scale in scales.items()}
     return {name: rows[name].view(tensor.shape) if name in rows else tensor for name, tensor in weights.items()}
 
