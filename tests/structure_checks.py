@@ -43,50 +43,56 @@ def imported_modules(source: str) -> set[str]:
 
 
 def room_of(path: Path) -> str:
-    """What a file is part of: "lab", "variants" or "lesson"."""
-    parts = set(path.parts)
-    return "lab" if "lab" in parts else "variants" if parts & VARIANTS else "lesson"
+    """What a file is part of: "lab", "variants", "models", "training", or else "lesson"."""
+    parts = set(path.relative_to(REPOSITORY).parts)
+    if parts & VARIANTS:
+        return "variants"
+    return next((room for room in ("lab", "models", "training") if room in parts), "lesson")
 
 
 def import_complaints(source: str, package: str, room: str = "lesson") -> list[str]:
-    """Imports that break the rule: from a later chapter, of a variant or a lab into the lesson, or without the full path.
+    """Imports that break a rule: of a later chapter, of a variant or a lab into the lesson, or without the full path.
 
-    package: the chapter's own package. room: "lesson", "variants" or "lab", which imports whatever it likes.
+    package: the chapter's own package. room: see room_of; a lab imports whatever it likes.
     """
     later = PACKAGES[PACKAGES.index(package) + 1 :]
     complaints = []
     for module in sorted(imported_modules(source)):
-        parts = module.split(".")
+        first = module.split(".")[0]
         if module.startswith("."):
             complaints.append(f"relative import {module}: write the full path, so that a reader knows which file to open")
-        elif parts[0] in later and room != "lab":
+        elif first in later and room != "lab":
             complaints.append(f"{module} belongs to a later chapter than {package}")
-        elif parts[0] in VARIANTS and room == "lesson":
+        elif first in VARIANTS and room not in ("variants", "lab"):
             complaints.append(f"{module} is a variant, and the lesson never imports one")
-        elif parts[0] in LABS and room != "lab":
-            complaints.append(f"{module} is part of a laboratory, which nothing taught imports")
-        elif parts[0] in {"train", "validate", "record", "generate", "evaluate"}:
+        elif first in LABS and room != "lab":
+            complaints.append(f"{module} is part of a lab, which nothing taught imports")
+        elif first in {"train", "validate", "record", "generate", "evaluate"}:
             complaints.append(f"{module} is a script; what is imported lives in a package")
     return complaints
 
 
+def circle_complaints(source: str, room: str) -> list[str]:
+    """Imports of training/ in models/, which a reader can copy into a notebook, and of models/ in training/."""
+    other = {"models": "training", "training": "models"}.get(room)
+    return [f"{room}/ imports {module}" for module in sorted(imported_modules(source)) if other in module.split(".")]
+
+
+def data_complaints(source: str, chapter: str) -> list[str]:
+    """Checkpoints and measured numbers of later chapters that the source names."""
+    later = list(CHAPTERS)[list(CHAPTERS).index(chapter) + 1 :]
+    files = {"2.latent-action-model": ["latent_action_model.pt"], "3.dynamics-model": ["dynamics.pt"]}
+    names = [name for other in later for name in (f"assets/{other}", *files.get(other, []))]
+    return [f"{chapter} names {name}, which a later chapter makes" for name in names if name in source]
+
+
 def docstring_complaints(source: str) -> list[str]:
-    """The module, its public classes and functions, and public methods of more than three lines, without a docstring."""
+    """The module, and its public classes and functions, without a docstring."""
     tree = ast.parse(source)
-    complaints = [] if ast.get_docstring(tree) or not tree.body else ["the module has no docstring"]
-
-    def visit(body: list[ast.stmt], prefix: str) -> None:
-        for node in body:
-            is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if not is_definition or node.name.startswith("_") or node.name == "main":  # what main does is what the module says
-                continue
-            is_short_method = bool(prefix) and (node.end_lineno or 0) - node.lineno <= 3
-            if ast.get_docstring(node) is None and not is_short_method:
-                complaints.append(f"{prefix}{node.name} has no docstring")
-            if isinstance(node, ast.ClassDef):
-                visit(node.body, f"{node.name}.")
-
-    visit(tree.body, "")
+    complaints = [] if ast.get_docstring(tree) else ["the module has no docstring"]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node):
+            complaints.append(f"{node.name} has no docstring")
     return complaints
 
 

@@ -1,7 +1,6 @@
-"""The tree keeps its promises: chapters build on earlier chapters only, files stay readable, nothing unpickles code."""
+"""The tree keeps its promises: chapters build on earlier chapters only, the lesson is short, nothing that is loaded runs code."""
 
 import itertools
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -9,16 +8,23 @@ from pathlib import Path
 
 import pytest
 import structure_checks as checks
+import structure_table
 from script_runner import load_script
 from structure_checks import CHAPTERS, REPOSITORY, package_files, scripts
 
 SOURCES = package_files() + scripts()
-EVERY_PYTHON_FILE = SOURCES + sorted((REPOSITORY / "tests").rglob("*.py"))
+LESSON = [path for path in SOURCES if checks.room_of(path) not in ("lab", "variants")]
+CONTRACT = {"world.py", "environment.py", "registry.py", "loading.py"}
+"""what code outside the course calls"""
 
 
 def name(path: Path) -> str:
     """How a file is called in the test report: its path from the root of the repository."""
     return path.relative_to(REPOSITORY).as_posix()
+
+
+def chapter_of(path: Path) -> str:
+    return path.relative_to(REPOSITORY).parts[0]
 
 
 def complaints(check: Callable[[Path, str], list[str]], paths: list[Path]) -> dict[str, list[str]]:
@@ -27,16 +33,18 @@ def complaints(check: Callable[[Path, str], list[str]], paths: list[Path]) -> di
     return {path: lines for path, lines in said.items() if lines}
 
 
+# ---- imports and files --------------------------------------------------------------------------------------------------
+
+
 def test_the_chapters_are_what_gets_installed():
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    packages = [f"{chapter}/{package}" for chapter, package in CHAPTERS.items()]
-    packages.insert(1, "1.video-tokenizer/tokenizer_variants")
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == packages
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
+    packages = {f"{chapter}/{package}" for chapter, package in CHAPTERS.items()}
+    packages |= {name(path) for chapter in CHAPTERS for path in (REPOSITORY / chapter).glob("*_variants")}
+    assert set(project["hatch"]["build"]["targets"]["wheel"]["packages"]) == packages
     assert all((REPOSITORY / package / "__init__.py").exists() for package in packages)
     folders = [*CHAPTERS, *(f"{chapter}/lab" for chapter in CHAPTERS)]
-    assert project["tool"]["hatch"]["build"]["dev-mode-dirs"] == folders
-    assert project["tool"]["pytest"]["ini_options"]["pythonpath"] == [*folders, "tests"]
-    assert project["tool"]["pyright"]["extraPaths"] == [*folders, "tests"]
+    assert project["hatch"]["build"]["dev-mode-dirs"] == folders
+    assert project["pytest"]["ini_options"]["pythonpath"] == project["pyright"]["extraPaths"] == [*folders, "tests"]
 
 
 def test_every_requirement_has_a_tested_version():
@@ -46,21 +54,30 @@ def test_every_requirement_has_a_tested_version():
     assert [one for one in wanted if one.split(">=")[0].split("[")[0] not in pinned] == []
 
 
-def test_a_chapter_imports_only_from_itself_and_earlier_chapters():
+def test_a_chapter_imports_earlier_chapters_only_and_the_lesson_neither_variants_nor_labs():
     def check(path: Path, source: str) -> list[str]:
-        package = CHAPTERS[path.relative_to(REPOSITORY).parts[0]]
-        return checks.import_complaints(source, package, checks.room_of(path))
+        return checks.import_complaints(source, CHAPTERS[chapter_of(path)], checks.room_of(path))
 
     assert complaints(check, SOURCES) == {}
 
 
+@pytest.mark.xfail(strict=True, reason="the models still take their errors, random numbers and optimizers from training/")
+def test_models_and_training_never_import_each_other():
+    assert complaints(lambda path, source: checks.circle_complaints(source, checks.room_of(path)), LESSON) == {}
+
+
+def test_no_chapter_reads_what_a_later_chapter_makes():
+    assert complaints(lambda path, source: checks.data_complaints(source, chapter_of(path)), LESSON) == {}
+
+
 def test_no_file_is_named_after_nothing():
-    parts = {name(path): {part.removesuffix(".py") for part in Path(name(path)).parts} for path in EVERY_PYTHON_FILE}
+    parts = {name(path): set(Path(name(path)).with_suffix("").parts) for path in SOURCES}
     assert [path for path, names in parts.items() if names & checks.FORBIDDEN_NAMES] == []
 
 
-def test_everything_public_says_what_it_is():
-    assert complaints(lambda _, source: checks.docstring_complaints(source), SOURCES) == {}
+def test_models_and_the_contract_say_what_they_are():
+    paths = [path for path in LESSON if checks.room_of(path) == "models" or path.name in CONTRACT]
+    assert complaints(lambda _, source: checks.docstring_complaints(source) if source else [], paths) == {}
 
 
 def test_every_flag_has_a_help_text():
@@ -71,21 +88,53 @@ def test_no_file_that_is_loaded_can_run_code():
     assert complaints(lambda _, source: checks.loading_complaints(source), SOURCES) == {}
 
 
-@pytest.mark.parametrize("script", scripts(), ids=name)
-def test_a_script_explains_itself(script):
-    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "--help" in done.stdout
+# ---- how much there is to read ------------------------------------------------------------------------------------------
+
+LATER = pytest.mark.xfail(strict=True, reason="the loops still hold what Run will own")
+
+
+@pytest.mark.parametrize(
+    ("chapter", "most_lines"),
+    [
+        pytest.param("1.video-tokenizer", 1_050, marks=LATER),
+        pytest.param("2.latent-action-model", 600, marks=LATER),
+        pytest.param("3.dynamics-model", 950, marks=LATER),
+        ("4.inference", 750),
+    ],
+)
+def test_the_main_line_of_a_chapter_fits_its_budget(chapter, most_lines):
+    lines, files = structure_table.size(structure_table.main_line(chapter))
+    assert lines <= most_lines and files <= 9
+
+
+@pytest.mark.parametrize("chapter", [pytest.param(chapter, marks=LATER) for chapter in structure_table.MODEL_AND_LOSS])
+def test_a_loop_imports_few_names_and_names_its_model_and_its_loss(chapter):
+    source = structure_table.entry_point(chapter).read_text()
+    assert structure_table.imported_names(source) <= 22
+    assert [structure_table.hops(source, used) for used in structure_table.MODEL_AND_LOSS[chapter]] == ["1", "1"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_begins_with_what_to_read_in_which_order(chapter):
+    text = (REPOSITORY / chapter / "README.md").read_text()
+    assert structure_table.START in text.split("\n## ")[0]
+    assert structure_table.with_reading_order(text, chapter) == text, "run: python tests/structure_table.py --write"
+
+
+# ---- scripts ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("script", scripts(), ids=name)
-def test_an_unknown_flag_ends_with_code_2(script, monkeypatch, capsys):
+def test_a_script_explains_itself_and_refuses_flags_that_it_does_not_have(script, monkeypatch, capsys):
+    assert script.read_text().endswith('if __name__ == "__main__":\n    run_script(main)\n')
     module = load_script(script)
-    monkeypatch.setattr(sys, "argv", [str(script), "--no-such-flag", "1"])
-    with pytest.raises(SystemExit) as ended:
-        module.run_script(module.main)
-    assert ended.value.code == 2
-    assert "no-such-flag" in capsys.readouterr().err
+    for flags, code in ((["--help"], 0), (["--no-such-flag", "1"], 2)):
+        monkeypatch.setattr(sys, "argv", [str(script), *flags])
+        with pytest.raises(SystemExit) as ended:
+            module.run_script(module.main)
+        assert ended.value.code == code
+    printed = capsys.readouterr()
+    assert "--help" in printed.out and "no-such-flag" in printed.err
 
 
 # ---- the checks themselves, on strings short enough to see the answer ---------------------------------------------------
@@ -97,13 +146,18 @@ def test_the_import_check_knows_the_order_of_the_chapters():
     assert len(checks.import_complaints(source, "video_tokenizer")) == 2  # the package and the name in it
 
 
-def test_the_import_check_keeps_variants_and_laboratories_out_of_the_lesson():
+def test_the_import_check_keeps_variants_and_labs_out_of_the_lesson():
     variant, lab = "def build():\n    from tokenizer_variants.st_vq import model", "import tokenizer_lab.claims"
-    assert checks.import_complaints(variant, "dynamics_model") and checks.import_complaints(lab, "dynamics_model")
-    assert checks.import_complaints(variant, "dynamics_model", "variants") == []
-    assert checks.import_complaints(lab, "dynamics_model", "variants")
-    assert checks.import_complaints(lab, "dynamics_model", "lab") == []
+    for room, allowed in {"lesson": [], "models": [], "variants": [variant], "lab": [variant, lab]}.items():
+        assert [source for source in (variant, lab) if not checks.import_complaints(source, "dynamics_model", room)] == allowed
     assert checks.import_complaints("from .models import fsq", "video_tokenizer")
+
+
+def test_the_checks_of_circles_and_data_tell_right_from_wrong():
+    source = "from video_tokenizer.training.device import autocast"
+    assert checks.circle_complaints(source, "models") and not checks.circle_complaints(source, "lesson")
+    assert checks.data_complaints('"dynamics.pt"', "2.latent-action-model")
+    assert not checks.data_complaints('"dynamics.pt"', "3.dynamics-model")
 
 
 def test_the_docstring_check_finds_the_silent_function():
@@ -122,3 +176,9 @@ def test_the_loading_check_finds_what_could_run_code():
     assert len(checks.loading_complaints("import pickle\nnp.load(p, allow_pickle=True)")) == 2
     assert len(checks.loading_complaints("eval(x)\nos.system(x)\nsubprocess.run(x, shell=True)\narchive.extractall()")) == 4
     assert checks.loading_complaints("model.eval()\nsubprocess.run([x], check=True)\nre.compile(x)") == []
+
+
+def test_the_table_counts_names_and_hops():
+    source = "from a import b, c\nimport d\ndef main():\n    model = Tokenizer(config)\n    lossy(model).backward()"
+    assert structure_table.imported_names(source) == 3
+    assert structure_table.hops(source, "Tokenizer") == "1" and structure_table.hops(source, "Other") == "2 or more"
