@@ -19,10 +19,10 @@ from video_tokenizer.data.validation import (
     ball_positions,
     clip_videos,
     even_batches,
+    local_background,
     most_active_clips,
     open_validation_data,
     output_folder,
-    surroundings,
 )
 from video_tokenizer.figures import (
     DIFFERENCE,
@@ -96,7 +96,7 @@ def score(
     for indices in tqdm(batches, desc="scoring", unit="batch", disable=None):
         video = clip_videos(clips, indices, device)  # (B, T, 3, H, W)
         positions = ball_positions(clips, indices)
-        scene = None if positions is None else surroundings(clips.store, clips, indices).to(device)
+        scene = None if positions is None else local_background(clips.store, clips, indices).to(device)
         with autocast(device, tokenizer.config.precision):
             output = tokenizer(video)
             random_video = tokenizer.decode(tokenizer.random_codes(output.codes, generator))

@@ -74,7 +74,7 @@ def largest_channel_change(video: Tensor, reference: Tensor) -> Tensor:
     return (video - reference).abs().amax(dim=-3)
 
 
-def moving_pixels(video: Tensor, previous: Tensor) -> Tensor:
+def pixels_that_moved(video: Tensor, previous: Tensor) -> Tensor:
     """True where the real video changes. video, previous: (B, T, C, H, W), previous[:, t] being the real frame before video[:,
     t]. Returns bool (B, T, H, W)."""
     return largest_channel_change(video, previous) > MOVING
@@ -83,7 +83,7 @@ def moving_pixels(video: Tensor, previous: Tensor) -> Tensor:
 def moving_psnr_db(prediction: Tensor, video: Tensor, previous: Tensor) -> float:
     """PSNR in dB over the pixels that moved in the real video; NaN when nothing moved. All (B, T, C, H, W)."""
     errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
-    return psnr_from_mean_error(errors[moving_pixels(video, previous)].mean().item())
+    return psnr_from_mean_error(errors[pixels_that_moved(video, previous)].mean().item())
 
 
 def copy_last_psnr_db(video: Tensor) -> float:
@@ -195,7 +195,7 @@ class VideoScores:
         positions: (B, T, 2) as in `object_recall`, with object_background, the scene around that moment (default: background)."""
         prediction, video = prediction.float(), video.float()
         errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
-        moving = moving_pixels(video, previous)
+        moving = pixels_that_moved(video, previous)
         self.squared_error += errors.sum(dtype=torch.float64).item()
         self.num_values += errors.numel()
         self.moving_error += errors[moving].sum(dtype=torch.float64).item()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import to_video
-from video_tokenizer.metrics import CodeUsage, VideoScores, moving_pixels, share
+from video_tokenizer.metrics import CodeUsage, VideoScores, pixels_that_moved, share
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def swap_test(model, past: Tensor, target: Tensor, indices: Tensor, drawn: Tenso
     past, target, drawn: (B, T-1, C, H, W), drawn with each clip's own actions; indices: (B, T-1). Only the pixels that moved in
     the real frame count, summed over both clips of a pair.
     """
-    moved = moving_pixels(target[:, -1], past[:, -1])  # (B, H, W)
+    moved = pixels_that_moved(target[:, -1], past[:, -1])  # (B, H, W)
 
     def error(frame: Tensor) -> Tensor:
         return ((frame - target[:, -1]).square().mean(dim=1) * moved).sum(dim=(1, 2))  # (B,)

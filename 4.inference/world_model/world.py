@@ -18,7 +18,7 @@ from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.data.resize import resize_by_area
+from video_tokenizer.data.video_files import resize_by_area
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
 from video_tokenizer.training.command_line import InputError

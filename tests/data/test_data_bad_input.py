@@ -133,10 +133,10 @@ def test_the_wrong_data_type_is_named(tmp_path):
             open_clips_source(tmp_path, data_type, (16, 16))
 
 
-def test_a_folder_in_which_everything_is_dull_is_refused(tmp_path):
+def test_a_folder_of_static_videos_only_is_refused_by_the_filter(tmp_path):
     write_video(tmp_path / "night.mp4", np.zeros((30, 32, 32, 3), np.uint8), 10.0)
-    with pytest.raises(InputError, match="is left after the filter for dull stretches"):
-        open_clips_source(tmp_path, frame_size=(16, 16), filter_dull=True)
+    with pytest.raises(InputError, match="is left after filtering static stretches"):
+        open_clips_source(tmp_path, frame_size=(16, 16), filter_static=True)
 
 
 def test_a_start_video_that_is_none_is_refused(tmp_path):

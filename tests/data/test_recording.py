@@ -8,7 +8,7 @@ import pytest
 from script_runner import call
 
 from video_tokenizer.data.clip_store import open_clip_store
-from video_tokenizer.data.resize import resize_by_area
+from video_tokenizer.data.video_files import resize_by_area
 from video_tokenizer.games.detectors import (
     GAMES,
     ball_position,

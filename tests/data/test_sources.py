@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
-from video_tokenizer.data.quality import DullFilter, stretches
-from video_tokenizer.data.sources import dummy_clip_store, guess_data_type, open_clips_source
+from video_tokenizer.data.filter_static import StaticFilter, runs_of_true
+from video_tokenizer.data.sources import guess_data_type, open_clips_source
 from video_tokenizer.data.video_files import read_video, read_video_frames, write_video
-from video_tokenizer.games.moving_square import SQUARE_ACTIONS, SQUARE_COLOR, SQUARE_MOVES
+from video_tokenizer.games.moving_square import SQUARE_ACTIONS, SQUARE_COLOR, SQUARE_MOVES, dummy_clip_store
 
 SAMPLES = Path(os.environ.get("SAMPLE_VIDEOS", Path(__file__).parents[3] / "shared" / "data"))
 needs_samples = pytest.mark.skipif(not (SAMPLES / "videos").is_dir(), reason="the sample videos are not on this machine")
@@ -160,7 +160,7 @@ def test_a_bad_video_among_good_ones_is_named_skipped_and_counted(videos, capsys
     store = open_clips_source(videos, frame_size=(16, 16))
     said = capsys.readouterr().out
     assert store.episodes.tolist() == [[0, 20], [20, 32]]
-    assert "skipped 2 of 4 files that could not be used: notes.mp4, tiny.mp4" in said
+    assert "skipped 2 of 4 files that cannot be used: notes.mp4, tiny.mp4" in said
     assert "tiny.mp4: it has frames of 10x10 pixels, smaller than the 16x16 asked for" in said
     assert set(store.info["skipped_files"]) == {"notes.mp4", "tiny.mp4"}
 
@@ -168,30 +168,30 @@ def test_a_bad_video_among_good_ones_is_named_skipped_and_counted(videos, capsys
 def test_the_filter_cuts_black_static_and_repeated_stretches():
     moving, other = moving_bar(20), moving_bar(20, first=3) // 2
     black, still = np.zeros((6, 32, 32, 3), np.uint8), np.repeat(moving[19:], 10, axis=0)
-    dull = DullFilter()
-    kept = dull(np.concatenate([moving, still, black, other, moving]))
+    static_filter = StaticFilter()
+    kept = static_filter(np.concatenate([moving, still, black, other, moving]))
     assert [len(stretch) for stretch in kept] == [20, 20]
     assert np.array_equal(kept[1], other)
-    assert dull.dropped == {"static": 10, "black": 6, "repeated": 20}
-    assert dull.describe() == "dropped 36 of 76 frames as dull: 20 repeated, 10 static, 6 black"
-    assert dull(other) == []  # and remembers over videos
+    assert static_filter.dropped == {"static": 10, "black": 6, "repeated": 20}
+    assert static_filter.describe() == "the static filter dropped 36 of 76 frames: 20 repeated, 10 static, 6 black"
+    assert static_filter(other) == []  # frames of earlier videos are remembered
 
 
 def test_the_filter_leaves_a_short_rest_alone():
     frames = np.concatenate([moving_bar(10), np.repeat(moving_bar(10)[9:], 5, axis=0), moving_bar(20)[10:]])
-    assert [len(stretch) for stretch in DullFilter()(frames)] == [25]
+    assert [len(stretch) for stretch in StaticFilter()(frames)] == [25]
 
 
 def test_a_cut_of_the_filter_ends_an_episode(tmp_path, capsys):
     frames = np.concatenate([moving_bar(20), np.zeros((10, 32, 32, 3), np.uint8), moving_bar(20, first=2)])
     write_video(tmp_path / "film.mp4", frames, 10.0)
-    store = open_clips_source(tmp_path / "film.mp4", frame_size=(32, 32), filter_dull=True)
+    store = open_clips_source(tmp_path / "film.mp4", frame_size=(32, 32), filter_static=True)
     assert store.episodes.tolist() == [[0, 20], [20, 40]]
-    assert "dropped 10 of 50 frames as dull: 10 black" in capsys.readouterr().out
+    assert "dropped 10 of 50 frames: 10 black" in capsys.readouterr().out
 
 
-def test_stretches_are_runs_of_true():
-    assert stretches(np.array([False, True, True, False, True])) == [(1, 3), (4, 5)]
+def test_runs_of_true():
+    assert runs_of_true(np.array([False, True, True, False, True])) == [(1, 3), (4, 5)]
 
 
 @needs_samples

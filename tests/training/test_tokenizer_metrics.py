@@ -105,7 +105,7 @@ def test_a_pixel_moves_when_one_channel_changes_by_more_than_a_twentieth():
     previous, video = torch.zeros(1, 1, 3, 1, 2), torch.zeros(1, 1, 3, 1, 2)
     video[0, 0, 1, 0, 0] = 0.06
     video[0, 0, :, 0, 1] = 0.04
-    assert metrics.moving_pixels(video, previous).flatten().tolist() == [True, False]
+    assert metrics.pixels_that_moved(video, previous).flatten().tolist() == [True, False]
 
 
 def test_moving_psnr_of_a_still_video_is_not_a_number():

@@ -12,8 +12,8 @@ from script_runner import load_script, run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world, some_frames
 
-from video_tokenizer.data.sources import dummy_clip_store
 from video_tokenizer.games.detectors import detect_ball
+from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.training.command_line import InputError
 from world_model.evaluation.dreams import (
     agreement,

@@ -1,8 +1,7 @@
-"""Crop and flip, for the tokenizer only and off by default.
+"""Random crops and flips, for the tokenizer only and off by default.
 
-A tokenizer only has to redraw what it is shown, so a mirrored or shifted game is more material for it. Wherever actions matter
-it is wrong: a flip swaps left and right, so under LEFT the paddle would run right, and a crop moves the whole picture as a
-scroll would. Chapters 2 and 3 therefore never augment.
+A tokenizer only reconstructs its input, so mirrored and shifted clips are additional training data. Where actions matter they
+would be wrong: after a flip, LEFT would move the paddle right, and a crop looks like scrolling. Chapters 2 and 3 never augment.
 """
 
 from collections.abc import Sequence
@@ -14,20 +13,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Flips and crops whole clips: all frames of a clip get the same, or the video would jump.
+    """Flips and crops clips, all frames of a clip alike.
 
-    The random numbers are drawn from the seed and the clip numbers of the batch, so that a resumed run repeats them exactly, and
-    a clip is cut differently each time it meets other neighbours.
+    The random numbers depend only on the seed and the clip indices of the batch, so that a resumed run repeats them exactly. The
+    same clip is cropped differently in different batches.
     """
 
     flip_probability: float = 0.5
-    """share of the clips that are mirrored left to right, in [0, 1]"""
+    """probability that a clip is mirrored left to right"""
     smallest_crop: float = 0.8
-    """side of the smallest crop as a share of the frame's side, in (0, 1]; the crop is resized back; 1 switches cropping off"""
+    """side of the smallest crop as a share of the frame's side, in (0, 1]; crops are resized back; 1 disables cropping"""
     seed: int = 0
 
     def __call__(self, frames: np.ndarray, indices: Sequence[int]) -> np.ndarray:
-        """frames: uint8 (B, T, H, W, 3); indices: the clip numbers (B,). Returns the same shape and type."""
+        """frames: uint8 (B, T, H, W, 3); indices: the clip indices (B,). Returns the same shape and type."""
         rng = np.random.default_rng([self.seed, *map(int, indices)])
         return np.stack([self._augment_clip(clip, rng) for clip in frames])
 

@@ -1,25 +1,27 @@
-"""The clip store: a folder with every frame, every action and every episode of a data set.
+"""The clip store: a folder with all frames, actions and episodes of a data set.
 
-    frames.npy        uint8 (F, H, W, 3)  RGB, memory-mapped when read: a batch reads only the pages it needs
+    frames.npy        uint8 (F, H, W, 3)  RGB, memory-mapped: a batch reads only the pages it needs
     actions.npy       int16 (F,)          the action that led from frame f-1 to frame f; -1 where unknown and on first frames
     episodes.npy      int64 (E, 2)        start and stop of each episode; no clip crosses a stop
     clip_store.json   format version, checksum, source, env id, action names, frame skip, frames per second, seed, policy, ...
 
-Games, videos, images and HDF5 files are all written into this one format once; training only ever reads it.
+Games, videos, images and HDF5 files are converted to this format once. Training reads nothing else.
 """
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
-from video_tokenizer.data.store_checks import FORMAT_VERSION, UNKNOWN_ACTION, check_contents, digest_of, read_array, read_info
 from video_tokenizer.training.atomic_files import (
     clear_error_on_full_disk,
     replace_folder,
@@ -30,12 +32,23 @@ from video_tokenizer.training.atomic_files import (
 )
 from video_tokenizer.training.command_line import InputError
 
+FORMAT_VERSION = 1
 FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")
+UNKNOWN_ACTION = -1
+VALID_INFO: dict[str, Callable[[Any], bool]] = {
+    "action_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "env_id": lambda value: isinstance(value, str),
+    "frames_per_second": lambda value: isinstance(value, int | float) and 0 < value < 10_000,
+    "frame_skip": lambda value: isinstance(value, int) and value >= 1,
+    "picture_delay": lambda value: isinstance(value, int) and value >= 0,
+    "merged_frames": lambda value: isinstance(value, int) and value >= 1,
+}
+"""entries of clip_store.json that later code reads, and the check that a value must pass; any of them may be absent"""
 
 
 @dataclass(frozen=True)
 class ClipStore:
-    """An opened clip store. `frames` stays on disk until indexed; everything else is in memory."""
+    """An open clip store. `frames` stays on disk until indexed; everything else is in memory."""
 
     path: Path
     frames: np.ndarray  # uint8 (F, H, W, 3)
@@ -50,7 +63,7 @@ class ClipStore:
 
     @property
     def action_names(self) -> list[str]:
-        """What each action number means; empty when the actions are unknown, as in videos."""
+        """The name of each action number; empty when the actions are unknown, as in videos."""
         return list(self.info.get("action_names") or [])
 
     @property
@@ -63,13 +76,13 @@ class ClipStore:
 
     @property
     def env_id(self) -> str | None:
-        """The Gymnasium id of the game, None for videos and images."""
+        """The Gymnasium id of the game; None for videos and images."""
         return self.info.get("env_id")
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 in hex over 64 evenly spaced frames, all actions, all episodes and the json: two equal stores share it."""
-        digest = digest_of(self.frames, self.actions, self.episodes)
+        """SHA-256 in hex of 64 evenly spaced frames, all actions, all episodes and the JSON: equal for equal stores."""
+        digest = _digest(self.frames, self.actions, self.episodes)
         digest.update(json.dumps(self.info, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -78,10 +91,13 @@ class ClipStore:
         return open_clip_store, (self.path,)
 
 
-def open_clip_store(path: str | Path) -> ClipStore:
-    """Open and check a clip store. A store with one single episode (one video) is shown as two: see `cut_in_two`.
+# ---- reading ------------------------------------------------------------------------------------------------------------
 
-    Raises InputError, one sentence, for a folder that is missing, incomplete, cut short or inconsistent.
+
+def open_clip_store(path: str | Path) -> ClipStore:
+    """Open and validate a clip store. A store with a single episode (one video) is presented as two: see `cut_in_two`.
+
+    Raises InputError, one sentence, for a folder that is missing, incomplete, truncated or inconsistent.
     """
     path = Path(path)
     restore_folder(path)
@@ -89,23 +105,19 @@ def open_clip_store(path: str | Path) -> ClipStore:
         raise InputError(f"clip store {path} does not exist; make one with 1.video-tokenizer/record.py --output {path}")
     missing = [name for name in FILE_NAMES if not (path / name).is_file()]
     if missing:
-        raise InputError(f"{path} is not a complete clip store, it lacks {', '.join(missing)}; record or convert it again")
-    info = read_info(path)
-    frames = read_array(path, "frames.npy", "uint8", 4)
-    actions = read_array(path, "actions.npy", "int16", 1)
-    episodes = read_array(path, "episodes.npy", "int64", 2)
-    check_contents(path, frames, actions, episodes, info)
-    return ClipStore(_shortest(path), frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
-
-
-def _shortest(path: Path) -> Path:
-    """The path relative to the present folder where it lies below it, else absolute: what is shown and written down."""
-    absolute = path.resolve()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+        raise _unusable(path, f"is not a complete clip store, it lacks {', '.join(missing)}")
+    info = _read_info(path / "clip_store.json")
+    frames = _read_array(path / "frames.npy", "uint8", 4)
+    actions = np.array(_read_array(path / "actions.npy", "int16", 1))
+    episodes = np.array(_read_array(path / "episodes.npy", "int64", 2))
+    _check_contents(path, frames, actions, episodes, info)
+    absolute, here = path.resolve(), Path.cwd()  # the shorter path is the one that is printed and saved
+    shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
+    return ClipStore(shown, frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
 
 
 def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
-    """Cut a single episode so that validation shares no frame with training: the last tenth becomes an episode of its own.
+    """Split a single episode so that validation shares no frame with training: its last tenth becomes a second episode.
 
     The tail has at least `smallest_part` frames, but never more than half: (0, 1000) -> (0, 900), (900, 1000);
     (0, 100) -> (0, 68), (68, 100); (0, 20) -> (0, 10), (10, 20).
@@ -115,12 +127,73 @@ def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
     return np.array([(start, stop - tail), (stop - tail, stop)], dtype=np.int64) if tail else episodes
 
 
+def _unusable(path: Path, problem: str) -> InputError:
+    return InputError(f"{path} {problem}; record or convert it again")
+
+
+def _digest(frames: np.ndarray, actions: np.ndarray, episodes: np.ndarray) -> Any:
+    """SHA-256 over 64 evenly spaced frames, all actions and all episodes: fast for a store of any size."""
+    digest = hashlib.sha256()
+    for frame in np.linspace(0, len(frames) - 1, num=min(64, len(frames)), dtype=np.int64):
+        digest.update(np.ascontiguousarray(frames[frame]).tobytes())
+    for part in (actions, episodes):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest
+
+
+def _read_info(path: Path) -> dict:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unusable(path, f"cannot be read as JSON ({error})") from error
+    version = info.get("format_version") if isinstance(info, dict) else None
+    if version != FORMAT_VERSION:
+        raise _unusable(path.parent, f"has clip store format {version}, but this code reads format {FORMAT_VERSION}")
+    for name, is_valid in VALID_INFO.items():
+        if info.get(name) is not None and not is_valid(info[name]):
+            raise _unusable(path, f"has an invalid {name}: {str(info[name])[:60]!r}")
+    return info
+
+
+def _read_array(path: Path, dtype: str, num_axes: int) -> np.ndarray:
+    """A memory-mapped .npy file, which holds no pickled objects and as much data as its header claims."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy reads the header with Python's own parser, which fails in many ways
+        raise _unusable(path, f"is damaged or truncated ({' '.join(str(error).split())[:120]})") from error
+    if array.dtype != dtype or array.ndim != num_axes:
+        raise _unusable(path, f"holds {array.dtype} with {array.ndim} axes instead of {dtype} with {num_axes}")
+    return array
+
+
+def _check_contents(path: Path, frames: np.ndarray, actions: np.ndarray, episodes: np.ndarray, info: dict) -> None:
+    """Raise InputError where the files do not fit together."""
+    if 0 in frames.shape or frames.shape[3] != 3:
+        raise _unusable(path / "frames.npy", f"has shape {frames.shape} instead of (frames, height, width, 3)")
+    if len(actions) != len(frames):
+        raise _unusable(path, f"has {len(frames)} frames but {len(actions)} actions")
+    if episodes.shape[1] != 2 or len(episodes) == 0:
+        raise _unusable(path / "episodes.npy", f"has shape {episodes.shape} instead of (episodes, 2)")
+    starts, stops = episodes[:, 0], episodes[:, 1]
+    if starts.min() < 0 or stops.max() > len(frames) or (starts >= stops).any() or (starts[1:] < stops[:-1]).any():
+        raise _unusable(path / "episodes.npy", f"has episodes that overlap or lie outside the {len(frames)} frames")
+    num_actions = len(info.get("action_names") or [])
+    if actions.min() < UNKNOWN_ACTION or (num_actions and actions.max() >= num_actions):
+        found = f"holds actions from {actions.min()} to {actions.max()}"
+        raise _unusable(path / "actions.npy", f"{found}, but clip_store.json names {num_actions}")
+    if "checksum" in info and info["checksum"] != _digest(frames, actions, episodes).hexdigest():
+        raise _unusable(path, "was changed after it was written: its checksum does not match")
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------------
+
+
 class ClipStoreWriter:
     """Writes a store episode by episode; use it as a context manager.
 
-    Everything goes to a temporary sibling folder, which takes its final name only when the `with` block ends well: a
-    reader sees the whole store or none. After an exception the temporary folder is gone; that of a process that was killed goes
-    when the same store is written again.
+    Everything goes to a temporary sibling folder, which is renamed when the `with` block ends without an exception: a reader sees
+    the complete store or none. After an exception the temporary folder is removed. One left by a killed process is removed when
+    the same store is written again.
     """
 
     def __init__(self, path: str | Path, frame_size: tuple[int, int], info: dict, overwrite: bool = False):
@@ -133,12 +206,13 @@ class ClipStoreWriter:
         self._episodes: list[tuple[int, int]] = []
         self._overwrite = overwrite
         restore_folder(self.path)
-        self._refuse_to_overwrite()
-        if self.path.exists() and not ((self.path / "clip_store.json").is_file() or is_empty_folder(self.path)):
-            raise InputError(f"{self.path} exists and is no clip store, so it is not overwritten; choose another output")
+        self._check_not_taken()
+        is_empty_folder = self.path.is_dir() and not any(self.path.iterdir())
+        if self.path.exists() and not is_empty_folder and not (self.path / "clip_store.json").is_file():
+            raise InputError(f"{self.path} is no clip store, so it is not overwritten; choose another output")
         self._temporary = temporary_neighbour(self.path)
 
-    def _refuse_to_overwrite(self) -> None:
+    def _check_not_taken(self) -> None:
         if self.path.exists() and not self._overwrite:
             raise InputError(f"{self.path} already exists; choose another output or pass --overwrite")
 
@@ -160,9 +234,7 @@ class ClipStoreWriter:
     def add_frames(self, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Continue the open episode, for videos that are too long to hold in memory. Arrays as in `add_episode`."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.frame_size, 3):
-            raise ValueError(
-                f"frames are {frames.dtype} {frames.shape}, not uint8 (F, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
-            )
+            raise ValueError(f"frames are {frames.dtype} {frames.shape}, not uint8 (F, *{self.frame_size}, 3)")
         if actions is not None and len(actions) != len(frames):
             raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
         if len(frames):
@@ -173,13 +245,13 @@ class ClipStoreWriter:
             self.num_frames += len(frames)
 
     def end_episode(self) -> None:
-        """Close the open episode; nothing happens when it has no frames."""
+        """Close the open episode, if it has any frames."""
         start = self._episodes[-1][1] if self._episodes else 0
         if self.num_frames > start:
             self._episodes.append((start, self.num_frames))
 
     def drop_frames_from(self, start: int) -> None:
-        """Take back every frame from number `start` on, for a video that turns out to be damaged; `start` ended an episode."""
+        """Remove every frame from number `start` on, the first of an episode: its video turned out to be damaged."""
         self._file.seek(self._header_bytes + start * self._frame_bytes)
         self._file.truncate()
         while self.num_frames > start:
@@ -192,12 +264,12 @@ class ClipStoreWriter:
                 with clear_error_on_full_disk(self.path):
                     self._finish()
         finally:
-            with suppress(OSError):  # closing writes what is left in the buffer, which a full disk does not take
+            with suppress(OSError):  # closing flushes the buffer, which fails on a full disk
                 self._file.close()
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _write_header(self) -> None:
-        """numpy pads this header so that a larger first axis fits in later: we write it again when F is known."""
+        """numpy pads this header so that a larger first axis fits later: it is written again when F is known."""
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.num_frames, *self.frame_size, 3)}
         self._file.seek(0)
         np.lib.format.write_array_header_1_0(self._file, header)
@@ -211,26 +283,19 @@ class ClipStoreWriter:
         _flush_to_disk(self._file)
         info = {"format_version": FORMAT_VERSION, **self.info, "num_frames": self.num_frames, "num_episodes": len(self._episodes)}
         actions = np.concatenate(self._actions)
-        actions[[start for start, _ in self._episodes]] = UNKNOWN_ACTION  # nothing led to a first frame
+        actions[[start for start, _ in self._episodes]] = UNKNOWN_ACTION  # no action led to a first frame
         episodes = np.array(self._episodes, dtype=np.int64)
         frames = np.lib.format.open_memmap(self._temporary / "frames.npy", mode="r")
-        info["checksum"] = digest_of(frames, actions, episodes).hexdigest()
-        with (self._temporary / "actions.npy").open("wb") as file:
-            write_array(file, actions)
-            _flush_to_disk(file)
-        with (self._temporary / "episodes.npy").open("wb") as file:
-            write_array(file, episodes)
-            _flush_to_disk(file)
+        info["checksum"] = _digest(frames, actions, episodes).hexdigest()
+        for name, array in {"actions.npy": actions, "episodes.npy": episodes}.items():
+            with (self._temporary / name).open("wb") as file:
+                write_array(file, array)
+                _flush_to_disk(file)
         with (self._temporary / "clip_store.json").open("w", encoding="utf-8") as file:
             json.dump(info, file, indent=2)
             _flush_to_disk(file)
-        self._refuse_to_overwrite()  # another process may have been quicker
+        self._check_not_taken()  # another process may have written it meanwhile
         replace_folder(self._temporary, self.path)
-
-
-def is_empty_folder(path: Path) -> bool:
-    """Whether `path` is a folder in which nothing lies."""
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _flush_to_disk(file) -> None:

@@ -1,4 +1,4 @@
-"""From a clip store to batches: clips that never cross an episode, a split by episode, and a shuffle that can resume."""
+"""From a clip store to batches: clips within episodes, a split by episode, and a shuffle that can resume at any step."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from video_tokenizer.training.command_line import InputError
 
 
 class Clips(Dataset):
-    """All clips of `num_frames` consecutive frames inside the chosen episodes; no clip crosses the end of an episode.
+    """All clips of `num_frames` consecutive frames in the chosen episodes; no clip crosses the end of an episode.
 
-    starts: int64 (clips,), the absolute first frame of every clip in the store.
+    starts: int64 (clips,), the position of each clip's first frame in the store.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Clips(Dataset):
     ):
         """episodes: rows of `store.episodes`. stride: frames between the starts of neighbouring clips.
 
-        Raises InputError when no chosen episode is long enough.
+        Raises InputError when none of these episodes is long enough.
         """
         if num_frames < 1 or stride < 1:
             raise ValueError(f"num_frames {num_frames} and stride {stride} must be at least 1")
@@ -67,8 +67,8 @@ class Clips(Dataset):
 def split_episodes(store: ClipStore, validation_share: float = 0.1, seed: int = 0) -> tuple[list[int], list[int]]:
     """Split the rows of `store.episodes` into (training, validation), at least one on each side.
 
-    Whole episodes are dealt out, never clips: neighbouring clips share frames, and a clip that was seen in training proves
-    nothing in validation. Episodes go to validation in shuffled order while they bring its frames closer to the wished share.
+    The split is by episode and not by clip, because neighbouring clips share frames: validation would score frames that training
+    has seen. In shuffled order, each episode goes to validation if that brings the share of its frames closer to the target.
     """
     if not 0.0 < validation_share < 1.0:
         raise ValueError(f"validation_share {validation_share} is not between 0 and 1")
@@ -78,7 +78,7 @@ def split_episodes(store: ClipStore, validation_share: float = 0.1, seed: int = 
     order = np.random.default_rng(seed).permutation(len(lengths))
     wanted = validation_share * lengths.sum()
     validation = [int(order[0])]
-    for episode in order[1:-1]:  # the last one stays with training
+    for episode in order[1:-1]:  # the last one stays in training
         held = lengths[validation].sum()
         if abs(held + lengths[episode] - wanted) < abs(held - wanted):
             validation.append(int(episode))
@@ -87,21 +87,21 @@ def split_episodes(store: ClipStore, validation_share: float = 0.1, seed: int = 
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Batches of clip numbers, step after step, as a pure function of the seed and the step.
+    """Batches of clip indices as a pure function of the seed and the step.
 
-    Epoch e is the permutation drawn from (seed, e); the epochs follow each other as one endless stream, and step s reads the
-    places [s * batch_size, (s + 1) * batch_size) of it. So starting at step k gives exactly the tail of a run from step 0, and
-    rank r of `world_size` processes takes its own consecutive share of each batch.
+    Epoch e is a permutation drawn from (seed, e). The epochs form one endless stream, of which step s reads the positions
+    [s * batch_size, (s + 1) * batch_size). So starting at step k gives exactly the tail of a run from step 0. Rank r of
+    `world_size` processes takes its consecutive share of each batch.
     """
 
     def __init__(
         self, num_clips: int, batch_size: int, num_steps: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
     ):
-        """batch_size counts the clips of all processes together, so that runs on 1 and on 2 processes see the same batches."""
+        """batch_size counts the clips of all processes together, so that 1 and 2 processes see the same batches."""
         if num_clips < 1 or batch_size < 1:
             raise ValueError(f"num_clips {num_clips} and batch_size {batch_size} must be at least 1")
         if batch_size % world_size or not 0 <= rank < world_size:
-            raise ValueError(f"batch_size {batch_size} cannot be shared by rank {rank} of {world_size} processes")
+            raise ValueError(f"batch_size {batch_size} cannot be split for rank {rank} of {world_size} processes")
         self.num_clips, self.batch_size, self.num_steps = num_clips, batch_size, num_steps
         self.seed, self.start_step = seed, start_step
         self.rank, self.world_size = rank, world_size
@@ -115,11 +115,11 @@ class ShuffledBatches(Sampler[list[int]]):
         for step in range(self.start_step, self.num_steps):
             first = step * self.batch_size + self.rank * share
             batch = []
-            for place in range(first, first + share):
-                if place // self.num_clips != epoch:
-                    epoch = place // self.num_clips
+            for position in range(first, first + share):
+                if position // self.num_clips != epoch:
+                    epoch = position // self.num_clips
                     order = np.random.default_rng((self.seed, epoch)).permutation(self.num_clips)
-                batch.append(int(order[place % self.num_clips]))
+                batch.append(int(order[position % self.num_clips]))
             yield batch
 
 
@@ -133,7 +133,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """A loader of `num_steps - start_step` shuffled batches, dicts as in `Clips.__getitems__`; pinned when CUDA is there."""
+    """A loader of `num_steps - start_step` shuffled batches, dicts as in `Clips.__getitems__`, pinned if CUDA is available."""
     num_clips = len(clips)  # type: ignore[arg-type]
     return DataLoader(
         clips,
@@ -141,9 +141,7 @@ def make_loader(
         collate_fn=_already_a_batch,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(
-            seed
-        ),  # its own, so that the loader takes nothing from the model's random numbers
+        generator=torch.Generator().manual_seed(seed),  # a separate generator: the loader leaves torch's global state alone
     )
 
 
@@ -152,12 +150,12 @@ def _already_a_batch(batch: Any) -> Any:
 
 
 def to_video(frames: torch.Tensor | np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-    """uint8 (B, T, H, W, 3) -> float32 (B, T, 3, H, W) in [0, 1] on `device`; a quarter of the bytes travel to the GPU."""
+    """uint8 (B, T, H, W, 3) -> float32 (B, T, 3, H, W) in [0, 1] on `device`, converted there."""
     moved = torch.as_tensor(frames).to(device, non_blocking=True)
     return rearrange(moved, "b t h w c -> b t c h w").contiguous().float() / 255.0
 
 
 def to_frames(video: torch.Tensor) -> np.ndarray:
-    """float (B, T, 3, H, W) in [0, 1] -> uint8 (B, T, H, W, 3), rounded; values outside the range are clipped."""
+    """float (B, T, 3, H, W) in [0, 1] -> uint8 (B, T, H, W, 3), rounded and clipped."""
     frames = (video.detach().float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu()
     return rearrange(frames, "b t c h w -> b t h w c").contiguous().numpy()

@@ -1,10 +1,8 @@
-"""Video in HDF5 files: one array of frames, alone or with the actions that were taken.
+"""Reads video from HDF5 files: an array of frames, with or without actions. The first of the frame keys that exists is used.
 
-Read from the first of these keys that exists:
-
-    frames, video, videos, observations, images   (N, H, W, 3) one long video, or (E, T, H, W, 3) one row per episode
-    actions                                       (N,) or (E, T), optional: actions[t] led from frame t-1 to frame t
-    episodes                                      (E, 2), optional: start and stop of each episode of one long video
+frames, video, videos, observations, images   (N, H, W, 3) one long video, or (E, T, H, W, 3) one row per episode
+actions                                       (N,) or (E, T), optional: actions[t] led from frame t-1 to frame t
+episodes                                      (E, 2), optional: start and stop of each episode of one long video
 """
 
 from pathlib import Path
@@ -14,14 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
-from video_tokenizer.data.resize import resize_by_area
-from video_tokenizer.data.video_files import MOST_PIXELS
+from video_tokenizer.data.video_files import MOST_PIXELS, resize_by_area
 from video_tokenizer.training.command_line import InputError
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 FRAME_KEYS = ("frames", "video", "videos", "observations", "images")
 CHUNK_BYTES = 64 * 2**20
-"""of frames read at a time"""
+"""how much is read at a time"""
 
 
 def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> None:
@@ -42,13 +39,13 @@ def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> No
                 _convert_episode(frames, actions, rows, writer, frame_step)
     except InputError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # HDF5 names what it dislikes in many ways
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # h5py fails in many ways
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} cannot be read as HDF5 ({reason}); write it again or give another file") from error
 
 
 def _check_lies_inside(path: Path, file: h5py.File) -> None:
-    """Refuse data that an HDF5 file only points at: it would make us read any other file of this machine as pixels."""
+    """Refuse external links: through them a file could make us read any other file of this machine as pixels."""
     for key in [*FRAME_KEYS, "actions", "episodes"]:
         link = file.get(key, getlink=True) if key in file else None
         entry = file.get(key)
@@ -68,21 +65,21 @@ def _check_frames(path: Path, key: str, frames: h5py.Dataset, frame_size: tuple[
     if frames.shape[-3] < frame_size[0] or frames.shape[-2] < frame_size[1]:
         size = f"{frames.shape[-2]}x{frames.shape[-3]} pixels"
         raise InputError(
-            f"{path} has frames of {size}, smaller than the {frame_size[1]}x{frame_size[0]} asked for; give a smaller size"
+            f"{path} has frames of {size}, smaller than the {frame_size[1]}x{frame_size[0]} asked for; ask for a smaller size"
         )
 
 
 def _read_actions(path: Path, file: h5py.File, frames: h5py.Dataset, writer: ClipStoreWriter) -> np.ndarray | None:
-    """Actions must be whole numbers, one per frame; they are named ACTION0, ACTION1, ... in the store."""
+    """The actions, integers with one per frame; the store names them ACTION0, ACTION1, ...; None where there are none."""
     if "actions" not in file:
         return None
     found = file["actions"]
     shape = found.shape if isinstance(found, h5py.Dataset) else "a group"
     fits = isinstance(found, h5py.Dataset) and shape == frames.shape[:-3] and found.dtype.kind in "iu"
-    actions = np.asarray(found) if fits else np.zeros(0)  # read only when it cannot be larger than the frames
+    actions = np.asarray(found) if fits else np.zeros(0)  # read only if it is no larger than the frames
     if not fits or actions.min() < -1 or actions.max() > 32767:
         raise InputError(
-            f"{path} key 'actions' is {getattr(found, 'dtype', 'a group')} of shape {shape}, but the frames need whole numbers "
+            f"{path} key 'actions' is {getattr(found, 'dtype', 'a group')} of shape {shape}, but the frames need integers "
             f"from -1 to 32767 of shape {frames.shape[:-3]}"
         )
     known = len(writer.info.get("action_names", []))
@@ -91,7 +88,7 @@ def _read_actions(path: Path, file: h5py.File, frames: h5py.Dataset, writer: Cli
 
 
 def _episode_rows(path: Path, file: h5py.File, frames: h5py.Dataset) -> list[tuple]:
-    """Where each episode lies: (row,) of a 5-axis array, or (start, stop) of a 4-axis one."""
+    """The position of each episode: (row,) in a 5-axis array, or (start, stop) in a 4-axis one."""
     if frames.ndim == 5:
         return [(row,) for row in range(len(frames))]
     if "episodes" not in file:
@@ -102,9 +99,7 @@ def _episode_rows(path: Path, file: h5py.File, frames: h5py.Dataset) -> list[tup
     edges = episodes.flatten()
     fits = fits and episodes.dtype.kind in "iu" and edges.min() >= 0 and edges.max() <= len(frames)
     if not fits or (np.diff(edges.astype(np.int64)) < 0).any():
-        raise InputError(
-            f"{path} key 'episodes' is not a list of (start, stop), one after the other, within its {len(frames)} frames"
-        )
+        raise InputError(f"{path} key 'episodes' is not a list of (start, stop) pairs in order within its {len(frames)} frames")
     return [(int(start), int(stop)) for start, stop in episodes]
 
 
@@ -118,11 +113,11 @@ def _convert_episode(
         last = min(first + chunk_frames, stop)
         part = (rows[0], slice(first, last, frame_step)) if len(rows) == 1 else slice(first, last, frame_step)
         chunk = frames[part]
-        if chunk.dtype != np.uint8 and not (chunk.min() >= -0.01 and chunk.max() <= 1.01):  # NaN is refused as well
+        if chunk.dtype != np.uint8 and not (chunk.min() >= -0.01 and chunk.max() <= 1.01):  # refuses NaN too
             found = f"floats from {chunk.min():g} to {chunk.max():g}"
             raise InputError(f"{frames.file.filename} holds {found}; give floats from 0 to 1, or uint8")
         pixels = chunk if chunk.dtype == np.uint8 else (np.clip(chunk, 0.0, 1.0) * 255.0).round().astype(np.uint8)
         resized = np.stack([resize_by_area(frame, writer.frame_size) for frame in pixels])
-        # a step over several frames joins several actions, which no single number can name
+        # with frame_step > 1 a step joins several actions, which no single number can represent
         writer.add_frames(resized, actions[part] if actions is not None and frame_step == 1 else None)
     writer.end_episode()

@@ -1,7 +1,7 @@
-"""Any source of video becomes a clip store, once: a store, a folder of videos or images, one video, or an HDF5 file.
+"""Opens any source of video as a clip store: a store, a folder of videos or images, one video, or HDF5 files.
 
-The store lies beside the source (`<folder>/.clip_store-64x64`), or in the user's cache folder where the source cannot be written
-to, and is reused as long as the names, sizes and times of the source files stay the same.
+Anything but a store is converted once. The new store lies beside the source (`<folder>/.clip_store-64x64`), or in the user's
+cache folder where the source is read-only, and is reused until a name, size or time of the source files changes.
 """
 
 import hashlib
@@ -9,21 +9,22 @@ import os
 import re
 from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_clip_store
-from video_tokenizer.data.hdf5_files import HDF5_ENDINGS, convert_hdf5
-from video_tokenizer.data.natural_size import default_side
-from video_tokenizer.data.quality import DullFilter
-from video_tokenizer.data.video_files import VIDEO_ENDINGS, BadVideo, read_image, read_video, video_frame_rate
-from video_tokenizer.games.moving_square import dummy_clip_store
+from video_tokenizer.data.filter_static import StaticFilter
+from video_tokenizer.data.hdf5_files import FRAME_KEYS, HDF5_ENDINGS, convert_hdf5
+from video_tokenizer.data.video_files import VIDEO_ENDINGS, BadVideo, open_video, read_image, read_video, video_frame_rate
 from video_tokenizer.training.command_line import InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-DATA_TYPES = ("auto", "store", "folder", "images", "h5")
-
-__all__ = ["DATA_TYPES", "dummy_clip_store", "guess_data_type", "open_clips_source"]
+ENDINGS = {"folder": VIDEO_ENDINGS, "h5": HDF5_ENDINGS, "images": IMAGE_ENDINGS}
+DATA_TYPES = ("auto", "store", *ENDINGS)
+LARGEST_DEFAULT_SIDE = 128
+"""side of decoded frames when none was asked for and the files are at least as large, in pixels"""
 
 
 def open_clips_source(
@@ -31,14 +32,14 @@ def open_clips_source(
     data_type: str = "auto",
     frame_size: tuple[int, int] | None = (64, 64),
     frame_step: int = 1,
-    filter_dull: bool = False,
+    filter_static: bool = False,
 ) -> ClipStore:
     """Open `data_path` as a clip store, converting it first where needed.
 
     data_type: store, folder (of videos, or one video), images (one folder, or one subfolder per episode), h5, or auto.
     frame_size: (height, width) of the frames of a converted source, None for `default_side`; a store keeps its own.
-    frame_step: keep every n-th frame. filter_dull: leave out black, static and repeated stretches, and say how much that was.
-    Raises InputError, one sentence, for a source that is missing, empty or unusable. Bad files among good ones are named and
+    frame_step: keep every n-th frame. filter_static: drop black, static and repeated stretches and report how much that was.
+    Raises InputError, one sentence, for a source that is missing, empty or unusable. Bad files among good ones are reported and
     skipped.
     """
     path = Path(data_path)
@@ -52,49 +53,81 @@ def open_clips_source(
         data_type = guess_data_type(path)
     if data_type == "store":
         return open_clip_store(path)
-    convert, files = {
-        "folder": (_convert_videos, _files_with(path, VIDEO_ENDINGS)),
-        "images": (_convert_images, _files_with(path, IMAGE_ENDINGS)),
-        "h5": (_convert_hdf5, [path] if path.is_file() else _files_with(path, HDF5_ENDINGS)),
-    }[data_type]
+    files = _files_with(path, ENDINGS[data_type])
     if not files:
         kind = {"folder": "video", "images": "image", "h5": "HDF5 file"}[data_type]
         raise InputError(f"{path} contains no {kind}; give a folder that does, or another --data-type")
+    if filter_static and data_type == "h5":
+        raise InputError(f"{path} is an HDF5 source, which is never filtered for static stretches; turn the filter off")
     if frame_size is None:
         side = default_side(files)
         frame_size = (side, side)
-    settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_dull": filter_dull}
+    settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_static": filter_static}
     fingerprint = _source_fingerprint(path, files, settings)
-    place = _store_place(path, frame_size)
-    if _is_current(place, fingerprint):
-        print(f"using the frames decoded earlier in {place}")
-        return open_clip_store(place)
+    store_path = _store_path(path, frame_size)
+    if _is_current(store_path, fingerprint):
+        print(f"using the frames decoded earlier in {store_path}")
+        return open_clip_store(store_path)
     info = {"source": data_type, "source_path": str(path), "source_fingerprint": fingerprint, "env_id": None, **settings}
-    with ClipStoreWriter(place, frame_size, info, overwrite=True) as writer:
-        convert(path, files, writer, DullFilter() if filter_dull else None, frame_step)
-    store = open_clip_store(place)
-    print(f"decoded {len(store.frames):,} frames of {len(files)} {'file' if len(files) == 1 else 'files'} into {place}")
+    with ClipStoreWriter(store_path, frame_size, info, overwrite=True) as writer:
+        static_filter = StaticFilter() if filter_static else None
+        if data_type == "h5":
+            for file in files:
+                convert_hdf5(file, writer, frame_step)
+        else:
+            convert = _convert_videos if data_type == "folder" else _convert_images
+            _report(path, files, convert(files, writer, static_filter, frame_step), writer, static_filter)
+    store = open_clip_store(store_path)
+    print(f"decoded {len(store.frames):,} frames of {len(files)} {'file' if len(files) == 1 else 'files'} into {store_path}")
     return store
 
 
 def guess_data_type(path: Path) -> str:
-    """store, folder, images or h5, from what lies at `path`. Raises InputError when nothing usable does."""
+    """store, folder, images or h5, from the files at `path`. Raises InputError when there is nothing usable."""
     if path.is_file():
-        ending = path.suffix.lower()
-        for data_type, endings in (("folder", VIDEO_ENDINGS), ("h5", HDF5_ENDINGS), ("images", IMAGE_ENDINGS)):
-            if ending in endings:
+        for data_type, endings in ENDINGS.items():
+            if path.suffix.lower() in endings:
                 return data_type
         raise InputError(f"{path} is neither a clip store, a video, an image nor an HDF5 file; give a path to one of these")
     if any((path / name).is_file() for name in ("clip_store.json", "frames.npy")):
         return "store"
-    for data_type, endings in (("folder", VIDEO_ENDINGS), ("h5", HDF5_ENDINGS), ("images", IMAGE_ENDINGS)):
+    for data_type, endings in ENDINGS.items():
         if _files_with(path, endings):
             return data_type
     raise InputError(f"{path} contains no clip store, no videos, no images and no HDF5 files; give a folder that does")
 
 
+def default_side(files: list[Path]) -> int:
+    """128, or less where the files are smaller: the median of the first 20 shorter sides, rounded down to a multiple of 8."""
+    sides = sorted(side for side in map(_shorter_side, files[:20]) if side)
+    if not sides:
+        return LARGEST_DEFAULT_SIDE  # no file can be read: decoding reports each of them
+    return min(LARGEST_DEFAULT_SIDE, max(8, sides[len(sides) // 2] // 8 * 8))
+
+
+def _shorter_side(path: Path) -> int | None:
+    """The shorter side of a file's frames in pixels; None where it cannot be read."""
+    if path.suffix.lower() in HDF5_ENDINGS:
+        try:
+            with h5py.File(path, "r") as file:
+                shapes = [value.shape for name in FRAME_KEYS if isinstance(value := file.get(name), h5py.Dataset)]
+        except OSError:
+            return None
+        return min(shapes[0][-3:-1]) if shapes and len(shapes[0]) >= 4 else None
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        try:
+            frame = cv2.imread(str(path))
+        except cv2.error:
+            return None
+        return None if frame is None else min(frame.shape[:2])
+    capture = open_video(path)
+    side = min(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    capture.release()
+    return int(side) or None
+
+
 def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files below `path` with such an ending, in natural order (frame_2 before frame_10); hidden ones are left out."""
+    """The files below `path` with such an ending, in natural order (frame_2 before frame_10), without hidden ones."""
     if path.is_file():
         return [path]
     files = [file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file()]
@@ -107,28 +140,32 @@ def _natural_order(path: Path) -> list:
     return [int(piece) if piece.isdigit() else piece for piece in pieces]
 
 
-def _convert_videos(path: Path, files: list[Path], writer: ClipStoreWriter, dull: DullFilter | None, frame_step: int) -> None:
-    """One episode per video; with a filter, one per stretch that is kept."""
+def _convert_videos(
+    files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int
+) -> dict[Path, str]:
+    """One episode per video, or per kept stretch of it. Returns the skipped files with the reasons."""
     skipped: dict[Path, str] = {}
     for file in tqdm(files, desc="decoding", unit="video", disable=None):
         start = writer.num_frames
         try:
-            for chunk in read_video(file, writer.frame_size, frame_step, chunk_frames=512 if dull is None else 4096):
-                if dull is None:
+            for chunk in read_video(file, writer.frame_size, frame_step, chunk_frames=512 if static_filter is None else 4096):
+                if static_filter is None:
                     writer.add_frames(chunk)
                 else:
-                    for stretch in dull(chunk):
+                    for stretch in static_filter(chunk):
                         writer.add_episode(stretch)
             writer.info.setdefault("frames_per_second", video_frame_rate(file) / frame_step)
         except BadVideo as error:
             writer.drop_frames_from(start)
             _skip(file, error, skipped)
         writer.end_episode()
-    _finish(path, files, skipped, writer, dull)
+    return skipped
 
 
-def _convert_images(path: Path, files: list[Path], writer: ClipStoreWriter, dull: DullFilter | None, frame_step: int) -> None:
-    """One episode per folder that holds images; its images in natural order."""
+def _convert_images(
+    files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int
+) -> dict[Path, str]:
+    """One episode per folder of images, or per kept stretch of it. Returns the skipped files with the reasons."""
     skipped: dict[Path, str] = {}
     by_folder: dict[Path, list[Path]] = {}
     for file in files:
@@ -143,16 +180,9 @@ def _convert_images(path: Path, files: list[Path], writer: ClipStoreWriter, dull
                     _skip(file, error, skipped)
             progress.update(len(images))
             if frames:
-                for stretch in dull(np.stack(frames)) if dull is not None else [np.stack(frames)]:
+                for stretch in [np.stack(frames)] if static_filter is None else static_filter(np.stack(frames)):
                     writer.add_episode(stretch)
-    _finish(path, files, skipped, writer, dull)
-
-
-def _convert_hdf5(path: Path, files: list[Path], writer: ClipStoreWriter, dull: DullFilter | None, frame_step: int) -> None:
-    if dull is not None:
-        raise InputError(f"{path} is an HDF5 source, which is never filtered for dull stretches; leave --filter-dull out")
-    for file in files:
-        convert_hdf5(file, writer, frame_step)
+    return skipped
 
 
 def _skip(file: Path, error: BadVideo, skipped: dict[Path, str]) -> None:
@@ -160,18 +190,20 @@ def _skip(file: Path, error: BadVideo, skipped: dict[Path, str]) -> None:
     tqdm.write(f"skipped {file.name}: it {error}")
 
 
-def _finish(path: Path, files: list[Path], skipped: dict[Path, str], writer: ClipStoreWriter, dull: DullFilter | None) -> None:
-    """Say what was left out. Raises InputError when nothing is left."""
-    if dull is not None and dull.num_seen:
-        print(dull.describe())
+def _report(
+    path: Path, files: list[Path], skipped: dict[Path, str], writer: ClipStoreWriter, static_filter: StaticFilter | None
+) -> None:
+    """Print what was left out. Raises InputError when nothing is left."""
+    if static_filter is not None and static_filter.num_seen:
+        print(static_filter.describe())
     if skipped and len(skipped) < len(files):
-        print(f"skipped {len(skipped)} of {len(files)} files that could not be used: {', '.join(file.name for file in skipped)}")
+        print(f"skipped {len(skipped)} of {len(files)} files that cannot be used: {', '.join(file.name for file in skipped)}")
     if writer.num_frames == 0 and skipped:
         file, reason = next(iter(skipped.items()))
-        rest = f", and the {len(skipped) - 1} other files are no better" if len(skipped) > 1 else ""
+        rest = f", and none of the {len(skipped) - 1} other files can be used" if len(skipped) > 1 else ""
         raise InputError(f"{path} has no file that can be used: {file.name} {reason}{rest}")
     if writer.num_frames == 0:
-        raise InputError(f"nothing of {path} is left after the filter for dull stretches; leave --filter-dull out")
+        raise InputError(f"nothing in {path} is left after filtering static stretches; turn the filter off")
     writer.info["skipped_files"] = {file.name: reason for file, reason in skipped.items()}
 
 
@@ -182,8 +214,8 @@ def _source_fingerprint(path: Path, files: list[Path], settings: dict) -> str:
     return hashlib.sha256("\n".join([repr(sorted(settings.items())), *lines]).encode()).hexdigest()
 
 
-def _store_place(path: Path, frame_size: tuple[int, int]) -> Path:
-    """Beside the source, else, where it is read-only, in the user's cache folder under a name made from its path."""
+def _store_path(path: Path, frame_size: tuple[int, int]) -> Path:
+    """Beside the source, or in the user's cache folder, under a name made from its path, where the source is read-only."""
     folder, prefix = (path, ".clip_store") if path.is_dir() else (path.parent, f".{path.name}.clip_store")
     name = f"{prefix}-{frame_size[0]}x{frame_size[1]}"
     if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
@@ -192,9 +224,9 @@ def _store_place(path: Path, frame_size: tuple[int, int]) -> Path:
     return cache / f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}{name}"
 
 
-def _is_current(place: Path, fingerprint: str) -> bool:
-    """The store at `place` is sound and was made from exactly this source."""
+def _is_current(store_path: Path, fingerprint: str) -> bool:
+    """Whether a sound store lies there that was made from exactly this source."""
     try:
-        return open_clip_store(place).info.get("source_fingerprint") == fingerprint
+        return open_clip_store(store_path).info.get("source_fingerprint") == fingerprint
     except InputError:
         return False

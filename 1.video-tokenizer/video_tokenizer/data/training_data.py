@@ -1,4 +1,4 @@
-"""From a script's data flags to the clips it trains and validates on; the same four lines in every chapter."""
+"""Turns a script's data flags into training and validation clips."""
 
 import atexit
 import shutil
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
-from video_tokenizer.data.sources import dummy_clip_store, open_clips_source
+from video_tokenizer.data.sources import open_clips_source
+from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.training.command_line import InputError
 
 Config = TypeVar("Config", bound=Any)
@@ -18,7 +19,7 @@ DUMMY_SIZE = 64
 
 
 class TrainingData(NamedTuple):
-    """The store, and disjoint clips of it: no episode is in both."""
+    """A store and its clips; no episode is in both training and validation."""
 
     store: ClipStore
     training: Clips
@@ -26,7 +27,7 @@ class TrainingData(NamedTuple):
 
 
 def open_store(config: Any) -> ClipStore:
-    """The clip store that `--use-dummy-data` or `--data-path` stands for; videos and images are decoded into one first."""
+    """Open the clip store of `--use-dummy-data` or `--data-path`; videos and images are decoded into one first."""
     if config.use_dummy_data:
         folder = Path(tempfile.mkdtemp(prefix="moving-square-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -39,7 +40,7 @@ def open_store(config: Any) -> ClipStore:
 
 
 def with_frame_size_of(store: ClipStore, config: Config) -> Config:
-    """The config with frame_size filled in from the store. Raises InputError where the two differ."""
+    """The config with the frame size of the store. Raises InputError if the config has another one."""
     height, width = store.frame_size
     if height != width:
         raise InputError(
@@ -53,7 +54,7 @@ def with_frame_size_of(store: ClipStore, config: Config) -> Config:
 
 
 def open_training_data(config: Any, store: ClipStore, augmentation: Augmentation | None = None) -> TrainingData:
-    """Clips of config.num_frames frames: training clips overlap freely, validation clips by one frame only."""
+    """Clips of config.num_frames frames: training clips start at every frame, validation clips overlap by one frame only."""
     training_episodes, validation_episodes = split_episodes(store, config.validation_share, config.seed)
     training = Clips(store, training_episodes, config.num_frames, augment=augmentation)
     validation = Clips(store, validation_episodes, config.num_frames, stride=max(1, config.num_frames - 1))
@@ -61,13 +62,13 @@ def open_training_data(config: Any, store: ClipStore, augmentation: Augmentation
 
 
 def number_of_steps(config: Any, num_clips: int) -> int:
-    """Optimizer steps: num_steps, or as many as num_epochs passes over the clips take."""
+    """Number of optimizer steps: num_steps, or num_epochs passes over the clips."""
     if config.num_epochs is None:
         return config.num_steps
     return max(1, round(config.num_epochs * num_clips / config.batch_size))
 
 
 def evenly_spaced(length: int, number: int) -> list[int]:
-    """At most `number` evenly spaced positions out of `length`, the same every time: evenly_spaced(10, 3) is [0, 3, 6]."""
+    """At most `number` evenly spaced indices below `length`: evenly_spaced(10, 3) is [0, 3, 6]."""
     number = min(number, length)
     return [index * length // number for index in range(number)]

@@ -1,4 +1,4 @@
-"""What the validate scripts of all chapters share: the right episodes, batches spread evenly over them, and where results go."""
+"""Shared by the validate scripts of all chapters: validation data, evenly spaced batches, and the output folder."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +20,9 @@ from video_tokenizer.training.command_line import InputError
 def open_validation_data(flags: Any, training_config: Any, fingerprint: str | None = None) -> TrainingData:
     """The data that a validate script scores, split exactly as in training.
 
-    flags: a config with data_path, data_type and use_dummy_data; where none is given, the data the checkpoint was trained on.
-    training_config: the checkpoint's config, whose seed and share make the split. fingerprint: that of the data it was trained
-    on; other data are announced. Raises InputError for frames of another size.
+    flags: a config with data_path, data_type and use_dummy_data; the default is the data the checkpoint was trained on.
+    training_config: the checkpoint's config, whose seed and validation share decide the split. fingerprint: of the training
+    data; a note is printed if the store is a different one. Raises InputError for frames of another size.
     """
     config = training_config
     if flags.data_path is not None or flags.use_dummy_data:
@@ -35,25 +35,25 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
         )
     data = open_training_data(with_frame_size_of(store, config), store)
     if fingerprint is not None and store.fingerprint != fingerprint:
-        print(f"{store.path} is not the data this checkpoint was trained on; its validation episodes are scored")
+        print(f"{store.path} is not the data this checkpoint was trained on; scoring the validation episodes of this data")
     return data
 
 
 def even_batches(num_clips: int, batch_size: int, num_batches: int | None = None) -> Iterator[list[int]]:
-    """Clip numbers in batches: all of them, or num_batches * batch_size spread evenly; the same ones every time."""
+    """Clip indices in batches: all of them, or num_batches * batch_size evenly spaced ones. Deterministic."""
     chosen = evenly_spaced(num_clips, num_clips if num_batches is None else num_batches * batch_size)
     for first in range(0, len(chosen), batch_size):
         yield chosen[first : first + batch_size]
 
 
 def most_active_clips(clips: Clips, number: int, candidates: int = 64) -> list[int]:
-    """Clips for pictures, the same every time: from each of `number` equal stretches the one that ends in most movement."""
+    """Pick one clip per equal segment of the data, the one with the most motion in its last frame. Deterministic."""
     chosen = []
-    for stretch in np.array_split(np.arange(len(clips)), min(number, len(clips))):
-        some = stretch[np.unique(np.linspace(0, len(stretch) - 1, candidates).astype(np.int64))]
+    for segment in np.array_split(np.arange(len(clips)), min(number, len(clips))):
+        some = segment[np.unique(np.linspace(0, len(segment) - 1, candidates).astype(np.int64))]
         last = clips.starts[some] + clips.num_frames - 1
-        steps = np.abs(clips.store.frames[last].astype(np.int16) - clips.store.frames[last - 1])  # (candidates, H, W, 3)
-        chosen.append(int(some[(steps.max(axis=-1) > 255 * MOVING).sum(axis=(1, 2)).argmax()]))
+        change = np.abs(clips.store.frames[last].astype(np.int16) - clips.store.frames[last - 1])  # (candidates, H, W, 3)
+        chosen.append(int(some[(change.max(axis=-1) > 255 * MOVING).sum(axis=(1, 2)).argmax()]))
     return chosen
 
 
@@ -63,9 +63,9 @@ def clip_videos(clips: Clips, indices: list[int], device: torch.device | str) ->
 
 
 def ball_positions(clips: Clips, indices: list[int]) -> Tensor | None:
-    """Where the ball is in the real frames of the chosen clips, float (B, T, 2) as (x, y); None for a game without a known ball.
+    """The ball's (x, y) in the real frames of the chosen clips, float (B, T, 2); None for a game without a known ball.
 
-    Read from the pixels, because a clip store keeps no emulator memory; a ball in front of the bricks is not searched for.
+    Detected in the pixels, because a clip store has no emulator memory. A ball in front of the bricks is not detected.
     """
     env_id = clips.store.env_id
     facts = game_facts(env_id) if env_id else None
@@ -76,11 +76,10 @@ def ball_positions(clips: Clips, indices: list[int]) -> Tensor | None:
     return torch.from_numpy(positions).float().reshape(*frames.shape[:2], 2)
 
 
-def surroundings(store: ClipStore, clips: Clips, indices: list[int], margin: int = 8) -> Tensor:
-    """The scene behind the ball at that moment: the median of each clip and `margin` frames on either side. (B, 1, 3, H, W) in
-    [0, 1].
+def local_background(store: ClipStore, clips: Clips, indices: list[int], margin: int = 8) -> Tensor:
+    """The scene behind the ball: the median of each clip and `margin` frames on either side. (B, 1, 3, H, W) in [0, 1].
 
-    Shorter than the whole episode's, so that bricks that are gone by now are gone from it too.
+    A median over the entire episode would show bricks that are already gone.
     """
     pictures = []
     for start in clips.starts[np.asarray(indices)]:
@@ -91,7 +90,7 @@ def surroundings(store: ClipStore, clips: Clips, indices: list[int], margin: int
 
 
 def output_folder(given: str | None, checkpoint: Path) -> Path:
-    """Where pictures and numbers go: the given folder, else `validation/` beside the checkpoint. Is created."""
+    """The folder for pictures and numbers: the given one, or `validation/` beside the checkpoint. Creates it."""
     folder = Path(given) if given else checkpoint.parent / "validation"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,11 +1,11 @@
-"""Reading and writing video files with OpenCV: decoded once, frame by frame, in RGB."""
+"""Reading and writing video files and images with OpenCV, as uint8 RGB frames."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # we name a bad file ourselves, in one sentence
-# a file may be a playlist under another name: without this, FFmpeg would open what it lists, here or in the network
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: we report a bad file ourselves, in one sentence
+# A file may be a playlist under another name. Without this, FFmpeg would open what it lists, on this machine or on the network.
 os.environ.setdefault(
     "OPENCV_FFMPEG_CAPTURE_OPTIONS",
     "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif",
@@ -15,16 +15,16 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(4096 * 4096))
 import cv2
 import numpy as np
 
-from video_tokenizer.data.resize import resize_by_area
 from video_tokenizer.training.command_line import InputError
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif")
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
-"""of a frame or an image: a file of a few kilobytes may claim to unpack to gigabytes"""
-FEWEST_PIXELS = 8
-"""a side of a video's frame, one patch"""
-SMALLEST_SHARE = 0.9  # a video that yields fewer of its announced frames was cut short; some containers only estimate the number
+"""limit for a frame or an image: a file of a few kilobytes may claim to unpack to gigabytes"""
+SMALLEST_SIDE = 8
+"""of a video's frame, in pixels: FFmpeg's conversion of damaged frames writes out of bounds when they are smaller"""
+SMALLEST_SHARE = 0.9
+"""of the announced frames; a video that yields fewer was truncated (some containers only estimate the number)"""
 
 
 class BadVideo(ValueError):
@@ -32,15 +32,26 @@ class BadVideo(ValueError):
 
 
 def open_video(path: Path) -> cv2.VideoCapture:
-    """The file for decoding with FFmpeg alone: OpenCV's other readers would open numbered pictures beside it, or cameras."""
+    """Open a file with FFmpeg only: OpenCV's other readers would open numbered pictures beside it, or cameras."""
     return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
 
 
-def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chunk_frames: int = 512) -> Iterator[np.ndarray]:
-    """Decode a video in chunks of up to `chunk_frames` frames, uint8 (T, H, W, 3) RGB, shrunk to frame_size = (height, width).
+def resize_by_area(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """Resize a picture, uint8 (H, W, 3), to frame_size = (height, width). Each new pixel is the average of the area it covers.
 
-    Every `frame_step`-th frame is kept. Rotation noted in the file is applied. Raises BadVideo, possibly after some chunks, for a
-    file that is no video, cannot be decoded, ends early, or is smaller than `frame_size`.
+    Taking the nearest pixel instead loses Breakout's 2x4 ball in one 64x64 frame of five, because it falls between samples.
+    """
+    height, width = frame_size
+    if frame.shape[:2] == (height, width):
+        return frame
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chunk_frames: int = 512) -> Iterator[np.ndarray]:
+    """Decode a video in chunks of up to `chunk_frames` frames, uint8 (T, H, W, 3) RGB, resized to frame_size = (height, width).
+
+    Keeps every `frame_step`-th frame and applies the rotation noted in the file. Raises BadVideo, possibly after some chunks, for
+    a file that is no video, cannot be decoded, ends early, or is smaller than `frame_size`.
     """
     capture = open_video(path)
     try:
@@ -72,7 +83,7 @@ def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chu
 
 
 def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
-    """The first `num_frames` frames, or all if there are fewer, in the video's own size: uint8 (T, H, W, 3) RGB.
+    """The first `num_frames` frames, or all if there are fewer, at their original size: uint8 (T, H, W, 3) RGB.
 
     Raises InputError for a file that is no video or cannot be decoded.
     """
@@ -97,28 +108,36 @@ def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
 
 
 def _check_size(capture: cv2.VideoCapture) -> None:
-    """Raises BadVideo for frames that would fill the memory, or are so small that FFmpeg's conversion of damaged ones writes
-    beyond their end, before the first one is decoded."""
+    """Raise BadVideo for frames that are too large for memory or too small for FFmpeg, before the first one is decoded."""
     width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    if min(width, height) < FEWEST_PIXELS:
-        raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, less than {FEWEST_PIXELS} a side")
+    if min(width, height) < SMALLEST_SIDE:
+        raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, less than {SMALLEST_SIDE} a side")
     if width * height > MOST_PIXELS:
         raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, more than {MOST_PIXELS:,}")
 
 
 def read_image(path: Path, frame_size: tuple[int, int]) -> np.ndarray:
-    """Read one image as uint8 (H, W, 3) RGB at frame_size. Raises BadVideo for a damaged file or one smaller than that."""
+    """Read an image as uint8 (H, W, 3) RGB at frame_size. Raises BadVideo for a damaged file or one smaller than that."""
     try:
         frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:  # more pixels than OpenCV was told to unpack
+    except cv2.error:  # more than OPENCV_IO_MAX_IMAGE_PIXELS
         raise BadVideo(f"cannot be read as an image of at most {MOST_PIXELS:,} pixels") from None
     if frame is None:
         raise BadVideo("cannot be read as an image")
     return _shrink(frame, frame_size)
 
 
+def _shrink(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """BGR at any size -> RGB at frame_size. Raises BadVideo when that would enlarge it."""
+    if frame.shape[0] < frame_size[0] or frame.shape[1] < frame_size[1]:
+        raise BadVideo(
+            f"has frames of {frame.shape[1]}x{frame.shape[0]} pixels, smaller than the {frame_size[1]}x{frame_size[0]} asked for"
+        )
+    return cv2.cvtColor(resize_by_area(frame, frame_size), cv2.COLOR_BGR2RGB)
+
+
 def video_frame_rate(path: Path) -> float:
-    """Frames per second as the file says, 25 where it says nothing."""
+    """Frames per second as noted in the file, 25 where it notes none."""
     capture = open_video(path)
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
@@ -126,14 +145,14 @@ def video_frame_rate(path: Path) -> float:
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: float, codec: str = "mp4v") -> None:
-    """Write frames, each uint8 (H, W, 3) RGB, as a video file; makes its folder. Raises InputError when it cannot be written.
+    """Write frames, each uint8 (H, W, 3) RGB, as a video file; creates its folder. Raises InputError when it cannot be written.
 
-    codec: four letters; mp4v for an .mp4, FFV1 for an .avi that loses nothing.
+    codec: a four-character code: mp4v for .mp4, FFV1 for a lossless .avi.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"video folder {path.parent} cannot be made ({error}); choose another") from error
+        raise InputError(f"video folder {path.parent} cannot be created ({error}); choose another") from error
     writer = None
     for frame in frames:
         if writer is None:
@@ -146,12 +165,3 @@ def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: flo
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     if writer is not None:
         writer.release()
-
-
-def _shrink(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-    """BGR at any size -> RGB at frame_size. Raises BadVideo when that would enlarge it."""
-    if frame.shape[0] < frame_size[0] or frame.shape[1] < frame_size[1]:
-        raise BadVideo(
-            f"has frames of {frame.shape[1]}x{frame.shape[0]} pixels, smaller than the {frame_size[1]}x{frame_size[0]} asked for"
-        )
-    return cv2.cvtColor(resize_by_area(frame, frame_size), cv2.COLOR_BGR2RGB)

@@ -21,7 +21,7 @@ import ale_py
 import gymnasium
 import numpy as np
 
-from video_tokenizer.data.resize import resize_by_area
+from video_tokenizer.data.video_files import resize_by_area
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import InputError
 

@@ -11,7 +11,7 @@ from latent_action_model.action_probe import supervised_information
 from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import Clips
-from video_tokenizer.data.validation import clip_videos, even_batches, surroundings
+from video_tokenizer.data.validation import clip_videos, even_batches, local_background
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import CodeUsage, TokenizerMetrics, share
 from video_tokenizer.models.base import Tokenizer
@@ -43,7 +43,7 @@ def tokenizer_scores(tokenizer: Tokenizer, games: RealGames, max_clips: int | No
         if games.ball is not None:
             frames = clips.starts[indices][:, None] + np.arange(clips.num_frames)  # (B, T)
             positions = torch.from_numpy(games.ball[frames])  # from the emulator's memory, so also in front of the bricks
-            scene = surroundings(games.store, clips, indices).to(device)
+            scene = local_background(games.store, clips, indices).to(device)
         metrics.update(output.reconstruction, video, output.indices, background, positions, scene)
     return metrics.result()
 

@@ -1,7 +1,7 @@
-"""Leaving out dull material: black, static and repeated stretches, which teach a model nothing but to stand still.
+"""Drops black, static and repeated stretches of video, which teach a model nothing but to stand still.
 
-Used for video folders on request (`filter_dull`), never for games: there a moment without movement belongs to the game. Each cut
-ends an episode, so that no clip jumps over a gap.
+Used for videos and images on request (`--filter-static`), never for games, where a moment without movement is part of play. Each
+cut ends an episode, so that no clip jumps over a gap.
 """
 
 import hashlib
@@ -10,49 +10,49 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-BLACK_LEVEL = 12.0  # a frame whose brightest 1 percent is darker, on the scale 0 to 255, is black
-STATIC_CHANGE = 0.25  # mean absolute change to the frame before, on the same scale, below which nothing moves
+BLACK_LEVEL = 12.0  # on the scale 0 to 255; a frame is black when 99 percent of its values are darker
+STATIC_CHANGE = 0.25  # on the same scale; a frame is static when it differs less than this from the one before, on average
 SHORTEST_STATIC = 8  # frames; a shorter rest is part of the action
-SHORTEST_REPEATED = 16  # frames in a row that were all seen earlier, in this video or another, make a repeated stretch
-SHORTEST_KEPT = 8  # frames; shorter remains between two cuts are dropped with them
+SHORTEST_REPEATED = 16  # frames; a run this long of frames that were all seen earlier, in any video, is a repetition
+SHORTEST_KEPT = 8  # frames; a shorter remainder between two cuts is dropped as well
 
 
 @dataclass
-class DullFilter:
-    """Remembers what it has seen, so that the same scene in two videos is kept once. `dropped` counts frames by reason."""
+class StaticFilter:
+    """Remembers the frames it has seen, so that a scene in two videos is kept once. `dropped` counts frames by reason."""
 
     dropped: Counter = field(default_factory=Counter)
     num_seen: int = 0
     _seen: set[bytes] = field(default_factory=set)
 
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
-        """frames: uint8 (T, H, W, 3), consecutive. Returns the stretches worth keeping, in order."""
+        """frames: uint8 (T, H, W, 3), consecutive. Returns the stretches to keep, in order."""
         self.num_seen += len(frames)
         reasons = np.full(len(frames), "", dtype=object)
-        for name, dull, shortest in (
+        for name, marked, shortest in (
             ("repeated", self._repeated(frames), SHORTEST_REPEATED),
             ("static", _static(frames), SHORTEST_STATIC),
             ("black", _black(frames), 1),
         ):
-            for start, stop in stretches(dull):
+            for start, stop in runs_of_true(marked):
                 if stop - start >= shortest:
                     reasons[start:stop] = name
         kept = []
-        for start, stop in stretches(reasons == ""):
+        for start, stop in runs_of_true(reasons == ""):
             if stop - start >= min(SHORTEST_KEPT, len(frames)):
                 kept.append(frames[start:stop])
             else:
-                reasons[start:stop] = "remains"
+                reasons[start:stop] = "too short"
         self.dropped.update(reason for reason in reasons if reason)
         return kept
 
     def describe(self) -> str:
-        """For example: dropped 120 of 1,000 frames as dull: 80 static, 40 black."""
+        """For example: the static filter dropped 120 of 1,000 frames: 80 static, 40 black."""
         parts = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.most_common())
-        return f"dropped {self.dropped.total():,} of {self.num_seen:,} frames as dull" + (f": {parts}" if parts else "")
+        return f"the static filter dropped {self.dropped.total():,} of {self.num_seen:,} frames" + (f": {parts}" if parts else "")
 
     def _repeated(self, frames: np.ndarray) -> np.ndarray:
-        """bool (T,): exactly this frame was seen before, as in a file that lies in the folder twice or a scene that loops."""
+        """bool (T,): exactly this frame was seen before, as in a duplicate file or a scene that loops."""
         seen = np.zeros(len(frames), dtype=bool)
         for f, frame in enumerate(frames):
             key = hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
@@ -61,8 +61,8 @@ class DullFilter:
         return seen
 
 
-def stretches(marked: np.ndarray) -> list[tuple[int, int]]:
-    """The runs of True: [F, T, T, F, T] -> [(1, 3), (4, 5)]."""
+def runs_of_true(marked: np.ndarray) -> list[tuple[int, int]]:
+    """[F, T, T, F, T] -> [(1, 3), (4, 5)]."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]]).astype(np.int8)))
     return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -72,6 +72,6 @@ def _black(frames: np.ndarray) -> np.ndarray:
 
 
 def _static(frames: np.ndarray) -> np.ndarray:
-    """bool (T,): nothing has moved since the frame before; the first frame of a rest is kept."""
+    """bool (T,): no change since the frame before. The first frame of a static stretch is kept."""
     change = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))
     return np.concatenate([[False], change < STATIC_CHANGE])
