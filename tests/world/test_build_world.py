@@ -1,11 +1,11 @@
-"""The build: stages run once, go on where they stopped, and end in a page."""
+"""The build of a world: steps run once, resume where they stopped, and end in a report."""
 
-import json
 import os
 import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,91 +13,68 @@ from script_runner import load_script, run
 from structure_checks import REPOSITORY
 
 from video_tokenizer.training.atomic_files import FolderLock
-from video_tokenizer.training.command_line import InputError
-from world_model.build_config import BuildConfig, choose_environment, choose_paths
-from world_model.recipe import all_stages, say
-from world_model.stages import Stage, StageFailed, duration, run_stage, run_stages, stage_hash
 from world_model.world import WorldModel
 
-BUILD = REPOSITORY / "4.inference" / "build_world.py"
+SCRIPT = REPOSITORY / "4.inference" / "build_world.py"
+build = load_script(SCRIPT)
 
 
 @pytest.fixture
-def stage(tmp_path):
-    """A stage that appends a line to its output, so that its runs can be counted."""
+def step(tmp_path):
+    """A step that appends a line to its output, so that its runs can be counted."""
     (tmp_path / "input.txt").write_text("one")
-    program = tmp_path / "program.py"
-    program.write_text(f"open({str(tmp_path / 'output.txt')!r}, 'a').write('ran\\n')")
-    return Stage(
-        "count", "Count the runs", [str(program)], [tmp_path / "input.txt"], tmp_path / "output.txt", lambda: "Learned to count."
-    )
+    (tmp_path / "program.py").write_text(f"print('', file=open({str(tmp_path / 'output.txt')!r}, 'a'))")
+    return build.Step("count", "Count", [str(tmp_path / "program.py")], [tmp_path / "input.txt"], [tmp_path / "output.txt"])
 
 
-def runs_of(stage: Stage) -> int:
-    return stage.output.read_text().count("ran")
-
-
-def test_a_finished_stage_is_not_run_again(stage, tmp_path, capsys):
+def test_a_finished_step_is_not_run_again(step, tmp_path, capsys):
     for _ in range(2):
-        remembered = run_stages([stage], tmp_path / "state.json")
-    assert runs_of(stage) == 1
-    assert remembered["count"]["seconds"] >= 0 and remembered["count"]["peak_memory_mib"] > 0
+        (stamp,) = build.run_steps([step], tmp_path)
+    assert step.outputs[0].read_text() == "\n"
+    assert stamp["seconds"] >= 0 and stamp["peak_memory_mib"] > 0
     printed = capsys.readouterr().out
-    assert printed.count("[1/1] Count the runs") == 2 and printed.count("Learned to count.") == 2
-    assert printed.count(f"python {tmp_path / 'program.py'}") == 1 and "finished before" in printed
+    assert printed.count(f"$ python {tmp_path / 'program.py'}") == 1 and printed.count("finished earlier") == 1
 
 
-@pytest.mark.parametrize("change", ["input", "command", "output", "state", "restart"])
-def test_a_stage_is_run_again_when_something_has_changed(stage, tmp_path, change):
-    run_stages([stage], tmp_path / "state.json")
-    expected = 2
+@pytest.mark.parametrize("change", ["input", "command", "output", "stamp", "restart"])
+def test_a_step_is_run_again_when_something_has_changed(step, tmp_path, change):
+    build.run_steps([step], tmp_path)
     if change == "input":
-        stage.inputs[0].write_text("two")
+        step.inputs[0].write_text("two")
     elif change == "command":
-        stage = Stage(stage.name, stage.title, [*stage.command, "--flag"], stage.inputs, stage.output)
+        step = replace(step, command=[*step.command, "--flag"])
     elif change == "output":
-        stage.output.unlink()
-        expected = 1
-    elif change == "state":
-        (tmp_path / "state.json").write_text("{ damaged")
-    run_stages([stage], tmp_path / "state.json", restart="count" if change == "restart" else None)
-    assert runs_of(stage) == expected
+        step.outputs[0].write_text("\n")
+        os.utime(step.outputs[0], (0, 0))  # older than the start of the step
+    elif change == "stamp":
+        (tmp_path / "count.stamp").write_text("{ damaged")
+    build.run_steps([step], tmp_path, restart="count" if change == "restart" else None)
+    assert step.outputs[0].read_text() == "\n\n"
 
 
-def test_a_stage_that_ended_before_the_build_could_note_it_is_not_run_again(stage, tmp_path, monkeypatch):
-    """Killed between a training's last file and the build's note of it: minutes of training are not made twice."""
-    monkeypatch.setattr("world_model.stages.run_stage", lambda stage: (run_stage(stage), os._exit(9)))
+def test_a_step_that_ended_before_the_build_could_note_it_is_not_run_again(step, tmp_path, monkeypatch):
+    run_command = build.run_command
+    monkeypatch.setattr(build, "run_command", lambda step: (run_command(step), os._exit(9)))
     child = os.fork()
     if child == 0:
-        run_stages([stage], tmp_path / "state.json")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9 and runs_of(stage) == 1
+        build.run_steps([step], tmp_path)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     monkeypatch.undo()
-    remembered = run_stages([stage], tmp_path / "state.json")
-    assert runs_of(stage) == 1 and remembered["count"]["seconds"] >= 0
-    stage.inputs[0].write_text("something else")
-    run_stages([stage], tmp_path / "state.json")
-    assert runs_of(stage) == 2
+    build.run_steps([step], tmp_path)
+    assert step.outputs[0].read_text() == "\n"
 
 
-def test_a_failing_stage_shows_its_own_error_and_passes_its_exit_code_on(stage, tmp_path, capfd):
-    program = tmp_path / "fails.py"
-    program.write_text(
-        "import sys; sys.exit(f'error: no such game') if False else (print('error: no such game', file=sys.stderr), sys.exit(2))"
-    )
-    failing = Stage("fail", "Fail", [str(program)], [], tmp_path / "never.txt")
-    with pytest.raises(StageFailed) as failure:
-        run_stages([stage, failing], tmp_path / "state.json")
-    assert failure.value.exit_code == 2
-    assert "error: no such game" in capfd.readouterr().err
-    state = json.loads((tmp_path / "state.json").read_text())
-    assert [name for name, entry in state.items() if "hash" in entry] == ["count"]  # what came before stays done
-    program.write_text(f"open({str(failing.output)!r}, 'w')")
-    run_stages([stage, failing], tmp_path / "state.json")
-    assert runs_of(stage) == 1 and failing.output.exists()
+def test_a_failing_step_passes_its_exit_code_on_and_what_came_before_stays_finished(step, tmp_path, capfd):
+    (tmp_path / "fails.py").write_text("import sys; print('error: no such game', file=sys.stderr); sys.exit(2)")
+    failing = build.Step("fail", "Fail", [str(tmp_path / "fails.py")], [], [tmp_path / "never.txt"])
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            build.run_steps([step, failing], tmp_path)
+        assert ended.value.code == 2 and "error: no such game" in capfd.readouterr().err
+    assert step.outputs[0].read_text() == "\n"
 
 
-def test_a_stage_is_told_when_the_build_is_told_to_stop(tmp_path):
-    """SIGTERM to the build alone, as `kill` and schedulers send it: the stage saves, and nothing goes on without a parent."""
+def test_sigterm_to_the_build_alone_reaches_its_step(tmp_path):
     program = tmp_path / "saves.py"
     program.write_text(
         "import pathlib, signal, sys, time; here = pathlib.Path(sys.argv[0]).parent\n"
@@ -105,112 +82,78 @@ def test_a_stage_is_told_when_the_build_is_told_to_stop(tmp_path):
         "signal.signal(signal.SIGTERM, stop); (here / 'ready').write_text(''); time.sleep(60)"
     )
 
-    def tell_to_stop() -> None:
+    def terminate_when_ready() -> None:
         while not (tmp_path / "ready").exists():
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell_to_stop).start()
-    with pytest.raises(StageFailed) as failure:
-        run_stages([Stage("save", "Save", [str(program)], [], tmp_path / "never.txt")], tmp_path / "state.json")
-    assert failure.value.exit_code == 130 and (tmp_path / "saved").exists()
+    threading.Thread(target=terminate_when_ready).start()
+    with pytest.raises(SystemExit) as ended:
+        build.run_steps([build.Step("save", "Save", [str(program)], [], [tmp_path / "never.txt"])], tmp_path)
+    assert ended.value.code == 130 and (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_two_builds_of_one_world_do_not_meet(tmp_path, monkeypatch, capsys):
-    module = load_script(BUILD)
-    (tmp_path / "world" / "runs").mkdir(parents=True)
-    lock = FolderLock(tmp_path / "world" / "runs")
-    monkeypatch.setattr(sys, "argv", ["build_world.py", "--quick", "--output", str(tmp_path / "world")])
-    with pytest.raises(SystemExit) as ended:
-        module.run_script(module.main)
-    assert ended.value.code == 2 and f"runs is in use by process {os.getpid()};" in capsys.readouterr().err
-    lock.release()
+def test_the_result_is_left_out_where_a_number_was_not_measured(step):
+    step = replace(step, outputs=[step.inputs[0].with_name("metrics.json")], result="{psnr_db:.1f} dB")
+    for text, result in {'{"psnr_db": 41.26}': "41.3 dB", '{"psnr_db": null}': "", "{}": ""}.items():
+        step.outputs[0].write_text(text)
+        assert step.described_result() == result
 
 
-def test_a_finished_output_is_copied_where_it_belongs(stage, tmp_path):
-    copied = Stage(stage.name, stage.title, stage.command, stage.inputs, stage.output, copy_to=tmp_path / "world" / "model.pt")
-    run_stages([copied], tmp_path / "state.json")
-    assert (tmp_path / "world" / "model.pt").read_text() == stage.output.read_text()
-
-
-def test_an_unknown_stage_cannot_be_restarted(stage, tmp_path):
-    with pytest.raises(InputError, match="there are count"):
-        run_stages([stage], tmp_path / "state.json", restart="dynamic")
-
-
-def test_a_clip_store_counts_by_its_description_not_by_its_caches(tmp_path):
-    store = tmp_path / "store"
-    (store / "token_cache").mkdir(parents=True)
-    (store / "clip_store.json").write_text("{}")
-    stage = Stage("train", "Train", ["train.py"], [store], tmp_path / "model.pt")
-    before = stage_hash(stage)
-    (store / "token_cache" / "tokens.npy").write_text("new")
-    assert stage_hash(stage) == before
-    (store / "clip_store.json").write_text('{"seed": 1}')
-    assert stage_hash(stage) != before
-
-
-def test_seconds_are_said_as_people_say_them():
-    assert [duration(seconds) for seconds in (3.2, 89, 150)] == ["3 s", "89 s", "2.5 min"]
-
-
-def test_a_sentence_without_its_number_is_not_said(tmp_path):
-    (tmp_path / "metrics.json").write_text('{"psnr_db": 41.26, "recall": null}')
-    assert say("{psnr_db:.1f} dB", tmp_path / "metrics.json") == "41.3 dB"
-    assert (
-        say("{recall:.1f}", tmp_path / "metrics.json")
-        == say("{gone}", tmp_path / "metrics.json")
-        == say("x", tmp_path / "no")
-        == ""
-    )
-
-
-# ---- the recipe ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_game_has_a_short_name_or_its_gymnasium_id():
-    assert choose_environment("MsPacman") == "ALE/MsPacman-v5"
-    assert choose_environment("CartPole-v1") == "CartPole-v1"
-    with pytest.raises(InputError, match="no game 'brekout'; choose one of breakout"):
-        choose_environment("brekout")
-
-
-def test_the_default_folders_are_those_of_the_repository():
-    paths = choose_paths(BuildConfig(), "ALE/Breakout-v5")
-    assert (paths.data.resolve(), paths.world.resolve()) == (REPOSITORY / "data" / "breakout", REPOSITORY / "worlds" / "breakout")
-    true = choose_paths(BuildConfig(actions="true"), "ALE/Breakout-v5")
-    assert (true.data, true.runs) == (paths.data, paths.runs)
-    assert true.world.name == "breakout-true"
+def test_default_folders_lie_in_the_repository_and_both_kinds_of_actions_share_data_and_runs():
+    latent, true = (build.choose_folders(build.BuildConfig(actions=kind), "ALE/Breakout-v5") for kind in ("latent", "true"))
+    assert latent.data.resolve() == REPOSITORY / "data" / "breakout"
+    assert latent.world.resolve() == REPOSITORY / "worlds" / "breakout"
+    assert (true.data, true.runs, true.world.name) == (latent.data, latent.runs, "breakout-true")
 
 
 def test_true_actions_reuse_data_and_tokenizer(tmp_path):
-    def stages(actions: str) -> dict[str, Stage]:
-        config = BuildConfig(actions=actions, output=str(tmp_path / actions), runs=str(tmp_path / "runs"))
-        paths = choose_paths(config, "ALE/Breakout-v5")
-        return {stage.name: stage for stage in all_stages(config, "ALE/Breakout-v5", paths)}
+    def steps(actions: str) -> dict:
+        config = build.BuildConfig(actions=actions, output=str(tmp_path / actions), data_path=None, runs=str(tmp_path / "runs"))
+        folders = build.choose_folders(config, "ALE/Breakout-v5")._replace(data=tmp_path / "data")
+        return {step.name: step for step in build.all_steps(config, "ALE/Breakout-v5", folders)}
 
-    latent, true = stages("latent"), stages("true")
-    assert list(latent) == [
-        "record",
-        "tokenizer",
-        "latent_actions",
-        "dynamics_latent",
-        "evaluate_latent",
-        "dream_latent",
-        "beside_latent",
-    ]
+    latent, true = steps("latent"), steps("true")
+    trained = ["record", "tokenizer", "latent_actions", "dynamics_latent"]
+    assert list(latent) == [*trained, "evaluate_latent", "dream_latent", "beside_latent"]
     assert list(true) == ["record", "tokenizer", "dynamics_true", "evaluate_true", "dream_true", "beside_true"]
-    assert latent["tokenizer"].output == true["tokenizer"].output
-    assert "--latent-action-checkpoint" in latent["dynamics_latent"].command
-    assert "--latent-action-checkpoint" not in true["dynamics_true"].command
+    for name in ("record", "tokenizer"):
+        assert latent[name].fingerprint() == true[name].fingerprint()
 
 
-def test_a_whole_world_is_built_from_nothing_and_not_twice(tmp_path):
+def test_two_builds_of_one_world_do_not_meet(tmp_path, is_refused):
+    (tmp_path / "world" / "runs").mkdir(parents=True)
+    lock = FolderLock(tmp_path / "world" / "runs")
+    is_refused(f"runs is in use by process {os.getpid()};", "--quick")
+    lock.release()
+
+
+def test_bad_input_is_refused_with_one_sentence(tmp_path, is_refused):
+    is_refused("no game 'brekout'; choose one of breakout", "--game", "brekout")
+    is_refused("nowhere does not exist", "--data-path", str(tmp_path / "nowhere"))
+    is_refused("--restart dynamic: there is no such step; choose one of record, tokenizer", "--restart", "dynamic")
+
+
+@pytest.fixture
+def is_refused(tmp_path, monkeypatch, capsys):
+    """Checks that the build ends with exit code 2 and one sentence that holds the given words."""
+
+    def check(words: str, *flags: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["build_world.py", "--output", str(tmp_path / "world"), *flags])
+        with pytest.raises(SystemExit) as ended:
+            build.run_script(build.main)
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.count("\n") == 1 and words in error
+
+    return check
+
+
+def test_a_world_is_built_from_nothing_and_not_twice(tmp_path):
     flags = ["--game", "breakout", "--quick", "--num-frames", 400, "--output", tmp_path / "world", "--device", "cpu"]
-    done = run(BUILD, *flags, folder=tmp_path, timeout=500)
+    done = run(SCRIPT, *flags, folder=tmp_path, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
-    for words in ("[1/7] Chapter 1, data", "[7/7] Chapter 4", "$ python", "Learned to redraw frames", "play it:", "report.html"):
+    for words in ("[1/7] Chapter 1, data", "[7/7] Chapter 4", "$ python", "Reconstructs frames", "play it:", "report.html"):
         assert words in done.stdout
     world = WorldModel.load(tmp_path / "world", "cpu")
     assert world.action_kind == "latent" and world.frame_size == (32, 32)
@@ -218,14 +161,13 @@ def test_a_whole_world_is_built_from_nothing_and_not_twice(tmp_path):
     page = (tmp_path / "world" / "report.html").read_text()
     reader = PageReader()
     reader.feed(page)
-    assert reader.pictures == 4 and reader.open_tags == []
-    assert "prefers-color-scheme: dark" in page and "http" not in page  # everything is inside
-    again = run(BUILD, *flags, folder=tmp_path)
-    assert again.returncode == 0 and again.stdout.count("finished before") == 7
+    assert reader.pictures == 5 and reader.open_tags == [] and "http" not in page  # one file, with everything inside
+    again = run(SCRIPT, *flags, folder=tmp_path)
+    assert again.returncode == 0 and again.stdout.count("finished earlier") == 7
 
 
 class PageReader(HTMLParser):
-    """Counts the pictures inside a page, and the tags that were never closed."""
+    """Counts the pictures inside a page, and keeps the tags that were never closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -239,16 +181,3 @@ class PageReader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open_tags.pop() == tag
-
-
-def test_bad_input_is_answered_with_one_sentence(tmp_path, monkeypatch, capsys):
-    module = load_script(BUILD)
-    for flags, words in {
-        ("--game", "brekout"): "no game 'brekout'",
-        ("--data-path", str(tmp_path / "nowhere")): "nowhere does not exist",
-    }.items():
-        monkeypatch.setattr(sys, "argv", ["build_world.py", "--output", str(tmp_path / "world"), *flags])
-        with pytest.raises(SystemExit) as ended:
-            module.run_script(module.main)
-        error = capsys.readouterr().err
-        assert ended.value.code == 2 and error.count("\n") == 1 and words in error
