@@ -22,6 +22,8 @@ PAGE_WIDTH = 830
 GAP = 6
 INK, PAPER = (31, 35, 40), (255, 255, 255)
 ACCENT, DARK = "#0b66c3", "#1f2328"
+GOOD, BAD, WARM = "#1a7f37", "#cf222e", "#d97706"
+PLAIN, PALE, GRID = "#8b949e", "#c9d1d9", "#e6e9ee"
 GAIN = 5
 """factor that makes faint differences visible"""
 DIFFERENCE = f"difference x{GAIN}"
@@ -205,7 +207,7 @@ def common_palette(videos: Sequence[np.ndarray]) -> Image.Image:
 def style(axes) -> None:
     """The one look of all charts: no box, pale grid, small letters."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#e6e9ee", linewidth=0.8)
+    axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
 

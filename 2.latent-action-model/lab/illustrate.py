@@ -17,84 +17,61 @@ from typing import Any
 
 import torch
 
-from action_lab.illustrations import (
-    play_at_random,
-    read_curves,
-    save_collapse,
-    save_collapsed_gallery,
-    save_latents,
-    save_pooling,
-)
+from action_lab.draw import play_at_random, read_curves, save_collapse, save_collapsed_gallery, save_latents, save_pooling
 from latent_action_model.loading import build_latent_action_model, load_latent_action_model
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.checkpoint import chapter_folder, load_checkpoint
+from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
 
+SCRIPT = Path(__file__).resolve().parents[1] / "train.py"
 TRAININGS = {"defaults": "", "collapsed": "--pooling flatten --noisy-steps 0 --code-dim 8"}
 """name -> flags of train.py"""
-DEFAULT_CURVES = chapter_folder("latent_action_model").parent / "assets" / "2.latent-action-model" / "collapse.json"
 
 
 @dataclass(frozen=True)
 class IllustrateConfig:
-    """Draw what the encoder looks at, where its latents lie, and how codes collapse."""
+    """Draw where the encoder looks, where its latents lie, and how codes collapse."""
 
     world: str = "assets/worlds/breakout"
-    """folder of a world; its latent action model is shown, on the frames with which its dreams begin"""
+    """folder of a world; the pictures show its latent action model on the start frames stored with it"""
     num_frames: int = 1_500
-    """frames of the real games with random keys whose latents are shown"""
+    """frames of real games with random actions whose latents are shown"""
     train_collapse: bool = False
-    """first train twice, with the defaults and so that the codes collapse, and keep the curves"""
+    """first train twice, with the defaults and so that the codes collapse, and save the curves"""
     data_path: str = "data/breakout"
-    """what these trainings learn from"""
+    """clip store of these trainings"""
     num_steps: int = 600
-    """their optimizer steps"""
-    curves: str | None = None
-    """file with their curves; default: assets/2.latent-action-model/collapse.json"""
+    """optimizer steps of these trainings"""
+    curves: str = "assets/2.latent-action-model/collapse.json"
+    """file with their curves"""
     output: str = "assets/2.latent-action-model"
     """folder for the pictures"""
 
 
-def train(flags: str, config: IllustrateConfig, folder: Path) -> dict[str, Any]:
-    """One training by train.py, its run folder in `folder`. Returns its command and its curves. Raises InputError if it fails."""
-    script = chapter_folder("latent_action_model") / "train.py"
-    settings = [
-        "--data-path",
-        config.data_path,
-        "--num-steps",
-        str(config.num_steps),
-        "--log-every",
-        "20",
-        "--validate-every",
-        "50",
-    ]
-    words = [*settings, *shlex.split(flags)]
-    shown = shlex.join(["python", f"{script.parent.name}/{script.name}", *words])
+def train(name: str, config: IllustrateConfig, folder: Path) -> dict[str, Any]:
+    """Run train.py with the flags of `name` in folder/name and return its command and curves. Raises InputError if it fails."""
+    settings = f"--num-steps {config.num_steps} --log-every 20 --validate-every 50 {TRAININGS[name]}"
+    words = ["--data-path", config.data_path, *shlex.split(settings)]
+    shown = shlex.join(["python", f"{SCRIPT.parent.name}/{SCRIPT.name}", *words])
     print(f"$ {shown}", flush=True)
-    if code := subprocess.run([sys.executable, script, *words, "--checkpoint-dir", folder]).returncode:
-        raise InputError(f"this training ended with exit code {code}, for the reason given above: {shown}")
-    noisy_steps = load_latent_action_model(folder / "final_model.pt").config.noisy_steps
-    return {"command": shown, "noisy_steps": noisy_steps, "curves": read_curves(read_json(folder / "metrics.json")["history"])}
-
-
-def train_both(config: IllustrateConfig, curves: Path) -> LatentActionModel:
-    """Train with both sets of flags, and write the curves. Returns the collapsed model, with its last weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_json(curves, {name: train(flags, config, Path(folder) / name) for name, flags in TRAININGS.items()})
-        return load_latent_action_model(Path(folder) / "collapsed" / "final_model.pt")
+    if code := subprocess.run([sys.executable, SCRIPT, *words, "--checkpoint-dir", folder / name]).returncode:
+        raise InputError(f"training failed with exit code {code} for the reason above: {shown}")
+    noisy_steps = load_latent_action_model(folder / name / "final_model.pt").config.noisy_steps
+    history = read_json(folder / name / "metrics.json")["history"]
+    return {"command": shown, "noisy_steps": noisy_steps, "curves": read_curves(history)}
 
 
 def draw_latents(path: Path, model: LatentActionModel, facts: Mapping[str, Any], num_frames: int) -> bool:
-    """The picture of the latents, from games played now. Returns False, and says why, where the world's game cannot be played."""
+    """Draw the latents of games played now. Returns False, and prints why, if the world's game cannot be played."""
     if not facts.get("env_id"):
-        print(f"{path.name} is left out: this world was learnt from videos, and there is no game to play")
+        print(f"{path.name} is left out: this world was trained on videos, and there is no game to play")
         return False
     try:
-        filming = (facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames"))
-        game = Game(facts["env_id"], model.frame_size, *filming)
+        timing = (facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames"))
+        game = Game(facts["env_id"], model.frame_size, *timing)
     except InputError as error:
         print(f"{path.name} is left out: {error}")
         return False
@@ -108,7 +85,7 @@ def draw_latents(path: Path, model: LatentActionModel, facts: Mapping[str, Any],
 def main() -> None:
     config = parse_config(IllustrateConfig)
     check_smallest(config, {"num_frames": 50, "num_steps": 1})
-    folder, curves = Path(config.output), Path(config.curves or DEFAULT_CURVES)
+    folder, curves = Path(config.output), Path(config.curves)
     model = load_latent_action_model(Path(config.world) / "latent_action_model.pt")
     facts = load_checkpoint(Path(config.world) / "dynamics.pt", "dynamics")
     video = to_video(facts["start_frames"].numpy())  # (S, T, 3, H, W)
@@ -117,11 +94,13 @@ def main() -> None:
         save_pooling(folder / "pooling.png", model, video, facts.get("latent_names") or [""] * model.num_actions)
         drawn.append("pooling.png")
     else:
-        print(f"pooling.png is left out: with --pooling {model.config.pooling} no cell has a weight")
+        print(f"pooling.png is left out: with --pooling {model.config.pooling} cells have no weights")
     if draw_latents(folder / "latents.png", model, facts, config.num_frames):
         drawn.append("latents.png")
     if config.train_collapse:
-        collapsed = train_both(config, curves)
+        with tempfile.TemporaryDirectory() as runs:
+            save_json(curves, {name: train(name, config, Path(runs)) for name in TRAININGS})
+            collapsed = load_latent_action_model(Path(runs) / "collapsed" / "final_model.pt")
         save_collapsed_gallery(folder / "collapsed_gallery.png", {"shipped": model, "collapsed": collapsed}, video)
         drawn.append("collapsed_gallery.png")
     if trainings := read_json(curves):

@@ -1,4 +1,4 @@
-"""Draw from a trained world how MaskGIT fills in a frame, and what a model knows of a step that a copier does not.
+"""Draw from a trained world how MaskGIT decodes a frame, and what a model predicts that a copier cannot.
 
 python 3.dynamics-model/lab/illustrate.py
 """
@@ -8,57 +8,57 @@ from pathlib import Path
 
 import torch
 
-from dynamics_lab.draw_copy_baseline import guesses, save_copy_trap, wrong_actions, wrong_key
-from dynamics_lab.illustrations import save_filling_in, save_filling_in_film
+from dynamics_lab.draw import predictions, save_copy_trap, save_filling_in, save_filling_in_film, wrong_actions, wrong_key
 from dynamics_model.registry import load_dynamics
-from tokenizer_lab.draw_tokens import liveliest_step
-from tokenizer_lab.illustrations import check_clip, read_beginnings
+from tokenizer_lab.draw import check_clip, most_changing_step, read_world
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import InputError, parse_config, run_script
 
+COPY_CLIP = 5
+"""start clip shown in copy_trap.png, the last one if there are fewer"""
+
 
 @dataclass(frozen=True)
 class IllustrateConfig:
-    """Draw how a frame is filled in, and the trap of copying."""
+    """Draw how a frame is decoded, and why copying looks perfect."""
 
     world: str = "assets/worlds/breakout"
     """folder of a world"""
     clip: int = 3
-    """which of its beginnings"""
+    """number of the start clip that filling_in.png and filling_in.gif continue"""
     key: str = "LEFT"
-    """the key that is pressed"""
+    """the key that is pressed there"""
     seed: int = 3
-    """of the draws"""
-    copy_clip: int = 5
-    """the beginning whose liveliest step copy_trap.png shows"""
+    """of the sampling"""
     output: str = "assets/3.dynamics-model"
     """folder for the pictures"""
 
 
 def main() -> None:
     config = parse_config(IllustrateConfig)
-    tokenizer, facts = read_beginnings(config.world, config.clip)
+    tokenizer, facts = read_world(config.world)
     model = load_dynamics(Path(config.world) / "dynamics.pt")
-    starts, actions = facts["start_frames"].numpy(), facts["start_actions"]
-    if config.key not in facts["action_map"]:
-        raise InputError(f"--key {config.key}: {config.world} knows {', '.join(facts['action_map']) or 'no keys'}")
-    check_clip("--copy-clip", config.copy_clip, len(starts))
+    starts, actions, action_map = facts["start_frames"].numpy(), facts["start_actions"], facts["action_map"]
+    check_clip(config.clip, len(starts))
+    if config.key not in action_map:
+        raise InputError(f"--key {config.key}: {config.world} has {', '.join(action_map) or 'no keys'}")
     with torch.no_grad():
         tokens = tokenizer.encode(to_video(starts)).indices  # (S, T, N)
-    clip = slice(config.clip, config.clip + 1)
-    begun = (model, tokenizer, tokens[clip], actions[clip], facts["action_map"][config.key], config.seed)
-    folder = Path(config.output)
-    save_filling_in(folder / "filling_in.png", *begun)
-    save_filling_in_film(folder / "filling_in.gif", *begun)
+    folder, one = Path(config.output), slice(config.clip, config.clip + 1)
+    start = (model, tokenizer, tokens[one], actions[one], action_map[config.key], config.seed)
+    save_filling_in(folder / "filling_in.png", *start)
+    save_filling_in_film(folder / "filling_in.gif", *start)
+
     names = facts["latent_names"] if facts["action_kind"] == "latent" else facts["action_names"]
     known = game_facts(facts.get("env_id") or "")
-    moving_keys = [key for key in (known.player_keys if known else ()) if key in facts["action_map"]]
-    spoken = (names, facts["action_map"], [*moving_keys, *facts["action_map"]])
-    said = guesses(model, tokens, actions, wrong_actions(actions, *spoken))
-    action = int(actions[config.copy_clip, liveliest_step(tokens[config.copy_clip])])
-    pressed = names[action], wrong_key(action, *spoken)
-    save_copy_trap(folder / "copy_trap.png", tokenizer, starts, tokens, said, config.copy_clip, pressed)
+    moving_keys = [key for key in (known.player_keys if known else ()) if key in action_map]
+    keys = [*moving_keys, *action_map]
+    predicted = predictions(model, tokens, actions, wrong_actions(actions, names, action_map, keys))
+    clip = min(COPY_CLIP, len(starts) - 1)
+    action = int(actions[clip, most_changing_step(tokens[clip])])
+    pressed = names[action], wrong_key(action, names, action_map, keys)
+    save_copy_trap(folder / "copy_trap.png", tokenizer, starts, tokens, predicted, clip, pressed)
     print(f"filling_in.png, filling_in.gif and copy_trap.png are in {folder}")
 
 

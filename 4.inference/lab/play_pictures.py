@@ -1,4 +1,4 @@
-"""The pictures of the play page that the texts show: mirror mode as a GIF, and the page on desk, tablet and phone.
+"""The pictures of the play page in the texts: mirror mode as a GIF, and the page on desktop, tablet and phone.
 
     python 4.inference/lab/play_pictures.py --output assets/4.inference
 
@@ -22,7 +22,7 @@ from video_tokenizer.training.command_line import InputError, parse_config, run_
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from browser import canvas_picture, chromium, open_page, play_server, wait_for
 
-PAGES = {  # name -> width, height, colours, cards that are open
+PAGES = {  # name -> width, height, color scheme, open cards
     "page_desktop": (1280, 900, "light", ("codes-card", "inspector-card", "sampling-card")),
     "page_dark": (1280, 900, "dark", ("codes-card", "start-card")),
     "page_tablet": (820, 1100, "light", ("codes-card",)),
@@ -32,7 +32,7 @@ PAGES = {  # name -> width, height, colours, cards that are open
 
 @dataclass(frozen=True)
 class PicturesConfig:
-    """Picture the play page. In mirror.gif the keys follow the real ball."""
+    """Photograph the play page. In mirror.gif the keys follow the real ball."""
 
     world: str = "assets/worlds/breakout"
     """folder of the world that is played"""
@@ -43,13 +43,13 @@ class PicturesConfig:
     frames: int = 120
     """frames of mirror.gif"""
     resync_every: int = 50
-    """frames after which the dream begins again where the game is"""
+    """frames after which the dream is resynchronized with the game"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
 
 
 def follow_ball(page: Any, env_id: str) -> str:
-    """The keyboard key that takes the real player to the real ball: "" where it is there, space where no ball is seen."""
+    """The keyboard key that moves the real player to the real ball: "" if it is there, the FIRE key if no ball is seen."""
     facts, frame = game_facts(env_id), canvas_picture(page, "real")[None]
     assert facts is not None
     arrows = {name: arrow for arrow, name in page.evaluate("play.game.world.keys").items()}
@@ -59,27 +59,52 @@ def follow_ball(page: Any, env_id: str) -> str:
     return "" if abs(ball - player) < facts.player_step / 2 else arrows[facts.player_keys[int(ball > player)]]
 
 
-def mirror_film(page: Any, env_id: str, config: PicturesConfig) -> list[np.ndarray]:
-    """Play frame by frame, and photograph games and charts after each: uint8 (height, width, 3)."""
-    shots, frame = [], 0
+def film_mirror_mode(browser: Any, address: str, config: PicturesConfig, path: Path) -> None:
+    """Play frame by frame, with the keys following the real ball, and write a GIF of games and charts."""
+    page = open_page(browser, address, viewport={"width": 700, "height": 900})  # too narrow for the second column
+    rate, env_id = page.evaluate("[play.game.world.frames_per_second, play.game.world.real_game]")
+    if env_id is None or (known := game_facts(env_id)) is None or known.ball is None:
+        raise InputError(f"--world {config.world} has no game with a ball; choose one of Breakout or Pong")
+    page.evaluate(f"play.game.pause(true), play.game.begin({{start: 'game', index: {config.index}, mirror: true}})")
+    wait_for(page, "dream.dataset.frame === '0'")
     page.evaluate("for (const id of ['bar', 'pad', 'numbers']) document.getElementById(id).hidden = true")
     box = page.locator("#play").bounding_box()
     clip = {"x": 0, "y": box["y"] - 12, "width": page.viewport_size["width"], "height": box["height"] + 24}
+    shots, frame = [], 0
     for number in tqdm(range(config.frames), desc="mirror.gif", unit="frame", disable=None):
         key = follow_ball(page, env_id)
         if number and number % config.resync_every == 0:
             page.keyboard.press("s")
             frame = 0
         else:
-            frame += 1
             if key:
                 page.keyboard.down(key)
             page.keyboard.press(".")
+            frame += 1
         wait_for(page, f"dream.dataset.frame === '{frame}'")
         if key:
             page.keyboard.up(key)
         shots.append(np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")))
-    return shots
+    write_gif(path, shots, common_palette([np.stack(shots[:: max(1, len(shots) // 8)])]), rate)
+    page.close()
+
+
+def photograph_page(browser: Any, address: str, name: str, path: Path) -> None:
+    """Play for three seconds, pause, and take a screenshot of one of `PAGES`."""
+    width, height, scheme, cards = PAGES[name]
+    page = open_page(browser, address, viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.evaluate(f"for (const card of document.querySelectorAll('details')) card.open = {list(cards)}.includes(card.id)")
+    for key in ("ArrowLeft", "ArrowRight", "ArrowLeft"):
+        page.keyboard.down(key)
+        page.wait_for_timeout(900)
+        page.keyboard.up(key)
+    wait_for(page, "[...document.querySelectorAll('.share')].every((share) => share.textContent)", 120)
+    page.keyboard.press("p")
+    if "inspector-card" in cards:
+        page.keyboard.press("o")
+        wait_for(page, "document.getElementById('pass-text').textContent.startsWith('Pass 2')")
+    page.screenshot(path=path, full_page=width > 640)
+    page.close()
 
 
 def main() -> None:
@@ -87,30 +112,9 @@ def main() -> None:
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser, play_server("--world", config.world, "--device", config.device) as address:
-        # too narrow for a second column: what the GIF shows is the games and their charts
-        page = open_page(browser, address, viewport={"width": 700, "height": 900})
-        rate, env_id = page.evaluate("[play.game.world.frames_per_second, play.game.world.real_game]")
-        if env_id is None or (known := game_facts(env_id)) is None or known.ball is None:
-            raise InputError(f"--world {config.world} has no ball game to play beside it; choose one of Breakout or Pong")
-        page.evaluate(f"play.game.pause(true), play.game.begin({{start: 'game', index: {config.index}, mirror: true}})")
-        wait_for(page, "dream.dataset.frame === '0'")
-        shots = mirror_film(page, env_id, config)
-        write_gif(folder / "mirror.gif", shots, common_palette([np.stack(shots[:: max(1, len(shots) // 8)])]), rate)
-        page.close()
-        for name, (width, height, scheme, cards) in PAGES.items():
-            page = open_page(browser, address, viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.evaluate(f"for (const card of document.querySelectorAll('details')) card.open = {list(cards)}.includes(card.id)")
-            for key in ("ArrowLeft", "ArrowRight", "ArrowLeft"):
-                page.keyboard.down(key)
-                page.wait_for_timeout(900)
-                page.keyboard.up(key)
-            wait_for(page, "[...document.querySelectorAll('.share')].every((share) => share.textContent)", 120)
-            page.keyboard.press("p")
-            if "inspector-card" in cards:
-                page.keyboard.press("o")
-                wait_for(page, "document.getElementById('pass-text').textContent.startsWith('Pass 2')")
-            page.screenshot(path=folder / f"{name}.png", full_page=width > 640)
-            page.close()
+        film_mirror_mode(browser, address, config, folder / "mirror.gif")
+        for name in PAGES:
+            photograph_page(browser, address, name, folder / f"{name}.png")
     print(f"mirror.gif and {', '.join(f'{name}.png' for name in PAGES)} are in {folder}")
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the chapter's solutions: where the encoder looks, where its latents lie, and how codes collapse."""
+"""The pictures of chapter 2: where the encoder looks, where its latents lie, and how codes collapse."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,51 +16,40 @@ from latent_action_model.figures import GAIN, close_up, next_frames_under_every_
 from latent_action_model.models.action_encoder import POOLED_CELL, pool_by_change
 from latent_action_model.models.latent_action_model import LatentActionModel
 from latent_action_model.models.quantizers import VectorQuantizer
-from tokenizer_lab.illustrations import PALE, bare
+from tokenizer_lab.draw import bare, write_cells
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.figures import ACCENT, DARK, difference, image_grid, save_figure, save_picture, style
+from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PALE, PLAIN, difference, image_grid, save_figure, save_picture, style
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.policies import random_policy
 
 FRESH_SEEDS = 1_500_000_000
-"""the games shown begin here: record.py and evaluation stay below"""
-KEY_COLOURS = ("#8b949e", "#e3b341", "#0b66c3", "#cf222e", "#1a7f37", "#8250df")
+"""seed of the first game shown; record.py and evaluation use smaller ones"""
+ACTION_COLORS = (PLAIN, "#e3b341", ACCENT, BAD, GOOD, "#8250df")
+
+# ---- where the pooling looks ------------------------------------------------------------------------------------------
 
 
-class Played(NamedTuple):
-    """Transitions of real games: latents (N, A) as the quantizer compares them, indices (N,) and the true keys (N,)."""
+def pooling_weights(before: Tensor, after: Tensor) -> Tensor:
+    """The weight of each cell in the encoder's vector, found by pooling the rows of an identity matrix.
 
-    latents: Tensor
-    indices: Tensor
-    keys: Tensor
-
-
-# ---- solution 2: where the pooling looks --------------------------------------------------------------------------------
-
-
-def weights_of_cells(before: Tensor, after: Tensor) -> Tensor:
-    """What each cell is worth in the encoder's vector: rows of an identity matrix are pooled, and come out as their weights.
-
-    before, after: (M, C, H, W) in [0, 1]. Returns (M, H / 8, W / 8). A frame's weights add up to change / (change + STILL): to
-    nearly 1, to 0 where nothing moved.
+    before, after: (M, C, H, W) in [0, 1]. Returns (M, H / 8, W / 8). A frame's weights sum to change / (change + STILL): nearly
+    1 if something moved, 0 if nothing did.
     """
     rows, columns = before.shape[-2] // POOLED_CELL, before.shape[-1] // POOLED_CELL
     weights = pool_by_change(torch.eye(rows * columns)[None], before, after)  # (M, N)
     return weights.view(-1, rows, columns)
 
 
-def telling_transitions(model: LatentActionModel, video: Tensor, count: int) -> list[tuple[int, int]]:
-    """(clip, t) of one transition t -> t+1 for each of the `count` codes used most: the one that changes as much as most do.
+def typical_transitions(indices: Tensor, video: Tensor, count: int) -> list[tuple[int, int]]:
+    """(clip, t) of one transition t -> t+1 for each of the `count` codes used most: the one with the median change.
 
-    video: (B, T, C, H, W) in [0, 1].
+    indices: (B, T-1), the codes; video: (B, T, C, H, W) in [0, 1].
     """
-    indices = model.encode(video).indices  # (B, T-1)
     change = (video[:, 1:] - video[:, :-1]).abs().mean(dim=(2, 3, 4))  # (B, T-1)
     found = []
     for code in torch.bincount(indices.flatten()).argsort(descending=True, stable=True)[:count].tolist():
-        places = torch.nonzero(indices == code).tolist()
+        places = sorted(torch.nonzero(indices == code).tolist(), key=lambda place: float(change[place[0], place[1]]))
         if places:
-            places.sort(key=lambda place: float(change[place[0], place[1]]))
             clip, moment = places[len(places) // 2]
             found.append((clip, moment))
     return found
@@ -68,24 +57,25 @@ def telling_transitions(model: LatentActionModel, video: Tensor, count: int) -> 
 
 @torch.no_grad()
 def save_pooling(path: Path, model: LatentActionModel, video: Tensor, code_names: Sequence[str], count: int = 4) -> None:
-    """A row per transition: the frames before and after, their difference, each cell's weight, and the even ones of a mean.
+    """One row per transition: the frames before and after, their difference, each cell's weight, and a plain mean's weights.
 
-    video: (B, T, C, H, W) in [0, 1]. code_names: what each code mostly is, as of `action_map.latent_names`.
+    video: (B, T, C, H, W) in [0, 1]. code_names: what each code mostly is, as in `action_map.latent_names`.
     """
-    chosen = telling_transitions(model, video, count)
     indices = model.encode(video).indices
+    chosen = typical_transitions(indices, video, count)
     figure = Figure(figsize=(7.4, 1.38 * len(chosen) + 0.2), layout="constrained")
     charts = figure.subplots(len(chosen), 5, squeeze=False)
     even = 1 / (video.shape[-2] // POOLED_CELL * (video.shape[-1] // POOLED_CELL))
     titles = ("before", "after", f"change x{GAIN:.0f}", "weights in %", f"plain mean: {even:.1%}")
     for number, (line, (clip, moment)) in enumerate(zip(charts, chosen, strict=True)):
-        before, after = video[clip, moment][None], video[clip, moment + 1][None]
-        weights = weights_of_cells(before, after)[0].numpy()
-        pictures = to_frames(torch.stack([before, after], dim=1))[0]  # (2, H, W, 3)
-        for axes, picture in zip(line, [*pictures, difference(pictures[1], pictures[0], GAIN)], strict=False):
+        pair = video[clip, moment : moment + 2]  # (2, C, H, W)
+        weights = pooling_weights(pair[:1], pair[1:])[0].numpy()
+        before, after = to_frames(pair[None])[0]  # (H, W, 3) each
+        for axes, picture in zip(line, (before, after, difference(after, before, GAIN)), strict=False):
             axes.imshow(picture, interpolation="nearest")
-        _heat(line[3], weights)
-        _heat(line[4], np.full_like(weights, even))
+        for axes, shown in zip(line[3:], (weights, np.full_like(weights, even)), strict=True):
+            axes.imshow(shown, cmap="viridis", vmin=0, vmax=0.6)
+            write_cells(axes, shown, lambda weight: f"{100 * weight:.0f}" if weight >= 0.04 else "", shown <= 0.4, 6)
         for axes, title in zip(line, titles, strict=True):
             bare(axes, title if number == 0 else "")
         code = int(indices[clip, moment])
@@ -93,20 +83,19 @@ def save_pooling(path: Path, model: LatentActionModel, video: Tensor, code_names
     save_figure(path, figure)
 
 
-def _heat(axes: Axes, weights: np.ndarray) -> None:
-    """A map of weights with the percentage in every cell that has at least 4 %. weights: (rows, columns)."""
-    axes.imshow(weights, cmap="viridis", vmin=0, vmax=0.6)
-    for (row, column), weight in np.ndenumerate(weights):
-        if weight >= 0.04:
-            ink = DARK if weight > 0.4 else "white"
-            axes.text(column, row, f"{100 * weight:.0f}", fontsize=6, ha="center", va="center", color=ink)
+# ---- latents, codes, actions ------------------------------------------------------------------------------------------
 
 
-# ---- solution 3: latents, codes, keys -----------------------------------------------------------------------------------
+class Played(NamedTuple):
+    """Transitions of real games: latents (N, A) as the quantizer compares them, code indices (N,) and true actions (N,)."""
+
+    latents: Tensor
+    indices: Tensor
+    actions: Tensor
 
 
 def play_at_random(game: Game, num_frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Whole games with a random key at every step, until they have `num_frames` frames: (frames, actions) of each."""
+    """(frames, actions) of games with a random action at every step, `num_frames` frames in all."""
     games: list[tuple[np.ndarray, np.ndarray]] = []
     while (missing := num_frames - sum(len(frames) for frames, _ in games)) > 1:
         episode = record_episode(game, random_policy, missing, FRESH_SEEDS + len(games))
@@ -116,21 +105,18 @@ def play_at_random(game: Game, num_frames: int) -> list[tuple[np.ndarray, np.nda
 
 @torch.no_grad()
 def encode_games(model: LatentActionModel, games: Sequence[tuple[np.ndarray, np.ndarray]]) -> Played:
-    """Latents, codes and keys of all transitions, in clips as long as those of training; what is left of a game is left out."""
+    """Latents, codes and actions of all transitions, in clips as long as those of training; the rest of a game is left out."""
     length = model.config.num_frames
     starts = [(game, start) for game, (frames, _) in enumerate(games) for start in range(0, len(frames) - length + 1, length - 1)]
     parts = []
     for first in range(0, len(starts), 32):
         chosen = [(games[game], slice(start, start + length)) for game, start in starts[first : first + 32]]
         latents = model.encoder(to_video(np.stack([frames[span] for (frames, _), span in chosen]))).flatten(0, 1)
-        keys = np.concatenate([actions[span][1:] for (_, actions), span in chosen])
-        parts.append(Played(as_compared(model, latents), model.quantizer(latents).indices, torch.from_numpy(keys).long()))
+        actions = np.concatenate([actions[span][1:] for (_, actions), span in chosen])
+        quantizer = model.quantizer
+        compared = quantizer.whiten(latents) if isinstance(quantizer, VectorQuantizer) else torch.tanh(latents)
+        parts.append(Played(compared, quantizer(latents).indices, torch.from_numpy(actions).long()))
     return Played(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def as_compared(model: LatentActionModel, latents: Tensor) -> Tensor:
-    """Latents (M, A) of the encoder as they meet the codes: whitened, or for sign bits squeezed to -1 to 1."""
-    return model.quantizer.whiten(latents) if isinstance(model.quantizer, VectorQuantizer) else torch.tanh(latents)
 
 
 def principal_plane(latents: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -138,47 +124,41 @@ def principal_plane(latents: Tensor) -> tuple[Tensor, Tensor, float]:
     mean = latents.mean(dim=0)
     _, strengths, directions = torch.linalg.svd(latents - mean, full_matrices=False)
     plane = directions[:2].T  # (A, 2)
-    plane = plane * plane.gather(0, plane.abs().argmax(dim=0, keepdim=True)).sign()  # svd may turn any direction round
+    plane = plane * plane.gather(0, plane.abs().argmax(dim=0, keepdim=True)).sign()  # svd leaves the signs open
     return mean, plane, float(strengths[:2].square().sum() / strengths.square().sum())
 
 
 @torch.no_grad()
 def save_latents(
-    path: Path, model: LatentActionModel, untrained: LatentActionModel, games: Sequence, key_names: Sequence[str]
+    path: Path, model: LatentActionModel, untrained: LatentActionModel, games: Sequence, action_names: Sequence[str]
 ) -> None:
-    """Latents of real transitions in their principal plane, coloured by the true key, with the codes; beside them, the same
-    transitions as an untrained encoder sees them.
+    """Latents of real transitions in their principal plane, colored by the true action, with the codes; beside them, as a
+    control, the same transitions encoded by an untrained encoder.
 
-    games: as of `play_at_random`.
+    games: as returned by `play_at_random`.
     """
     figure = Figure(figsize=(7.6, 4.0), layout="constrained")
     charts = figure.subplots(1, 2)
-    colours = torch.tensor([to_rgb(KEY_COLOURS[key % len(KEY_COLOURS)]) for key in range(len(key_names))])
+    colors = torch.tensor([to_rgb(ACTION_COLORS[action % len(ACTION_COLORS)]) for action in range(len(action_names))])
     for axes, shown, title in zip(charts, (model, untrained), ("after training", "control: before training"), strict=True):
         played = encode_games(shown, games)
         mean, plane, share = principal_plane(played.latents)
-        _scatter_keys(axes, (played.latents - mean) @ plane, played.keys, colours)
+        points = (played.latents - mean) @ plane  # (N, 2), drawn in the order of the games, so that no action hides the others
+        axes.scatter(*points.T.numpy(), s=7, c=colors[played.actions].numpy(), linewidths=0, antialiased=False)
         if shown is model:
             codes = model.quantizer.indices_to_codes(torch.arange(model.num_actions))
-            _mark_codes(axes, (codes - mean) @ plane, played, colours)
-        axes.set_title(title, fontsize=9)
+            _mark_codes(axes, (codes - mean) @ plane, played, colors)
+        bare(axes, title)
         axes.set_xlabel(f"{share:.0%} of the variance lies in this plane", fontsize=8)
-    for name, colour in zip(key_names, colours.tolist(), strict=True):
-        charts[0].scatter([], [], s=24, color=colour, label=name)
+    for name, color in zip(action_names, colors.tolist(), strict=True):
+        charts[0].scatter([], [], s=24, color=color, label=name)
     figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     save_figure(path, figure)
 
 
-def _scatter_keys(axes: Axes, points: Tensor, keys: Tensor, colours: Tensor) -> None:
-    """Points (N, 2) in the colour of their key, in the order of the games, so that no key hides the others."""
-    axes.scatter(*points.T.numpy(), s=7, c=colours[keys].numpy(), linewidths=0, antialiased=False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-
-
-def _mark_codes(axes: Axes, codes: Tensor, played: Played, colours: Tensor) -> None:
-    """A cross at each code (K, 2). Beside it, away from the next code, its number, the keys of the latents that it is the nearest
-    of as a strip, and how many these are."""
+def _mark_codes(axes: Axes, codes: Tensor, played: Played, colors: Tensor) -> None:
+    """A cross at each code (K, 2), and beside it, away from the nearest code, its number, a strip with the true actions of its
+    latents, and their count."""
     next_codes = codes[torch.cdist(codes, codes).fill_diagonal_(torch.inf).argmin(dim=1)]
     axes.plot(*codes.T.numpy(), marker="+", color=DARK, markersize=8, markeredgewidth=1.4, linestyle="")
     words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "color": DARK}
@@ -186,15 +166,15 @@ def _mark_codes(axes: Axes, codes: Tensor, played: Played, colours: Tensor) -> N
     for number, (code, next_code) in enumerate(zip(codes.tolist(), next_codes.tolist(), strict=True)):
         x = 26 if code[0] > next_code[0] else -26
         axes.annotate(str(number), code, (x, 9), fontsize=9, bbox=circle, **words)
-        if len(keys := played.keys[played.indices == number].sort().values):
-            places = torch.linspace(0, len(keys) - 1, 30).round().long()
-            strip = OffsetImage(colours[keys[places]].expand(4, -1, -1).numpy(), zoom=0.8, interpolation="nearest")
+        if len(actions := played.actions[played.indices == number].sort().values):
+            places = torch.linspace(0, len(actions) - 1, 30).round().long()
+            strip = OffsetImage(colors[actions[places]].expand(4, -1, -1).numpy(), zoom=0.8, interpolation="nearest")
             axes.add_artist(AnnotationBbox(strip, code, (x, -3), boxcoords="offset points", frameon=False, pad=0))
-        axes.annotate(f"{len(keys):,}", code, (x, -10), fontsize=7, **words)
+        axes.annotate(f"{len(actions):,}", code, (x, -10), fontsize=7, **words)
     axes.margins(0.28, 0.2)
 
 
-# ---- solution 4: codes that collapse ------------------------------------------------------------------------------------
+# ---- codes that collapse ----------------------------------------------------------------------------------------------
 
 CURVES = (
     ("logged", "reconstruction", "reconstruction loss"),
@@ -202,11 +182,11 @@ CURVES = (
     ("validated", "delta_moving_psnr_db", "worth of the right code, dB"),
     ("validated", "action_information_single", "known of the key from one code"),
 )
-"""group in the file of the curves, name there, title of the chart"""
+"""(group and name in the file of the curves, title of the chart)"""
 
 
 def read_curves(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, list[float]]]:
-    """The curves of `CURVES` from the history of a training's metrics.json: {"logged": {"step": [...], "codes": ...}, ...}."""
+    """The curves of `CURVES` from the history in a run's metrics.json: {"logged": {"step": [...], "codes": ...}, ...}."""
     groups: dict[str, dict[str, list[float]]] = {}
     for group, name, _ in CURVES:
         key = f"validation_{name}" if group == "validated" else name
@@ -217,18 +197,18 @@ def read_curves(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, l
 
 
 def save_collapse(path: Path, trainings: Mapping[str, Mapping[str, Any]]) -> None:
-    """The loss, the codes in use, and the two scores that tell, of a training that finds words and of one that does not.
+    """Loss, codes in use and the two meaningful scores, of a training that finds actions and of one that collapses.
 
-    trainings: name -> {"noisy_steps": steps without rounding, "curves": as of `read_curves`}.
+    trainings: name -> {"noisy_steps": steps without rounding, "curves": as returned by `read_curves`}.
     """
     figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     charts = figure.subplots(2, 2)
     for axes, (group, name, title) in zip(charts.flat, CURVES, strict=True):
         style(axes)
-        for (label, training), colour in zip(trainings.items(), (ACCENT, "#cf222e"), strict=True):
+        for (label, training), color in zip(trainings.items(), (ACCENT, BAD), strict=True):
             curves = training["curves"][group]
             drawing = "steps-post" if name == "codes" else "default"
-            axes.plot(curves["step"], curves[name], color=colour, linewidth=1.2, label=label, drawstyle=drawing)
+            axes.plot(curves["step"], curves[name], color=color, linewidth=1.2, label=label, drawstyle=drawing)
         axes.axvspan(0, max(training["noisy_steps"] for training in trainings.values()), color=PALE, alpha=0.4, linewidth=0)
         axes.set_xlim(left=0)
         axes.set_title(title, fontsize=9, loc="left")
@@ -243,20 +223,21 @@ def save_collapse(path: Path, trainings: Mapping[str, Mapping[str, Any]]) -> Non
 
 @torch.no_grad()
 def save_collapsed_gallery(path: Path, models: Mapping[str, LatentActionModel], video: Tensor) -> None:
-    """What each model draws next under every code after the same frame: two rows per model, close up, and the change.
+    """The next frame each model predicts under every code: two rows per model, a close-up and the change.
 
-    models: label -> model, all with as many codes. video: (B, T, C, H, W) in [0, 1]; the clip shown is the one in which the
-    drawings of the first model vary most.
+    models: label -> model, all with the same number of codes. video: (B, T, C, H, W) in [0, 1]; shows the clip for which the
+    predictions of the first model vary most.
     """
-    drawings = {
+    predicted = {
         name: torch.stack([next_frames_under_every_code(model, clip) for clip in video]) for name, model in models.items()
     }
-    varying = {name: drawn.var(dim=1, correction=0) for name, drawn in drawings.items()}  # (B, C, H, W), over the codes
-    chosen = int(next(iter(varying.values())).sum(dim=(1, 2, 3)).argmax())
-    rows, columns = close_up(next(iter(varying.values()))[chosen].amax(dim=0)[None])
+    varying = {name: frames.var(dim=1, correction=0) for name, frames in predicted.items()}  # (B, C, H, W), over the codes
+    first = next(iter(varying.values()))
+    chosen = int(first.sum(dim=(1, 2, 3)).argmax())
+    rows, columns = close_up(first[chosen].amax(dim=0)[None])
     entries = []
-    for name, drawn in drawings.items():  # (B, K, C, H, W)
-        frames = to_frames(torch.cat([video[chosen, -2:], drawn[chosen]])[None])[0][:, rows, columns]
+    for name, next_frames in predicted.items():  # (B, K, C, H, W)
+        frames = to_frames(torch.cat([video[chosen, -2:], next_frames[chosen]])[None])[0][:, rows, columns]
         entries += [(name, frames), (f"change x{GAIN:.0f}", difference(frames, frames[:1].repeat(len(frames), axis=0), GAIN))]
     titles = ["before", "real\nnext", *(f"code {code}" for code in range(len(entries[0][1]) - 2))]
     values = ", ".join(f"{name} {float(variance[chosen].sum()):.3f}" for name, variance in varying.items())
