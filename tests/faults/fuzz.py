@@ -1,10 +1,10 @@
-"""Feed the readers of files from strangers with mutated bytes, guided by coverage, and keep whatever they do not answer well.
+"""Feed mutated bytes, guided by coverage, to everything that reads files of strangers, and keep those that it cannot handle.
 
     pip install atheris
     python tests/faults/fuzz.py --minutes 30
 
-An answer is fine when the reader reads, or refuses with an InputError of one line. Anything else ends the run, and the bytes that
-did it are left in --findings, to become an exhibit of tests/malformed.
+A reader must read the bytes or refuse them with an InputError of one line. Anything else ends the run, and the bytes that caused
+it are left in --findings, to become a case of tests/malformed.
 """
 
 import re
@@ -19,18 +19,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-if "--child" in sys.argv:  # only our own modules are watched: all of torch would take minutes to prepare
+if "--child" in sys.argv:  # only our own modules are instrumented: all of torch would take minutes
     import atheris
 
-    watching = atheris.instrument_imports(include=["video_tokenizer", "world_model"])
+    instrumented = atheris.instrument_imports(include=["video_tokenizer", "world_model"])
 else:
-    watching = nullcontext()
-with watching:
-    from malformed import EXHIBITS
+    instrumented = nullcontext()
+with instrumented:
+    from malformed import CASES
     from malformed.checkpoints import checkpoint
     from malformed.hdf5_files import hdf5
-    from malformed.museum import NOISE
     from malformed.pictures import pictures, video
+    from malformed.registry import NOISE, written
     from malformed.stores import store
 
     from video_tokenizer import load_tokenizer
@@ -55,7 +55,7 @@ class FuzzConfig:
     readers: tuple[str, ...] = READERS
     """which ones"""
     findings: str = "fuzz-findings"
-    """folder for the bytes that were not answered well"""
+    """folder for the bytes that a reader could not handle"""
     child: str | None = None
     """used by the script itself: the one reader that this process feeds"""
     seed: int = 1
@@ -67,22 +67,14 @@ class FuzzConfig:
 def reader(name: str, folder: Path) -> Callable[[bytes], object]:
     """What one execution does with the bytes."""
     path = folder / {"checkpoint": "a.pt", "hdf5": "a.h5", "video": "a.avi", "actions": "a.json"}.get(name, "a")
-    sound = store(folder) if name == "store" else folder
-    whole = [(sound / file).read_bytes() for file in FILE_NAMES] if name == "store" else []
+    sound = {file: file.read_bytes() for file in store(folder).iterdir()} if name == "store" else {}
 
     def read_store(data: bytes) -> None:
         """The first byte says which file of a sound store the others replace."""
-        for file, content in zip(FILE_NAMES, whole, strict=True):
-            (sound / file).write_bytes(content)
-        (sound / FILE_NAMES[data[0] % 4 if data else 0]).write_bytes(data[1:])
-        open_clip_store(sound)
-
-    def write_and(read: Callable[[Path], object]) -> Callable[[bytes], object]:
-        def write_and_read(data: bytes) -> object:
-            path.write_bytes(data)
-            return read(path)
-
-        return write_and_read
+        for file, content in sound.items():
+            file.write_bytes(content)
+        (folder / "store" / FILE_NAMES[data[0] % 4 if data else 0]).write_bytes(data[1:])
+        open_clip_store(folder / "store")
 
     def convert(path: Path) -> None:
         with ClipStoreWriter(folder / "converted", (16, 16), {}, overwrite=True) as writer:
@@ -92,44 +84,42 @@ def reader(name: str, folder: Path) -> Callable[[bytes], object]:
         decode_picture(data)
         frames_from_text(data.decode("latin-1"), (16, 16))
 
-    readers: dict[str, Callable[[bytes], object]] = {
-        "store": read_store,
-        "checkpoint": write_and(load_tokenizer),
-        "hdf5": write_and(convert),
-        "video": write_and(lambda path: [len(chunk) for chunk in read_video(path, (16, 16))]),
-        "picture": read_text_or_picture,
-        "actions": write_and(read_action_file),
+    of_bytes: dict[str, Callable[[bytes], object]] = {"store": read_store, "picture": read_text_or_picture}
+    of_files: dict[str, Callable[[Path], object]] = {
+        "checkpoint": load_tokenizer,
+        "hdf5": convert,
+        "video": lambda path: [len(chunk) for chunk in read_video(path, (16, 16))],
+        "actions": read_action_file,
     }
-    return readers[name]
+    return of_bytes.get(name) or (lambda data: of_files[name](written(path, data)))
 
 
 def seeds(name: str, folder: Path) -> list[bytes]:
-    """Bytes to begin with: sound ones, and the museum's."""
+    """Bytes to start from: sound ones, and the malformed cases."""
     folder.mkdir(exist_ok=True)
     found = []
     if name == "store":
         sound = store(folder)
         found = [bytes([number]) + (sound / file).read_bytes() for number, file in enumerate(FILE_NAMES)]
     elif name == "checkpoint":
-        found = [checkpoint(folder)[0].read_bytes()]
+        found = [checkpoint(folder).read_bytes()]
     elif name == "hdf5":
         found = [hdf5(folder, frames=NOISE[:2, :16, :16], actions=[0, 1], episodes=[[0, 1], [1, 2]]).read_bytes()]
     elif name == "video":
-        found = [video(folder / f"{codec}.avi", NOISE[:3, :32, :32].copy(), codec).read_bytes() for codec in ("MJPG", "FFV1")]
+        found = [video(folder / f"{codec}.avi", NOISE[:3, :32, :32], codec).read_bytes() for codec in ("MJPG", "FFV1")]
     elif name == "picture":
         found = [(pictures(folder, NOISE[0], 1) / "0.png").read_bytes()]
     kind = {"hdf5": "source", "video": "source", "picture": "start"}.get(name, name)
-    for number, make in enumerate(EXHIBITS.get(kind, {}).values()):
-        place = folder / f"exhibit-{number}"
-        place.mkdir()
-        path = make(place)[0]
+    for case, (make, _) in CASES[kind].items():
+        (folder / case).mkdir()
+        path = make(folder / case)
         if path.is_file() and path.stat().st_size < 100_000 and (name != "hdf5" or path.suffix == ".h5"):
             found.append(path.read_bytes())
     return found
 
 
 def feed(name: str, arguments: list[str]) -> None:
-    """Let atheris feed one reader in this process until its time is over; it does not return."""
+    """Let atheris feed one reader in this process; exits when its time is over."""
     with tempfile.TemporaryDirectory() as folder:
         read = reader(name, Path(folder))
 
@@ -144,7 +134,7 @@ def feed(name: str, arguments: list[str]) -> None:
 
 
 def fuzz(name: str, seconds: int, seed: int, findings: Path) -> dict[str, Any]:
-    """Feed one reader in a process of its own. Returns {"executions", "findings"}."""
+    """Feed one reader in a process that may crash. Returns {"executions", "findings", "ended_well"}."""
     findings.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"

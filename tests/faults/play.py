@@ -2,7 +2,7 @@
 
     python tests/faults/play.py --questions 20000
 
-Questions are made from the protocol itself: right ones, right ones with wrong values, and noise, over several tabs at a time.
+Questions are made from the protocol itself: valid ones, valid ones with invalid values, and noise, from several tabs at a time.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aiohttp.test_utils import TestClient, TestServer
-from malformed.museum import NOISE
-from malformed.pictures import pictures
+from malformed.pictures import png_file
+from malformed.registry import NOISE
 from tiny_world import save_tiny_world
 
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
@@ -67,9 +67,7 @@ def question(rng: random.Random, picture: bytes) -> str | bytes:
     if kind < 0.1:
         return bytes(rng.choice([byte, byte, byte, rng.randrange(256)]) for byte in picture) if rng.random() < 0.7 else picture
     if kind < 0.15:
-        return "".join(
-            chr(rng.choice([34, 44, 58, 91, 93, 123, 125, rng.randrange(32, 1_000)])) for _ in range(rng.randrange(60))
-        )
+        return "".join(rng.choice([*'",:[]{}', chr(rng.randrange(32, 1_000))]) for _ in range(rng.randrange(60)))
     name = rng.choice([*QUESTIONS, *["step"] * 12, *["begin"] * 3])
     fields = QUESTIONS[name]
     asked: dict[str, Any] = {"do": name}
@@ -105,8 +103,7 @@ async def play(client: TestClient, count: int, rng: random.Random, picture: byte
 async def ask_anything(folder: Path, questions: int, tabs: int, seed: int) -> Counter:
     """All tabs at once, then one that plays on. Returns the answers of each kind."""
     shelf = Shelf([save_tiny_world(folder / "world", "true")], "cpu")
-    (folder / "picture").mkdir()
-    picture = (pictures(folder / "picture", NOISE[0], 1) / "0.png").read_bytes()
+    picture = png_file(NOISE[0])
     async with TestClient(TestServer(make_app(shelf))) as client:
         rngs = [random.Random(seed * 1_000 + tab) for tab in range(tabs)]
         counts = await asyncio.gather(*(play(client, questions // tabs, rng, picture) for rng in rngs))

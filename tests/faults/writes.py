@@ -1,11 +1,12 @@
-"""Cut every kind of write short, at many places, by killing the writer and by filling the disk, and look at what is left.
+"""Cut every kind of write short, at many places, by killing the writer and by filling the disk, and check what is left.
 
     python tests/faults/writes.py
 
-The kernel does the cutting: a process may write a file only up to a given size, and the write beyond it either kills the process
-in the middle (SIGXFSZ) or fails as on a full disk. A real full disk, a tmpfs of a few MiB, is tried as well where one may mount.
+The kernel cuts: it limits the size of the files that a process may write, and the write that exceeds the limit either kills the
+process (SIGXFSZ) or fails as on a full disk. A disk that is really full, a tmpfs of a few MiB, is tried where one may be mounted.
 """
 
+import itertools
 import os
 import resource
 import shutil
@@ -13,7 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +30,15 @@ from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
 from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
 
-ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class WritesConfig:
-    """Cut writes short and see whether the old file is still whole."""
+    """Cut writes short and check that the old file is intact."""
 
     places: int = 20
-    """places per kind of file at which the write is cut, from the first byte to the last"""
+    """places at which the write of each kind of file is cut, from the first byte to the last"""
     json: str | None = None
     """file for the counts"""
 
@@ -100,28 +102,27 @@ def cut_write(write: Callable[[Path, int], None], path: Path, largest: int, kill
 
 
 def try_kind(folder: Path, kind: str, places: int) -> dict[str, int]:
-    """Cut the writing of version 2 over version 1 at evenly spread places, killed and with a full disk."""
+    """Cut the writing of version 2 over version 1 at evenly spaced places, killed and with a full disk."""
     name, write, version = KINDS[kind]
     counts = {"killed": 0, "full": 0, "damaged": 0, "not_swept": 0, "not_in_one_sentence": 0}
-    whole = folder / f"{kind}-whole" / name
-    write(whole, 2)
-    files = [file for file in (whole.rglob("*") if whole.is_dir() else [whole]) if file.is_file()]
+    complete = folder / f"{kind}-complete" / name
+    write(complete, 2)
+    files = [file for file in (complete.rglob("*") if complete.is_dir() else [complete]) if file.is_file()]
     largest = max(file.stat().st_size for file in files)
-    for kill in (True, False):
-        for size in np.linspace(0, largest - 1, places).astype(int).tolist():
-            place = folder / f"{kind}-{size}-{kill}"
-            path = place / name
-            write(path, 1)
-            before = version(path)
-            code = cut_write(write, path, size, kill)
-            assert code != 0, f"{kind} of {largest} bytes was written whole although cut at {size}"
-            counts["killed" if kill else "full"] += 1
-            counts["not_in_one_sentence"] += not kill and code != 2
-            counts["damaged"] += version(path) != before
-            write(path, 2)  # the next start
-            counts["damaged"] += version(path) != version(whole)
-            counts["not_swept"] += sum(entry.name != name for entry in place.iterdir())
-            shutil.rmtree(place)
+    cuts = np.linspace(0, largest - 1, places).astype(int).tolist()
+    for kill, size in itertools.product((True, False), cuts):
+        path = folder / f"{kind}-{size}-{kill}" / name
+        write(path, 1)
+        before = version(path)
+        code = cut_write(write, path, size, kill)
+        assert code != 0, f"{kind} of {largest} bytes was written to its end although cut at {size}"
+        counts["killed" if kill else "full"] += 1
+        counts["not_in_one_sentence"] += not kill and code != 2
+        counts["damaged"] += version(path) != before
+        write(path, 2)  # the next start
+        counts["damaged"] += version(path) != version(complete)
+        counts["not_swept"] += sum(entry.name != name for entry in path.parent.iterdir())
+        shutil.rmtree(path.parent)
     return counts
 
 
@@ -138,37 +139,22 @@ def full_disk(folder: Path) -> dict[str, Any]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def full_disk_training(disk: Path) -> dict[str, Any]:
-    """Train until a ballast leaves no room, then without the ballast; the result must be that of a run that always had room."""
-    sizes = "--use-dummy-data --frame-size 16 --embed-dim 32 --num-heads 2 --num-blocks 1 --batch-size 2 --validation-batches 1"
-    rhythm = "--num-steps 12 --save-every 4 --validate-every 4"
-    command = [sys.executable, "1.video-tokenizer/train.py", *sizes.split(), *rhythm.split(), "--checkpoint-dir"]
-
-    def train(place: Path) -> subprocess.CompletedProcess:
-        return subprocess.run([*command, str(place)], cwd=ROOT, capture_output=True, text=True)
-
-    whole = disk.parent / "whole"
-    assert train(whole).returncode == 0
-    used = sum(file.stat().st_size for file in whole.iterdir())
-    results = {"tries": 0, "one_sentence": 0, "resumed": 0}
-    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
-        place = disk / f"run-{share}"
-        room = int(used * share)
-        free = shutil.disk_usage(disk).free
-        (disk / "ballast").write_bytes(bytes(max(0, free - room)))
-        done = train(place)
-        results["tries"] += 1
-        results["one_sentence"] += refused_for_want_of_room(done)
-        (disk / "ballast").unlink()
-        done = train(place)
-        weights = [load_checkpoint(folder / "final_model.pt", "tokenizer")["weights"] for folder in (whole, place)]
-        results["resumed"] += done.returncode == 0 and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-        shutil.rmtree(place)
-    return results
+def call(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *command.split(), *map(str, arguments)]
+    return subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
 
 
-def refused_for_want_of_room(done: subprocess.CompletedProcess) -> bool:
-    """Whether a script ended with code 2 and the one sentence about the full disk; prints what it said otherwise."""
+@contextmanager
+def room(disk: Path, size: int) -> Iterator[None]:
+    """Inside the block the disk has room for that many bytes."""
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - size)))
+    yield
+    ballast.unlink()
+
+
+def says_that_the_disk_is_full(done: subprocess.CompletedProcess) -> bool:
+    """Whether a script ended with code 2 and one sentence about the full disk; prints its output otherwise."""
     sentence = done.stderr.strip().splitlines()
     fine = done.returncode == 2 and len(sentence) == 1 and "disk is full" in sentence[0]
     if not fine:
@@ -176,34 +162,42 @@ def refused_for_want_of_room(done: subprocess.CompletedProcess) -> bool:
     return fine
 
 
-def full_disk_recording(disk: Path) -> dict[str, Any]:
+def full_disk_training(disk: Path) -> dict[str, int]:
+    """Train until the disk is full, then with room; the result must be that of a run that always had room."""
+    train = (
+        "1.video-tokenizer/train.py --use-dummy-data --frame-size 16 --embed-dim 32 --num-heads 2 --num-blocks 1 --batch-size 2 "
+        "--validation-batches 1 --num-steps 12 --save-every 4 --validate-every 4 --checkpoint-dir"
+    )
+    undisturbed = disk.parent / "undisturbed"
+    assert call(train, undisturbed).returncode == 0
+    expected = load_checkpoint(undisturbed / "final_model.pt", "tokenizer")["weights"]
+    used = sum(file.stat().st_size for file in undisturbed.iterdir())
+    results = {"tries": 0, "one_sentence": 0, "resumed": 0}
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        place = disk / f"run-{share}"
+        results["tries"] += 1
+        with room(disk, int(used * share)):
+            results["one_sentence"] += says_that_the_disk_is_full(call(train, place))
+        fine = call(train, place).returncode == 0
+        weights = load_checkpoint(place / "final_model.pt", "tokenizer")["weights"]
+        results["resumed"] += fine and all(torch.equal(weights[name], expected[name]) for name in expected)
+        shutil.rmtree(place)
+    return results
+
+
+def full_disk_recording(disk: Path) -> dict[str, int]:
     """Record a game of 3 MiB into less room, over an older recording that must stay as it was, then with room."""
-    command = [
-        sys.executable,
-        "1.video-tokenizer/record.py",
-        "--env",
-        "ALE/Pong-v5",
-        "--num-frames",
-        "1000",
-        "--frame-size",
-        "32",
-    ]
+    record = "1.video-tokenizer/record.py --env ALE/Pong-v5 --num-frames 1000 --frame-size 32 --overwrite --output"
     results = {"tries": 0, "one_sentence": 0, "resumed": 0}
     for share in (0.05, 0.5, 0.95):
         place = disk / "recording"
         store(place, 1)
-        free = shutil.disk_usage(disk).free
-        (disk / "ballast").write_bytes(bytes(max(0, free - int(1000 * 32 * 32 * 3 * share))))
-        again = [*command, "--output", str(place), "--overwrite"]
         results["tries"] += 1
-        results["one_sentence"] += refused_for_want_of_room(subprocess.run(again, cwd=ROOT, capture_output=True, text=True))
-        kept = store_version(place) == 1 and [entry.name for entry in disk.iterdir()] in (
-            ["recording", "ballast"],
-            ["ballast", "recording"],
-        )
-        (disk / "ballast").unlink()
-        done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
-        results["resumed"] += kept and done.returncode == 0 and len(open_clip_store(place).frames) >= 1000
+        with room(disk, int(1000 * 32 * 32 * 3 * share)):
+            results["one_sentence"] += says_that_the_disk_is_full(call(record, place))
+            kept = store_version(place) == 1 and {entry.name for entry in disk.iterdir()} == {"recording", "ballast"}
+        fine = call(record, place).returncode == 0
+        results["resumed"] += kept and fine and len(open_clip_store(place).frames) >= 1000
         shutil.rmtree(place)
     return results
 

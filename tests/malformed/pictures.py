@@ -1,16 +1,14 @@
-"""Videos and pictures: broken, of odd kinds, or with headers that lie; and what a dream begins with."""
+"""Videos and pictures: broken, of odd kinds, or with headers that lie."""
 
 import base64
-import io
 import struct
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from malformed.museum import NOISE, RANDOM, exhibit
+from malformed.registry import NOISE, RANDOM, add, case, cut, written
 
 TINY_AND_DAMAGED = (
     "UklGRsIpAABBVkkgTElTVBEAaOwAZHJsYXZpaDgAAACghgEAHgAAAAAAAAAQCQAAFAAAAAAAAAABAAAAAAAQAAIAAAACAAAAAAAAAAAAAAAAAA"
@@ -22,104 +20,49 @@ TINY_AND_DAMAGED = (
 )
 
 
-def video(path: Path, frames: np.ndarray = NOISE, codec: str = "MJPG", color: bool = True) -> Path:
+def video(path: Path, frames: np.ndarray = NOISE, codec: str = "MJPG") -> Path:
     """A film of frames (T, H, W, 3), or of grey ones (T, H, W)."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10.0, (frames.shape[2], frames.shape[1]), color)
+    size = frames.shape[2], frames.shape[1]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10.0, size, isColor=frames.ndim == 4)
     assert writer.isOpened(), codec
     for frame in frames:
-        writer.write(frame)
+        writer.write(np.ascontiguousarray(frame))
     writer.release()
     return path
 
 
-def edited(path: Path, old: bytes, new: bytes, count: int = -1) -> Path:
+def edited(path: Path, old: bytes, new: bytes) -> Path:
     """The file with some bytes exchanged; they must be there."""
     content = path.read_bytes()
     assert old in content
-    path.write_bytes(content.replace(old, new, count))
-    return path
+    return written(path, content.replace(old, new))
 
 
-@exhibit("source")
-def video_without_a_frame(folder):
-    return video(folder / "a.avi", NOISE[:0]), None
-
-
-@exhibit("source")
-def video_of_random_bytes(folder):
-    (folder / "a.mp4").write_bytes(RANDOM.bytes(5_000))
-    return folder, None
-
-
-@exhibit("source")
-def video_cut_after_its_header(folder):
-    path = video(folder / "a.avi")
-    path.write_bytes(path.read_bytes()[:300])
-    return path, None
-
-
-@exhibit("source")
-def video_cut_in_half(folder):
-    path = video(folder / "a.avi")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path, None
-
-
-@exhibit("source")
+@case("source")
 def video_whose_frames_are_garbage(folder):
     path = video(folder / "a.avi")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 4 : -len(content) // 4] = RANDOM.bytes(len(content[len(content) // 4 : -len(content) // 4]))
-    path.write_bytes(bytes(content))
-    return path, None
+    content, quarter = path.read_bytes(), path.stat().st_size // 4
+    return written(path, content[:quarter] + RANDOM.bytes(len(content) - 2 * quarter) + content[-quarter:])
 
 
-@exhibit("source")
+@case("source")
 def video_that_claims_gigantic_frames(folder):
     """65,535 x 65,535 pixels: one frame would take 12 GB."""
     path = video(folder / "a.avi", codec="FFV1")
     size, lie = struct.pack("<II", 64, 48), struct.pack("<II", 65_535, 65_535)
-    return edited(path, size, lie), None
+    return edited(path, size, lie)
 
 
-@exhibit("source")
-def video_that_claims_ten_thousand_times_its_frames(folder):
-    path = video(folder / "a.avi")
-    return edited(path, struct.pack("<I", 20), struct.pack("<I", 200_000)), None
-
-
-@exhibit("source")
-def video_of_one_pixel(folder):
-    return video(folder / "a.avi", NOISE[:, :2, :2]), None
-
-
-@exhibit("source")
-def video_whose_damaged_frames_write_beyond_their_end(folder):
-    """Found by fuzz.py: 412 bytes that end a process in FFmpeg or OpenCV, "free(): invalid pointer", if they are decoded."""
-    (folder / "a.avi").write_bytes(base64.b64decode(TINY_AND_DAMAGED))
-    return folder / "a.avi", None
-
-
-@exhibit("source")
+@case("source")
 def playlist_named_like_a_video(folder):
     """FFmpeg would open what it lists."""
     listed = video(folder / "listed.ts", codec="mp4v")
     (folder / "list").mkdir()
     (folder / "list" / "a.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{listed}\n#EXT-X-ENDLIST\n")
-    return folder / "list", None
+    return folder / "list"
 
 
-@exhibit("source")
-def video_of_odd_sizes(folder):
-    return video(folder / "a.avi", np.ascontiguousarray(NOISE[:, :47, :33])), 20
-
-
-@exhibit("source")
-def grey_video(folder):
-    return video(folder / "a.avi", np.ascontiguousarray(NOISE[..., 0]), color=False), 20
-
-
-@exhibit("source")
+@case("source", frames=20)
 def video_that_changes_its_size(folder):
     """From frame 10 on its JPEGs are of 32 x 32 pixels; all are shrunk to the size asked for."""
     path = video(folder / "a.avi")
@@ -129,11 +72,10 @@ def video_that_changes_its_size(folder):
         length = struct.unpack("<I", parts[number][:4])[0]
         assert parts[number][4:6] == b"\xff\xd8" and len(small) <= length
         parts[number] = parts[number][:4] + small.ljust(length, b"\0") + parts[number][4 + length :]
-    path.write_bytes(b"00dc".join(parts))
-    return path, 20
+    return written(path, b"00dc".join(parts))
 
 
-@exhibit("source")
+@case("source", frames=20)
 def video_whose_frames_come_unevenly(folder):
     """Its first ten frames last half as long as the others; every frame is kept once."""
     path = video(folder / "a.mp4", codec="mp4v")
@@ -146,20 +88,19 @@ def video_whose_frames_come_unevenly(folder):
     for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):  # all that lies around the table has grown by one line
         start = longer.index(box) - 4
         longer[start : start + 4] = struct.pack(">I", struct.unpack(">I", longer[start : start + 4])[0] + 8)
-    path.write_bytes(bytes(longer))
-    return path, 20
+    return written(path, bytes(longer))
 
 
-@exhibit("source")
+@case("source")
 def folder_named_like_a_video(folder):
     (folder / "a.mp4").mkdir()
-    return folder, None
+    return folder
 
 
-@exhibit("source")
+@case("source")
 def link_to_nowhere(folder):
     (folder / "a.mp4").symlink_to(folder / "nowhere.mp4")
-    return folder, None
+    return folder
 
 
 def pictures(folder: Path, picture: np.ndarray, count: int = 6) -> Path:
@@ -179,77 +120,60 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1_000))) + chunk(b"IEND", b"")
 
 
-@exhibit("source")
-def grey_pictures(folder):
-    return pictures(folder, NOISE[0, ..., 0]), 6
+def png_file(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", picture)[1].tobytes()
 
 
-@exhibit("source")
-def sixteen_bit_pictures(folder):
-    return pictures(folder, NOISE[0].astype(np.uint16) * 257), 6
-
-
-@exhibit("source")
-def transparent_pictures(folder):
-    return pictures(folder, np.dstack([NOISE[0], NOISE[0, ..., 0]])), 6
-
-
-@exhibit("source")
-def one_picture_of_another_size(folder):
-    pictures(folder, NOISE[0])
-    cv2.imwrite(str(folder / "9.png"), NOISE[0, :40, :20])
-    return folder, 7
-
-
-@exhibit("source")
-def picture_that_claims_gigantic_size(folder):
-    (folder / "a.png").write_bytes(png(60_000, 60_000))
-    return folder, None
-
-
-@exhibit("source")
-def picture_with_a_wrong_checksum(folder):
-    pictures(folder, NOISE[0], 1)
-    path = folder / "0.png"
-    content = bytearray(path.read_bytes())
-    content[16:20] = struct.pack(">I", 5)  # another width
-    path.write_bytes(bytes(content))
-    return folder, None
-
-
-@exhibit("source")
-def picture_cut_short_to_its_name(folder):
-    (folder / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    return folder, None
-
-
-@exhibit("start")
-def start_with_a_text(folder):
-    (folder / "a.png").write_text("a picture, honestly")
-    return folder / "a.png", None
-
-
-@exhibit("start")
-def start_with_a_picture_of_gigantic_size(folder):
-    (folder / "a.png").write_bytes(png(60_000, 60_000))
-    return folder / "a.png", None
-
-
-@exhibit("start")
-def start_with_a_picture_cut_short(folder):
-    file = io.BytesIO()
-    Image.fromarray(NOISE[0]).save(file, "PNG")
-    (folder / "a.png").write_bytes(file.getvalue()[:-200])
-    return folder / "a.png", None
-
-
-@exhibit("start")
-def start_with_a_program(folder):
-    """PIL would hand PostScript to an interpreter."""
-    (folder / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
-    return folder / "a.png", None
-
-
-@exhibit("start")
-def start_with_a_video_of_gigantic_frames(folder):
-    return video_that_claims_gigantic_frames(folder)
+add(
+    "source",
+    {
+        "video_without_a_frame": lambda folder: video(folder / "a.avi", NOISE[:0]),
+        "video_of_random_bytes": lambda folder: written(folder / "a.mp4", RANDOM.bytes(5_000)).parent,
+        "video_cut_after_its_header": lambda folder: cut(video(folder / "a.avi"), 300),
+        "video_cut_in_half": lambda folder: cut(video(folder / "a.avi")),
+        "video_that_claims_ten_thousand_times_its_frames": lambda folder: edited(
+            video(folder / "a.avi"), struct.pack("<I", 20), struct.pack("<I", 200_000)
+        ),
+        "video_of_one_pixel": lambda folder: video(folder / "a.avi", NOISE[:, :2, :2]),
+        # found by fuzz.py: 412 bytes that end a process in FFmpeg or OpenCV, "free(): invalid pointer", if they are decoded
+        "video_whose_damaged_frames_write_beyond_their_end": lambda folder: written(
+            folder / "a.avi", base64.b64decode(TINY_AND_DAMAGED)
+        ),
+        "picture_that_claims_gigantic_size": lambda folder: written(folder / "a.png", png(60_000, 60_000)).parent,
+        "picture_with_a_wrong_checksum": lambda folder: (
+            edited(written(folder / "0.png", png_file(NOISE[0])), struct.pack(">II", 64, 48), struct.pack(">II", 5, 48)).parent
+        ),
+        "picture_cut_short_to_its_name": lambda folder: written(folder / "a.jpg", b"\xff\xd8\xff\xe0").parent,
+    },
+)
+add(
+    "source",
+    {
+        "video_of_odd_sizes": lambda folder: video(folder / "a.avi", NOISE[:, :47, :33]),
+        "grey_video": lambda folder: video(folder / "a.avi", NOISE[..., 0]),
+    },
+    frames=20,
+)
+add(
+    "source",
+    {
+        "grey_pictures": lambda folder: pictures(folder, NOISE[0, ..., 0]),
+        "sixteen_bit_pictures": lambda folder: pictures(folder, NOISE[0].astype(np.uint16) * 257),
+        "transparent_pictures": lambda folder: pictures(folder, np.dstack([NOISE[0], NOISE[0, ..., 0]])),
+        "one_picture_of_another_size": lambda folder: (
+            written(pictures(folder, NOISE[0], 5) / "9.png", png_file(NOISE[0, :40, :20])).parent
+        ),
+    },
+    frames=6,
+)
+add(
+    "start",
+    {
+        "start_with_a_text": lambda folder: written(folder / "a.png", "a picture, honestly"),
+        "start_with_a_picture_of_gigantic_size": lambda folder: written(folder / "a.png", png(60_000, 60_000)),
+        "start_with_a_picture_cut_short": lambda folder: cut(written(folder / "a.png", png_file(NOISE[0])), -200),
+        # PIL would hand PostScript to an interpreter
+        "start_with_a_program": lambda folder: written(folder / "a.png", "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"),
+        "start_with_a_video_of_gigantic_frames": video_that_claims_gigantic_frames,
+    },
+)
