@@ -16,7 +16,7 @@ from aiohttp import web
 
 from video_tokenizer.training.command_line import InputError, parse_config, run_script
 from world_model.play.server import make_app
-from world_model.play.shelf import Shelf, find_worlds
+from world_model.play.world_registry import WorldRegistry, find_worlds
 from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -58,8 +58,8 @@ def main() -> None:
         raise InputError(f"--num-threads {config.num_threads} is too few; give at least 1")
     torch.set_num_threads(config.num_threads or max(1, min(4, torch.get_num_threads() // 2)))
     sampling = {name: getattr(config, name) for name in vars(Sampling())}
-    shelf = Shelf(find_worlds(config.world, REPOSITORY), config.device, config.env, **sampling)
-    opened = shelf.open(shelf.first)  # a wrong world or game is named now, not in the browser
+    registry = WorldRegistry(find_worlds(config.world, REPOSITORY), config.device, config.env, **sampling)
+    opened = registry.load(registry.first)  # a wrong world or game is named now, not in the browser
 
     def announce(text: str) -> None:
         for address in re.findall(r"http://\S+", text):
@@ -67,7 +67,7 @@ def main() -> None:
             print(f"{config.world} is played at {address} {beside} | Ctrl-C here ends it", flush=True)
 
     try:
-        web.run_app(make_app(shelf, config.host), host=config.host, port=config.port, print=announce, access_log=None)
+        web.run_app(make_app(registry, config.host), host=config.host, port=config.port, print=announce, access_log=None)
     except OSError as error:  # another program has the port, or the address is not this machine's
         raise InputError(
             f"--host {config.host} --port {config.port} cannot be used ({error.strerror}); give another port, or 127.0.0.1"

@@ -1,22 +1,20 @@
-"""Play for ten minutes at full speed, and see whether the server's memory grows. Not part of the tests: it takes its time.
+"""Play for ten minutes at full speed and watch the server's memory. Too slow to be one of the tests.
 
 python tests/soak_play.py --minutes 10 --tabs 4
 """
 
 import asyncio
-import re
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from aiohttp import ClientSession
-from browser import PLAY
+from page_driver import play_server
+from server_fixture import PlayerClient
 
 from video_tokenizer.training.command_line import InputError, parse_config, run_script
-from world_model.play.protocol import read_packet
 
 ALLOWED_GROWTH = 16
 """MiB between the end of the first tenth and the end"""
@@ -31,35 +29,35 @@ class SoakConfig:
     minutes: float = 10.0
     """how long"""
     tabs: int = 4
-    """players at a time; every other one plays beside the real game, and each leaves and comes back before every sample"""
+    """players at a time; every other one plays beside the real game, and each reconnects before every sample"""
 
 
 async def play(session: ClientSession, address: str, number: int, end: float, stay: float, frames: list[int]) -> None:
-    """One player who steps as fast as the server answers, with random actions, and comes back as somebody new."""
+    """One player who steps as fast as the server replies, with random actions, and reconnects every `stay` seconds."""
     rng = np.random.default_rng(number)
+    start = "game" if number % 2 else "stored"
     while time.monotonic() < end:
         leave = min(end, time.monotonic() + stay)
         async with session.ws_connect(f"{address}/play", max_msg_size=2**26) as socket:
-            await socket.receive_bytes()
-            await ask(socket, {"do": "open"})
-            start, seed, begun = ("game" if number % 2 else "stored"), 0, frames[number]
-            await ask(socket, {"do": "begin", "start": start, "mirror": True})
+            player, seed, first = PlayerClient(socket), 0, frames[number]
+            await player.receive()
+            await succeed(player, "open")
+            await succeed(player, "begin", start=start, mirror=True)
             while time.monotonic() < leave:
-                head = await ask(socket, {"do": "step", "action": int(rng.integers(2)), "inspect": number == 0})
+                head = await succeed(player, "step", action=int(rng.integers(2)), inspect=number == 0)
                 frames[number] += 1
                 if head.get("over"):
-                    seed, begun = seed + 1, frames[number]
-                    await ask(socket, {"do": "begin", "start": start, "index": seed, "mirror": True})
-            if frames[number] > begun:
-                await ask(socket, {"do": "film", "format": "gif"})
+                    seed, first = seed + 1, frames[number]
+                    await succeed(player, "begin", start=start, index=seed, mirror=True)
+            if frames[number] > first:
+                await succeed(player, "film", format="gif")
 
 
-async def ask(socket, question: dict) -> dict:
-    """The JSON part of the answer. Raises InputError where it is an error."""
-    await socket.send_json(question)
-    head, _ = read_packet(await socket.receive_bytes())
+async def succeed(player: PlayerClient, do: str, **fields: Any) -> dict[str, Any]:
+    """The JSON part of the reply. Raises InputError if it is an error."""
+    head, _ = await player.ask(do, **fields)
     if head["kind"] == "error":
-        raise InputError(f"the server answers {question} with: {head['text']}")
+        raise InputError(f"the server replies to {do} {fields} with: {head['text']}")
     return head
 
 
@@ -69,9 +67,9 @@ def resident_mib(pid: int) -> float:
 
 
 async def soak(config: SoakConfig, address: str, pid: int) -> list[float]:
-    """Play, and write down the memory ten times on the way."""
+    """Play, and sample the server's memory ten times on the way: MiB."""
     end, frames, sizes = time.monotonic() + 60 * config.minutes, [0] * config.tabs, []
-    stay = 5 * config.minutes  # seconds, shorter than a tenth of the whole
+    stay = 5 * config.minutes  # seconds, shorter than the time between two samples
     async with ClientSession() as session:
         players = [asyncio.create_task(play(session, address, number, end, stay, frames)) for number in range(config.tabs)]
         for tenth in range(10):
@@ -86,20 +84,12 @@ def main() -> None:
     config = parse_config(SoakConfig)
     if config.minutes <= 0 or config.tabs < 1:
         raise InputError(f"--minutes {config.minutes} --tabs {config.tabs} play nothing; give more")
-    command = [sys.executable, str(PLAY), "--port", "0", "--world", config.world]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        address = re.search(r"http://\S+", server.stdout.readline())
-        if address is None:
-            raise InputError("play.py did not start")
-        sizes = asyncio.run(soak(config, address[0], server.pid))
-    finally:
-        server.terminate()
+    with play_server("--world", config.world) as (address, pid):
+        sizes = asyncio.run(soak(config, address, pid))
     growth = sizes[-1] - sizes[0]
     print(f"grown by {growth:.1f} MiB since the first tenth")
     if growth > ALLOWED_GROWTH:
-        raise InputError(f"the server grew by {growth:.0f} MiB, more than {ALLOWED_GROWTH}; something is kept that should go")
+        raise InputError(f"the server grew by {growth:.0f} MiB, more than {ALLOWED_GROWTH}; something is not released")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from video_tokenizer.training.command_line import InputError, parse_config, run_
 from video_tokenizer.training.results import format_table, save_json
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
-from browser import chromium, open_page, play_server, wait_for
+from page_driver import chromium, open_page, play_server, wait_for
 
 STAGES = ("dynamics", "decode", "game", "transport", "draw")
 ROWS = {  # name -> mirror, speed
@@ -90,7 +90,7 @@ def main() -> None:
     begun = time.perf_counter()
     with (
         chromium() as browser,
-        play_server("--world", config.world, "--device", config.device, *threads) as address,
+        play_server("--world", config.world, "--device", config.device, *threads) as (address, _),
     ):
         page = open_page(browser, address)
         wait_for(page, "Number(dream.dataset.frame) > 0")

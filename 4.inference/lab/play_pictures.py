@@ -20,13 +20,13 @@ from video_tokenizer.games.detectors import detect_ball, detect_player, game_fac
 from video_tokenizer.training.command_line import InputError, parse_config, run_script
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
-from browser import canvas_picture, chromium, open_page, play_server, wait_for
+from page_driver import canvas_picture, chromium, open_page, play_server, wait_for
 
 PAGES = {  # name -> width, height, color scheme, open cards
-    "page_desktop": (1280, 900, "light", ("codes-card", "inspector-card", "sampling-card")),
-    "page_dark": (1280, 900, "dark", ("codes-card", "start-card")),
-    "page_tablet": (820, 1100, "light", ("codes-card",)),
-    "page_phone": (390, 844, "dark", ("codes-card",)),
+    "page_desktop": (1280, 900, "light", ("actions-card", "inspector-card", "sampling-card")),
+    "page_dark": (1280, 900, "dark", ("actions-card", "start-card")),
+    "page_tablet": (820, 1100, "light", ("actions-card",)),
+    "page_phone": (390, 844, "dark", ("actions-card",)),
 }
 
 
@@ -98,7 +98,7 @@ def photograph_page(browser: Any, address: str, name: str, path: Path) -> None:
         page.keyboard.down(key)
         page.wait_for_timeout(900)
         page.keyboard.up(key)
-    wait_for(page, "[...document.querySelectorAll('.share')].every((share) => share.textContent)", 120)
+    wait_for(page, "[...document.querySelectorAll('.meaning')].every((meaning) => meaning.textContent)", 120)
     page.keyboard.press("p")
     if "inspector-card" in cards:
         page.keyboard.press("o")
@@ -111,7 +111,7 @@ def main() -> None:
     config = parse_config(PicturesConfig)
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    with chromium() as browser, play_server("--world", config.world, "--device", config.device) as address:
+    with chromium() as browser, play_server("--world", config.world, "--device", config.device) as (address, _):
         film_mirror_mode(browser, address, config, folder / "mirror.gif")
         for name in PAGES:
             photograph_page(browser, address, name, folder / f"{name}.png")

@@ -1,17 +1,17 @@
-"""A game that was played in the browser, saved, and dreamed again to the last bit."""
+"""A game that was played in the browser is saved and replayed to the last bit."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from play_tab import Tab, with_tab
 from script_runner import call
+from server_fixture import PlayerClient, with_player
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
-from world_model.play.game_log import LONGEST_FILM, GameLog
-from world_model.play.shelf import Shelf
+from world_model.play.game_log import MAX_FILM_FRAMES, GameLog
+from world_model.play.world_registry import WorldRegistry
 from world_model.sampling import Sampling
 
 GENERATE = REPOSITORY / "4.inference" / "generate.py"
@@ -23,32 +23,33 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shelf(folder) -> Shelf:
-    return Shelf([folder], "cpu")
+def registry(folder) -> WorldRegistry:
+    return WorldRegistry([folder], "cpu")
 
 
 @pytest.mark.parametrize("start", ["stored", "game", "resync", "picture"])
-def test_a_saved_game_is_dreamed_again_to_the_last_bit(shelf, folder, tmp_path, capsys, start):
-    async def test(tab: Tab) -> None:
+def test_a_saved_game_is_replayed_to_the_last_bit(registry, folder, tmp_path, capsys, start):
+    async def test(player: PlayerClient) -> None:
         if start == "picture":
-            await tab.socket.send_bytes((REPOSITORY / "assets" / "2.latent-action-model" / "gallery_1.png").read_bytes())
-            assert (await tab.receive())[0]["kind"] == "picture"
-        await tab.frame("begin", start="game" if start == "resync" else start, index=1, seed=5, mirror=start != "picture")
+            picture = (REPOSITORY / "assets" / "2.latent-action-model" / "gallery_1.png").read_bytes()
+            assert (await player.send(picture))[0]["kind"] == "picture"
+        await player.frame("begin", start="game" if start == "resync" else start, index=1, seed=5, mirror=start != "picture")
         if start == "resync":
-            await tab.frame("step", key="LEFT")
-            await tab.frame("resync", seed=6)
+            await player.frame("step", key="LEFT")
+            await player.frame("resync", seed=6)
         for number in range(6):
             if number == 3:
-                await tab.ask("sampling", temperature=2, num_steps=2)
-            await tab.frame("step", action=number)
-        await tab.ask("sampling", temperature=0.5, num_steps=4)
-        head, payload = await tab.ask("film", format="json")
+                await player.ask("sampling", name="temperature", value=2)
+                await player.ask("sampling", name="num_steps", value=2)
+            await player.frame("step", action=number)
+        await player.ask("sampling", name="num_steps", value=4)
+        head, payload = await player.ask("film", format="json")
         assert head["name"].endswith(".json")
         (tmp_path / "game.json").write_bytes(payload.tobytes())
         for kind, signature in (("gif", b"GIF89a"), ("mp4", b"ftyp")):
-            assert signature in (await tab.ask("film", format=kind))[1].tobytes()[:12]
+            assert signature in (await player.ask("film", format=kind))[1].tobytes()[:12]
 
-    with_tab(shelf, test)
+    with_player(registry, test)
     flags = ["--world", folder, "--actions-file", tmp_path / "game.json", "--output", tmp_path / "again.png"]
     assert call(GENERATE, *flags) == 0
     assert "6 frames" in (out := capsys.readouterr().out) and "bit for bit" in out
@@ -71,6 +72,6 @@ def test_a_damaged_recording_is_answered_with_one_sentence(folder, tmp_path, cap
 
 def test_a_film_ends_before_it_fills_the_memory():
     log = GameLog("world", {"start_index": 0}, 0, Sampling())
-    for number in range(LONGEST_FILM + 5):
+    for number in range(MAX_FILM_FRAMES + 5):
         log.add(number % 3, "LEFT", Sampling(), {"dream": np.zeros((4, 4, 3), np.uint8)})
-    assert log.full and len(log.actions) == LONGEST_FILM == len(log.video("dream"))
+    assert log.full and len(log.actions) == MAX_FILM_FRAMES == len(log.video("dream"))

@@ -1,4 +1,4 @@
-"""A played game as it was: every action, every setting and every frame, to be saved as a film and to be dreamed again."""
+"""A played game: every action, setting and frame, to save as a film and to replay bit for bit."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from world_model.film import save_film
 from world_model.sampling import Sampling
 from world_model.starts import frames_to_text
 
-LONGEST_FILM = 900
-"""frames, a minute at 15 a second; later ones are played and not kept, so that a tab left open does not fill the memory"""
+MAX_FILM_FRAMES = 900
+"""a minute at 15 frames per second; later ones are played but not kept, so that a tab left open does not fill the memory"""
 
 
 class GameLog:
-    """What happened since a dream began. Frames are kept compressed: a few hundred bytes each instead of 12,288."""
+    """What happened since a dream started. Frames are kept compressed: a few hundred bytes each instead of 12,288."""
 
-    def __init__(self, world: str, beginning: dict[str, Any], seed: int, sampling: Sampling):
-        """beginning: {"start_index": 3}, or `written_start` of the frames and actions that the dream began with."""
-        self.facts = {"world": world, **beginning, "seed": seed, **vars(sampling)}
+    def __init__(self, world: str, start: dict[str, Any], seed: int, sampling: Sampling):
+        """start: {"start_index": 3}, or `start_facts` of the frames and actions from which the dream started."""
+        self.facts = {"world": world, **start, "seed": seed, **vars(sampling)}
         self.sampling = sampling
         self.actions: list[int] = []
         self.labels: list[str] = []
@@ -34,11 +34,11 @@ class GameLog:
 
     @property
     def full(self) -> bool:
-        """Whether the film is as long as it can be."""
-        return len(self.actions) >= LONGEST_FILM
+        """Whether the film has reached its longest."""
+        return len(self.actions) >= MAX_FILM_FRAMES
 
     def add(self, action: int, label: str, sampling: Sampling, frames: dict[str, np.ndarray]) -> None:
-        """Keep one step. frames: "dream" and, where it is played, "real game" -> (H, W, 3) uint8; the dream comes first."""
+        """Keep one step. frames: "dream" first, then "real game" where it is played -> (H, W, 3) uint8."""
         if self.full:
             return
         if sampling != self.sampling:
@@ -52,7 +52,7 @@ class GameLog:
             self.frames.setdefault(name, []).append(zlib.compress(frame.tobytes(), 1))
 
     def to_json(self) -> bytes:
-        """The recording that `generate.py --actions-file` plays again. Raises InputError where nothing was played."""
+        """The recording that `generate.py --actions-file` replays. Raises InputError where nothing was played."""
         self.check()
         recording = self.facts | {
             "changes": self.changes,
@@ -81,9 +81,9 @@ class GameLog:
     def check(self) -> None:
         """Raise InputError where there is nothing to save."""
         if not self.actions:
-            raise InputError("nothing has been played since the beginning; play a few frames first")
+            raise InputError("there is nothing to save yet; play a few frames first")
 
 
-def written_start(frames: np.ndarray, actions: np.ndarray | None) -> dict[str, Any]:
-    """Start frames (T, H, W, 3) and their actions (T,) or None, as a recording keeps them."""
+def start_facts(frames: np.ndarray, actions: np.ndarray | None) -> dict[str, Any]:
+    """Start frames (T, H, W, 3) and their actions (T,) or None, as a recording stores them."""
     return {"start_frames": frames_to_text(frames), "start_actions": None if actions is None else actions.tolist()}

@@ -1,45 +1,48 @@
-"""What the page and the server say to each other.
+"""The format of what page and server send each other, and the check of everything that a page sends.
 
-The page asks and the server answers, each question with exactly one packet, in the order asked. The page never has more than one
-step on its way, so a slow link makes a slow game and never a queue of old pictures.
+The page sends a message, and the server replies to each with exactly one packet, in order. The page never has more than one step
+under way, so a slow link makes a slow game and never a queue of old pictures.
 
     page -> server    text, one JSON object:  {"do": "step", "key": "LEFT", "id": 17}
-                      bytes: a picture file (PNG, JPEG, BMP, WebP, GIF) that dreams can begin with
+                      bytes: a picture file (PNG, JPEG, BMP, WebP, GIF) from which dreams can start
     server -> page    bytes: 4 for the length of the JSON part | the JSON part | what does not fit into JSON, mostly RGB pixels
 
-`QUESTIONS` lists all questions with their fields. A packet repeats the question's `id` and says in `kind` what it holds; what
-cannot be done is answered with kind "error" and a sentence.
+`MESSAGES` in player.py lists all messages with their fields. A packet repeats the message's `id` and names in `kind` what it
+holds: "error" with a sentence for a message that cannot be carried out.
 """
 
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.results import plain
 
-LARGEST_QUESTION = 2_000
-"""characters; what a page asks has a few dozen"""
-LARGEST_MESSAGE = 8 * 2**20
-"""bytes; only a picture is this large, and a larger message ends the connection"""
-WHOLE = 2**31 - 1
+MAX_TEXT_LENGTH = 2_000
+"""characters of a message; the page's have a few dozen"""
+MAX_MESSAGE_BYTES = 8 * 2**20
+"""only a picture is this large; a larger message ends the connection"""
+MAX_INT = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Field:
-    """One value of a question: its type, what it is when not given, and what is allowed."""
+    """One value in a message: its type (object: the player checks it), its default, and what is allowed."""
 
-    kind: type
+    kind: type = object
     default: Any = None
     low: float = 0
-    high: float = WHOLE
+    high: float = MAX_INT
     choices: tuple[str, ...] = ()
 
     def read(self, name: str, value: Any) -> Any:
-        """The value, where it may be used. Raises InputError otherwise."""
+        """The value, or the default for None. Raises InputError for a value that is not allowed."""
         if value is None:
             return self.default
+        if self.kind is object:
+            return value
         kinds = (int, float) if self.kind is float else (self.kind,)
         if type(value) not in kinds:
             raise InputError(f"{name} is {str(value)[:40]!r}; it must be of type {self.kind.__name__}")
@@ -50,77 +53,49 @@ class Field:
         return value
 
 
-QUESTIONS: dict[str, dict[str, Field]] = {
-    # load a world from the list; its answer describes it
-    "open": {"world": Field(str, "")},
-    # begin a dream: after a new game in the emulator (index: its seed), one of the world's own beginnings, or the picture sent
-    "begin": {
-        "start": Field(str, "stored", choices=("game", "stored", "picture")),
-        "index": Field(int, 0),
-        "seed": Field(int, 0),
-        "mirror": Field(bool, False),
-    },
-    # begin the dream again where the real game is now
-    "resync": {"seed": Field(int, 0)},
-    # the next frame, under a key of the game or under an action of the world
-    # inspect: with the tokens' confidence
-    "step": {"key": Field(str), "action": Field(int), "inspect": Field(bool, False)},
-    # draw tokens otherwise from the next frame on; top_k 0 draws among all
-    "sampling": {
-        "temperature": Field(float, low=0, high=10),
-        "num_steps": Field(int, low=1, high=64),
-        "top_k": Field(int, low=0, high=100_000),
-        "top_p": Field(float, low=0.01, high=1),
-        "order": Field(str, choices=("confidence", "random")),
-    },
-    # the sampling steps of the newest frame, as pictures; only after a step with inspect
-    "passes": {},
-    # what every action looks like, and what each latent code stands for
-    "codes": {},
-    "shares": {},
-    # the game so far as a file
-    "film": {"format": Field(str, "gif", choices=("gif", "mp4", "json"))},
-}
-
-
-def read_question(text: str) -> dict[str, Any]:
-    """One question with all its fields, defaults filled in, and its `id`. Raises InputError for anything else."""
-    if len(text) > LARGEST_QUESTION:
-        raise InputError(f"a question of {len(text):,} characters is too long; at most {LARGEST_QUESTION:,}")
-    try:
-        asked = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError('a question must be JSON such as {"do": "step", "key": "LEFT"}') from None
-    name = asked.get("do") if isinstance(asked, dict) else None
-    if not isinstance(name, str) or name not in QUESTIONS:
-        raise InputError(f'a question must say what to "do": {", ".join(QUESTIONS)}')
-    fields = QUESTIONS[name] | {"id": Field(int, 0)}
-    unknown = sorted(set(asked) - set(fields) - {"do"})
-    if unknown:
-        raise InputError(f"{name} has no {unknown[0][:40]!r}; it has {', '.join(fields)}")
-    return {"do": name} | {key: field.read(key, asked.get(key)) for key, field in fields.items()}
-
-
 @dataclass(frozen=True)
-class Answer:
-    """What a packet will hold."""
+class Reply:
+    """What a packet will hold: its kind, the bytes, and the facts for its JSON part, in which NaN becomes null."""
 
     kind: str
-    payload: bytes
-    facts: dict[str, Any]
+    payload: bytes = b""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def packet(self, **more: Any) -> bytes:
-        """The answer as bytes. more: facts that only the server knows, such as the number of the question."""
+        """The reply as bytes. more: facts that only the server knows, such as the message's id."""
         head = json.dumps(plain({"kind": self.kind} | self.facts | more), separators=(",", ":")).encode()
         return struct.pack("<I", len(head)) + head + self.payload
 
 
-def answer(kind: str, payload: bytes = b"", **facts: Any) -> Answer:
-    """An answer of one kind. facts: its JSON part; NaN becomes null."""
-    return Answer(kind, payload, facts)
+@dataclass(frozen=True)
+class Message:
+    """One kind of message: the player's method that carries it out, and the fields that are its arguments."""
+
+    method: Callable[..., Reply]
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    uses_models: bool = True
+    """False for slow work that must not keep the other players' models waiting; it runs in a thread of its own"""
+
+
+def read_message(text: str, messages: Mapping[str, Message]) -> tuple[Message, int, dict[str, Any]]:
+    """The kind of message, its id, and all its fields with defaults filled in. Raises InputError for anything else."""
+    if len(text) > MAX_TEXT_LENGTH:
+        raise InputError(f"a message of {len(text):,} characters is too long; send at most {MAX_TEXT_LENGTH:,}")
+    try:
+        sent = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError('a message must be JSON such as {"do": "step", "key": "LEFT"}') from None
+    name = sent.pop("do", None) if isinstance(sent, dict) else None
+    if not isinstance(name, str) or name not in messages:
+        raise InputError(f'a message must say what to "do": {", ".join(messages)}')
+    number, fields = Field(int, 0).read("id", sent.pop("id", None)), messages[name].fields
+    unknown = sorted(set(sent) - set(fields))
+    if unknown:
+        raise InputError(f"{name} has no {unknown[0][:40]!r}; it has {', '.join(fields) or 'no fields'}")
+    return messages[name], number, {key: field.read(key, sent.get(key)) for key, field in fields.items()}
 
 
 def read_packet(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The JSON part and the bytes of an answer, for clients written in Python."""
+    """The JSON part and the bytes of a reply, for clients written in Python."""
     (length,) = struct.unpack_from("<I", data)
     return json.loads(data[4 : 4 + length]), data[4 + length :]

@@ -1,4 +1,4 @@
-// One WebSocket: questions go out, packets come back in the order in which they were asked (world_model/play/protocol.py).
+// One WebSocket: messages go out, packets come back in the same order (format: world_model/play/protocol.py).
 
 const decoder = new TextDecoder();
 
@@ -12,27 +12,27 @@ function unpack(buffer) {
 export class Connection {
   /** onWelcome: called with the first packet. onEnd: called when the server is gone. */
   constructor(onWelcome, onEnd) {
-    this.waiting = []; // who gets the next packet
+    this.waiting = []; // promises of packets, oldest message first
     this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/play`);
     this.socket.binaryType = "arraybuffer";
     this.waiting.push({ resolve: (packet) => onWelcome(packet.head), reject: onEnd });
     this.socket.onmessage = (event) => this.receive(unpack(event.data));
     this.socket.onclose = () => {
       onEnd();
-      for (const one of this.waiting.splice(0)) one.reject(new Error("the server is gone"));
+      for (const { reject } of this.waiting.splice(0)) reject(new Error("the server is gone"));
     };
   }
 
   receive(packet) {
-    const asker = this.waiting.shift();
-    if (packet.head.kind === "error") asker.reject(new Error(packet.head.text));
-    else asker.resolve(packet);
+    const { resolve, reject } = this.waiting.shift();
+    if (packet.head.kind === "error") reject(new Error(packet.head.text));
+    else resolve(packet);
   }
 
-  /** Ask {do: "step", ...} or send a picture file's bytes. Returns a promise of the packet, refused with the server's sentence. */
-  ask(question) {
+  /** Send {do: "step", ...} or a picture file's bytes. Returns a promise of the packet, rejected with the server's sentence. */
+  ask(message) {
     if (this.socket.readyState !== WebSocket.OPEN) return Promise.reject(new Error("the server is gone; start it again and reload"));
-    this.socket.send(question instanceof ArrayBuffer ? question : JSON.stringify(question));
+    this.socket.send(message instanceof ArrayBuffer ? message : JSON.stringify(message));
     return new Promise((resolve, reject) => this.waiting.push({ resolve, reject }));
   }
 }

@@ -1,4 +1,4 @@
-// Save what was played since the beginning: a film, and the actions that dream it again.
+// Save what was played since the start of the dream: a film, and the actions that replay it bit for bit.
 
 /** Let the browser download bytes under a name. */
 function download(bytes, name, type) {
@@ -9,7 +9,7 @@ function download(bytes, name, type) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-export function letFilm(game) {
+export function wireFilm(game) {
   const [length, format, save, replay] = ["film-length", "format", "save", "replay"].map((id) => document.getElementById(id));
 
   async function saveFilm() {
@@ -39,5 +39,4 @@ export function letFilm(game) {
       replay.textContent = `python 4.inference/generate.py --world ${world} \\\n    --actions-file ${file}.json --output ${file}.gif`;
     });
   }
-  return saveFilm;
 }

@@ -1,6 +1,7 @@
-// The game as the page plays it: it asks for one frame at a time and tells everybody who listens.
+// The game as the page plays it: it asks the server for one frame at a time and announces each as an event.
 //
-// Events: "world" (a description), "begin" and "frame" ({head, dream, real, times}), "state" (paused, sampling, start), "notice".
+// Events: "welcome" (the list of worlds), "world" (a description), "begin" and "frame" ({head, dream, real, times}), "drawn" (times),
+// "state" (paused, start), "held" (keys went down or up), "notice".
 
 import { Connection } from "./connection.js";
 
@@ -12,22 +13,22 @@ export class Game extends EventTarget {
     this.speed = 1;
     this.inspect = false;
     this.start = { start: "game", index: 0, seed: 0, mirror: true };
-    this.wish = () => ({});
-    this.takeChange = () => null;
-    this.playing = false; // a dream has begun
-    this.due = 0;
+    this.readInput = () => ({}); // the key or action that is held
+    this.takePressTime = () => null; // when a press was made that no frame has shown yet
+    this.playing = false; // a dream is under way
+    this.due = 0; // when the next frame is wanted
     this.wake = () => {};
     this.connection = new Connection((welcome) => this.welcome(welcome), () => this.end());
     document.addEventListener("visibilitychange", () => this.wake());
   }
 
-  tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
-  notice(text, wrong = false) { this.tell("notice", { text, wrong }); }
+  emit(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
+  notice(text, wrong = false) { this.emit("notice", { text, wrong }); }
 
-  /** Ask, and turn what goes wrong into a notice. Returns the packet, or null. */
-  async ask(question) {
+  /** Send a message and turn an error into a notice. Returns the packet, or null. */
+  async ask(message) {
     try {
-      return await this.connection.ask(question);
+      return await this.connection.ask(message);
     } catch (error) {
       this.notice(error.message, true);
       return null;
@@ -35,7 +36,7 @@ export class Game extends EventTarget {
   }
 
   async welcome(head) {
-    this.tell("welcome", head);
+    this.emit("welcome", head);
     await this.open(head.first);
     this.run();
   }
@@ -53,43 +54,52 @@ export class Game extends EventTarget {
     if (!packet) return;
     this.world = packet.head;
     this.start = { ...this.start, start: this.world.real_game ? "game" : "stored", index: 0, mirror: Boolean(this.world.real_game) };
-    this.tell("world", this.world);
+    this.emit("world", this.world);
     await this.begin();
   }
 
-  /** Begin where the settings say, or where they say after these changes. */
+  /** Start a dream with the present settings, or after these changes to them. */
   async begin(changes = {}) {
     if (!this.world) return;
     const start = { ...this.start, ...changes };
+    start.mirror &&= start.start === "game";
     await this.started(await this.ask({ do: "begin", ...start }), { start });
   }
 
-  /** The dream begins again from where the real game is. */
+  nextStart() {
+    const index = this.start.start === "picture" ? this.start.index : this.start.index + 1;
+    return this.begin({ index: this.start.start === "stored" ? index % this.world.num_starts : index });
+  }
+
+  /** Start the dream again where the real game is. */
   async resync() {
     if (!this.playing || !this.mirrored) return this.notice("There is no real game beside this dream.", true);
     await this.started(await this.ask({ do: "resync", seed: this.start.seed }), {}, true);
   }
 
-  async started(packet, settings, resynchronised = false) {
-    if (!packet) return;
+  async started(packet, settings, resynchronized = false) {
+    if (!packet) { // the controls show again what holds
+      if (this.world) this.emit("state");
+      return;
+    }
     Object.assign(this, settings);
     this.playing = true;
     this.mirrored = packet.head.mirrored;
-    this.due = performance.now() + 250; // a moment to look at the picture both begin with
-    this.tell("begin", { ...this.pictures(packet), resynchronised });
-    this.tell("state");
+    this.due = performance.now() + 250; // a moment to look at the picture from which both start
+    this.emit("begin", { ...this.pictures(packet), resynchronized });
+    this.emit("state");
     this.notice(this.whatIsPlayed());
     this.wake();
   }
 
   whatIsPlayed() {
-    if (this.mirrored) return "Both began with the same pictures, and both get your keys.";
+    if (this.mirrored) return "Both started from the same frames, and both get your keys.";
     if (!this.world.real_game) return `The dream alone: ${this.world.no_game}.`;
-    if (this.start.start !== "game") return "The dream alone: the real game cannot begin at a picture.";
+    if (this.start.start !== "game") return "The dream alone: the real game cannot start from a picture.";
     return "The dream alone.";
   }
 
-  /** Split a packet's bytes into the pictures that it holds. */
+  /** Split a packet's bytes into its pictures. */
   pictures(packet) {
     const size = this.world.width * this.world.height * 3;
     return { ...packet, dream: packet.bytes.subarray(0, size), real: packet.head.mirrored ? packet.bytes.subarray(size, 2 * size) : null };
@@ -97,11 +107,17 @@ export class Game extends EventTarget {
 
   pause(paused = !this.paused) {
     this.paused = paused;
-    this.tell("state");
+    this.emit("state");
     this.wake();
   }
 
-  /** A key went down or up: the next frame need not wait for its time, the one after it waits longer instead. */
+  setSpeed(speed) {
+    this.speed = speed;
+    this.due = 0;
+    this.wake();
+  }
+
+  /** A key went down or up: the next frame comes at once, and the one after it waits longer instead. */
   hurry() { this.hurried = true; this.wake(); }
 
   async run() {
@@ -117,22 +133,27 @@ export class Game extends EventTarget {
     }
   }
 
+  async singleStep() {
+    this.pause(true);
+    await this.step();
+  }
+
   async step() {
     if (!this.playing) return;
     this.hurried = false;
-    const pressedAt = this.takeChange();
+    const pressedAt = this.takePressTime();
     const asked = performance.now();
-    const packet = await this.ask({ do: "step", ...this.wish(), inspect: this.inspect });
+    const packet = await this.ask({ do: "step", ...this.readInput(), inspect: this.inspect });
     if (!packet) { this.playing = false; return; }
     const drawn = performance.now();
     const frame = this.pictures(packet);
     frame.times = { ...packet.head.ms, transport: Math.max(0, packet.arrived - asked - packet.head.server_ms) };
-    this.tell("frame", frame);
+    this.emit("frame", frame);
     frame.times.draw = performance.now() - drawn;
-    this.tell("drawn", { times: frame.times, pressedAt });
+    this.emit("drawn", { times: frame.times, pressedAt });
     if (packet.head.over) {
       this.playing = false;
-      this.notice("The real game is over. R plays it again, N the next one.");
+      this.notice("The real game is over. R plays it again, N plays the next one.");
     }
   }
 }

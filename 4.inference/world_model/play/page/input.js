@@ -1,25 +1,26 @@
 // What the player holds down: keys of the keyboard, fingers on buttons. The newest one counts.
 
-/** Elements that need arrows, digits and letters for themselves. */
+const ARROWS = { ArrowLeft: ["←", "left"], ArrowUp: ["↑", "up"], ArrowDown: ["↓", "down"], ArrowRight: ["→", "right"], " ": ["fire", "fire"] };
+/** Elements that use arrows, digits and letters themselves. */
 const TYPING = "input, select, textarea, [role=application]";
-/** Elements for which space and enter mean a click. */
+/** Elements that space and enter click. */
 const CLICKING = "button, summary, a, input, select";
 
 export class Input {
-  /** onChange: called when what is held has changed. shortcuts: letter -> function. */
-  constructor(onChange, shortcuts) {
+  /** onChange: called when what is held has changed. */
+  constructor(onChange) {
     this.held = []; // newest last: {key: "LEFT"} or {action: 3}, each with the `source` that holds it
-    this.changedAt = null; // when a press was made that no frame has shown yet
+    this.pressedAt = null; // when a press was made that no frame has shown yet
     this.keys = {};
     this.numActions = 0;
     this.onChange = onChange;
-    addEventListener("keydown", (event) => this.down(event, shortcuts));
+    addEventListener("keydown", (event) => this.down(event));
     addEventListener("keyup", (event) => this.release(`key ${event.code}`));
     addEventListener("blur", () => this.releaseAll());
     this.giveKeysBack();
   }
 
-  /** After a click or a touch the keys belong to the game again; who uses the keyboard has Escape, and Enter in a number. */
+  /** After a click or a touch the keys belong to the game again. From the keyboard, Escape gives them back, and Enter in a number. */
   giveKeysBack() {
     let byPointer = false;
     addEventListener("pointerdown", () => { byPointer = true; }, true);
@@ -30,25 +31,25 @@ export class Input {
     addEventListener("change", (event) => { if (byPointer) event.target.blur(); });
   }
 
-  /** What to ask the server for. */
-  wish() {
+  /** The key or action to send with the next step. */
+  current() {
     const newest = this.held.at(-1);
     if (newest) return newest.action === undefined ? { key: newest.key } : { action: newest.action };
     if ("" in this.keys) return { key: this.keys[""] };
     return this.numActions ? { action: 0 } : {};
   }
 
-  /** When the press that no frame has shown yet was made, once; null if there is none. */
-  takeChange() {
-    const changed = this.changedAt;
-    this.changedAt = null;
-    return changed;
+  /** When the press was made that no frame has shown yet; null if there is none, and on every later call. */
+  takePressTime() {
+    const pressedAt = this.pressedAt;
+    this.pressedAt = null;
+    return pressedAt;
   }
 
   press(source, what) {
     this.held = this.held.filter((one) => one.source !== source);
     this.held.push({ source, ...what });
-    this.changedAt = performance.now();
+    this.pressedAt = performance.now();
     this.onChange();
   }
 
@@ -63,7 +64,7 @@ export class Input {
     this.onChange();
   }
 
-  /** Let an element hold something while it is pressed, by mouse, finger, or space and enter. */
+  /** While an element is pressed, by mouse, finger, space or enter, it holds a key or an action. */
   holdWith(element, what) {
     const source = `element ${element.id || element.dataset.source}`;
     element.addEventListener("pointerdown", (event) => {
@@ -81,17 +82,38 @@ export class Input {
     element.addEventListener("keyup", () => this.release(source));
   }
 
-  down(event, shortcuts) {
+  down(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.target instanceof Element ? event.target : document.body;
     if (event.key === "Escape" || (event.key === "Enter" && target.matches("input[type=number]"))) document.activeElement?.blur();
     if (target.matches(TYPING) && !target.matches("input[type=checkbox]")) return;
     if ((event.key === " " || event.key === "Enter") && target.matches(CLICKING)) return;
-    if (event.key.startsWith("Arrow") || event.key === " ") event.preventDefault(); // the page stays where it is
+    if (event.key.startsWith("Arrow") || event.key === " ") event.preventDefault(); // the page must not scroll
     if (event.repeat) return;
-    const letter = event.key.toLowerCase();
     if (event.key !== "" && event.key in this.keys) this.press(`key ${event.code}`, { key: this.keys[event.key] });
     else if (/^[0-9]$/.test(event.key) && Number(event.key) < this.numActions) this.press(`key ${event.code}`, { action: Number(event.key) });
-    else if (letter in shortcuts) shortcuts[letter]();
+    else document.querySelector(`[aria-keyshortcuts="${CSS.escape(event.key.toUpperCase())}"]`)?.click();
   }
+}
+
+/** Large buttons for fingers: the game's own keys, directions on the left, fire on the right. */
+export function showTouchPad(game, input) {
+  const pad = document.getElementById("pad");
+  game.addEventListener("world", () => {
+    const [directions, fire] = [document.createElement("div"), document.createElement("div")];
+    for (const [key, [sign, word]] of Object.entries(ARROWS)) {
+      if (!(key in game.world.keys)) continue;
+      const button = document.createElement("button");
+      button.textContent = sign;
+      button.setAttribute("aria-label", word);
+      button.dataset.source = `pad ${key}`;
+      button.dataset.key = game.world.keys[key];
+      input.holdWith(button, { key: game.world.keys[key] });
+      (key === " " ? fire : directions).append(button);
+    }
+    pad.replaceChildren(directions, fire);
+  });
+  game.addEventListener("held", () => {
+    for (const button of pad.querySelectorAll("button")) button.classList.toggle("down", button.dataset.key === input.held.at(-1)?.key);
+  });
 }

@@ -1,20 +1,19 @@
-// Looking into a frame: its grid of tokens, how sure the model is of each, and the passes in which they were settled.
+// A look into a frame: its grid of tokens, how sure the model is of each, and the decoding passes that unmasked them.
 
 import { paint } from "./screens.js";
 
 const PASS_MS = 900; // slow motion: time to look at one pass
 
-/** Fill the inspector card. Returns what the keyboard's shortcuts do. */
 export function showInspector(game) {
   const ids = ["inspector-card", "grid", "heat", "heat-on", "token-text", "slow", "pass", "filling", "pass-text"];
   const [card, grid, heat, heatOn, tokenText, slow, passSlider, filling, passText] = ids.map((id) => document.getElementById(id));
   let inspected = null; // the newest frame's facts
-  let passes = null; // {pictures, settled} of slow motion
-  let chosen = null; // place of the token that is looked at
+  let passes = null; // {pictures, unmasked, grid} of slow motion
+  let chosen = null; // place of the token that is described
   let timer = 0;
 
   const hot = (alpha) => `rgba(${getComputedStyle(document.documentElement).getPropertyValue("--hot")}, ${alpha})`;
-  /** Doubt, 0 to 1, so that 0.99 can still be told from 1. */
+  /** Doubt, 0 to 1, on a scale that shows the difference between 0.99 and 1. */
   const doubt = (probability) => Math.min(1, -Math.log10(Math.max(probability, 0.01)) / 1.2);
 
   /** One square per token, the more coloured the less sure; numbers where there is room. */
@@ -62,7 +61,14 @@ export function showInspector(game) {
     const columns = inspected.grid[1];
     const where = `row ${Math.floor(place / columns) + 1}, column ${(place % columns) + 1}`;
     tokenText.textContent = `${chosen === null ? "Least sure: " : ""}${where}, token ${inspected.tokens[place]}, `
-      + `probability ${inspected.probability[place].toFixed(2)}, settled in pass ${inspected.settled_in[place]}.`;
+      + `probability ${inspected.probability[place].toFixed(2)}, unmasked in pass ${inspected.unmasked_in[place]}.`;
+  }
+
+  /** Nothing to inspect: the card is shut, the dream has just started, or its model does not decode in passes. */
+  function clear() {
+    heat.hidden = true;
+    grid.getContext("2d").clearRect(0, 0, grid.width, grid.height);
+    tokenText.textContent = "";
   }
 
   function show() {
@@ -77,32 +83,30 @@ export function showInspector(game) {
     const { width, height } = game.world;
     filling.hidden = false;
     paint(filling, passes.pictures[number - 1], width, height);
-    const settled = passes.settled[number - 1];
-    const [rows, columns] = inspected.grid;
+    const unmasked = passes.unmasked[number - 1];
+    const [rows, columns] = passes.grid;
     const pen = filling.getContext("2d");
-    settled.forEach((done, place) => {
-      if (done) return; // what still waits is crossed out
+    unmasked.forEach((done, place) => {
+      if (done) return; // what is still masked is grayed out
       const [x, y] = [((place % columns) * width) / columns, (Math.floor(place / columns) * height) / rows];
       pen.fillStyle = "rgba(128, 128, 128, 0.55)";
       pen.fillRect(x, y, width / columns, height / rows);
     });
-    const waiting = settled.filter((done) => !done).length;
+    const masked = unmasked.filter((done) => !done).length;
     passSlider.value = number;
-    passText.textContent = `Pass ${number} of ${passes.pictures.length}: ${settled.length - waiting} of ${settled.length} tokens are settled`
-      + `${waiting ? "; the grey ones are drawn again." : "."}`;
+    passText.textContent = `Pass ${number} of ${passes.pictures.length}: ${unmasked.length - masked} of ${unmasked.length} tokens are unmasked`
+      + `${masked ? "; the gray ones are sampled again." : "."}`;
   }
 
   async function slowMotion() {
-    if (!inspected) { // a frame that nobody looked into has left no trace
-      game.inspect = true;
-      await game.step();
-    }
+    card.open = game.inspect = true;
     game.pause(true);
+    if (!inspected) await game.step(); // a frame that was not inspected has no record of its passes
     const packet = await game.ask({ do: "passes" });
     if (!packet) return;
     const size = game.world.width * game.world.height * 3;
-    const pictures = packet.head.settled.map((_, number) => packet.bytes.subarray(number * size, (number + 1) * size));
-    passes = { pictures, settled: packet.head.settled };
+    const pictures = packet.head.unmasked.map((_, number) => packet.bytes.subarray(number * size, (number + 1) * size));
+    passes = { pictures, unmasked: packet.head.unmasked, grid: inspected.grid };
     passSlider.max = pictures.length;
     passSlider.disabled = false;
     clearInterval(timer);
@@ -139,11 +143,11 @@ export function showInspector(game) {
   passSlider.addEventListener("input", () => { clearInterval(timer); showPass(Number(passSlider.value)); });
   heatOn.addEventListener("change", drawHeat);
   card.addEventListener("toggle", () => { game.inspect = card.open; drawHeat(); });
-  game.addEventListener("begin", () => { inspected = null; heat.hidden = true; });
+  game.addEventListener("begin", () => { inspected = null; clear(); });
   game.addEventListener("frame", ({ detail }) => {
     inspected = detail.head.inspect ?? null;
-    show();
+    if (inspected) show();
+    else clear();
   });
   game.addEventListener("world", () => { filling.hidden = passSlider.disabled = true; passes = null; });
-  return { i: () => { card.open = !card.open; }, o: () => { card.open = true; return slowMotion(); } };
 }

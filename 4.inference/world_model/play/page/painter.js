@@ -1,33 +1,33 @@
-// Paint on the newest frame, and let the world dream on from there: what happens if there are two balls?
+// Paint on the newest frame and start a dream from it: what happens if there are two balls?
 
 import { paint } from "./screens.js";
 
-const MOST_COLOURS = 8;
+const MAX_COLORS = 8;
 
-/** The most frequent colours of RGB bytes that differ visibly, as [r, g, b]. */
-function commonColours(bytes) {
+/** The most frequent, visibly different colors of RGB bytes, as [r, g, b]. */
+function commonColors(bytes) {
   const counts = new Map();
   for (let place = 0; place < bytes.length; place += 3) {
     const key = (bytes[place] >> 4 << 8) | (bytes[place + 1] >> 4 << 4) | (bytes[place + 2] >> 4);
-    const entry = counts.get(key) ?? { count: 0, colour: [bytes[place], bytes[place + 1], bytes[place + 2]] };
+    const entry = counts.get(key) ?? { count: 0, color: [bytes[place], bytes[place + 1], bytes[place + 2]] };
     entry.count += 1;
     counts.set(key, entry);
   }
   const chosen = [];
-  for (const { colour } of [...counts.values()].sort((a, b) => b.count - a.count)) {
-    const distance = (other) => Math.max(...colour.map((value, channel) => Math.abs(value - other[channel])));
-    if (chosen.every((other) => distance(other) > 40)) chosen.push(colour);
-    if (chosen.length === MOST_COLOURS) break;
+  for (const { color } of [...counts.values()].sort((a, b) => b.count - a.count)) {
+    const distance = (other) => Math.max(...color.map((value, channel) => Math.abs(value - other[channel])));
+    if (chosen.every((other) => distance(other) > 40)) chosen.push(color);
+    if (chosen.length === MAX_COLORS) break;
   }
   return chosen;
 }
 
-export function letPaint(game) {
+export function wirePainter(game) {
   const ids = ["easel", "palette", "brush", "fetch", "play-drawing", "upload", "start-card"];
   const [easel, palette, brush, fetchFrame, playDrawing, upload, card] = ids.map((id) => document.getElementById(id));
-  let newest = null; // RGB bytes of the frame on the screen
+  let newest = null; // RGB bytes of the newest frame
   let drawing = null; // RGB bytes on the easel
-  let colour = [255, 255, 255];
+  let color = [255, 255, 255];
   let cursor = null; // the keyboard's brush: [x, y]
 
   function show() {
@@ -46,7 +46,7 @@ export function letPaint(game) {
     const side = Number(brush.value);
     const [left, top] = [Math.round(x - side / 2), Math.round(y - side / 2)];
     for (let row = Math.max(0, top); row < Math.min(height, top + side); row += 1) {
-      for (let column = Math.max(0, left); column < Math.min(width, left + side); column += 1) drawing.set(colour, (row * width + column) * 3);
+      for (let column = Math.max(0, left); column < Math.min(width, left + side); column += 1) drawing.set(color, (row * width + column) * 3);
     }
     show();
   }
@@ -54,26 +54,26 @@ export function letPaint(game) {
   function take() {
     if (!newest) return;
     drawing = newest.slice();
-    const colours = commonColours(drawing);
-    palette.replaceChildren(...colours.map((one, number) => {
+    const colors = commonColors(drawing);
+    palette.replaceChildren(...colors.map((one, number) => {
       const button = document.createElement("button");
       button.style.background = `rgb(${one})`;
-      button.setAttribute("aria-label", `colour ${number + 1}, red ${one[0]}, green ${one[1]}, blue ${one[2]}`);
+      button.setAttribute("aria-label", `color ${number + 1}, red ${one[0]}, green ${one[1]}, blue ${one[2]}`);
       button.addEventListener("click", () => choose(one, button));
       return button;
     }));
-    choose(colours[1] ?? colours[0], palette.children[Math.min(1, colours.length - 1)]);
+    choose(colors[1] ?? colors[0], palette.children[Math.min(1, colors.length - 1)]);
     show();
   }
 
   function choose(one, button) {
-    colour = one;
+    color = one;
     for (const other of palette.children) other.setAttribute("aria-pressed", other === button);
   }
 
-  /** Send a picture file's bytes, and begin with it. */
+  /** Send a picture file's bytes, and start a dream from it. */
   async function playPicture(file) {
-    if (file.size > 8 * 2 ** 20 - 1) return game.notice(`${Math.ceil(file.size / 2 ** 20)} MiB are too much for a start; give a picture of at most 8.`, true);
+    if (file.size > 8 * 2 ** 20 - 1) return game.notice(`${Math.ceil(file.size / 2 ** 20)} MiB are too many; choose a picture of at most 8 MiB.`, true);
     if (await game.ask(await file.arrayBuffer())) {
       game.pause(false);
       await game.begin({ start: "picture", mirror: false });

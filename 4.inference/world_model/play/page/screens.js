@@ -1,4 +1,4 @@
-// The two pictures, raw RGB on canvases, and the words below them.
+// The two games as RGB on canvases, and the captions below them.
 
 /** Put RGB bytes on a canvas of the same size in pixels. */
 export function paint(canvas, bytes, width, height) {
@@ -27,7 +27,7 @@ export function showScreens(game) {
     dream.dataset.frame = detail.head.frame;
     const action = detail.head.action;
     const key = Object.keys(game.world.action_map).find((one) => game.world.action_map[one] === action);
-    pressed.textContent = action === undefined ? "the picture it begins with" : `frame ${detail.head.frame}, ${game.wish().key ?? key ?? names[action] ?? ""}`;
+    pressed.textContent = action === undefined ? "the frame it starts from" : `frame ${detail.head.frame}, ${game.readInput().key ?? key ?? names[action] ?? ""}`;
   }
 
   game.addEventListener("begin", show);

@@ -1,4 +1,4 @@
-// How fast it goes: frames a second, milliseconds per stage, and from a key's press to the picture that shows it.
+// Speed: frames per second, milliseconds per stage, and milliseconds from a key press to the picture that shows it.
 
 const STAGES = ["dynamics", "decode", "game", "transport", "draw"];
 

@@ -1,4 +1,4 @@
-"""The worlds that can be played: those that came with the repository and the reader's own, loaded when somebody asks."""
+"""The worlds that can be played: those that came with the repository and the reader's own, loaded on first use."""
 
 import os
 import threading
@@ -10,18 +10,19 @@ from typing import Any
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import choose_device
-from world_model.play.codes import count_meanings
+from world_model.play.action_previews import count_code_meanings
+from world_model.play.sampling_controls import describe_controls
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
-MOST_LOADED = 3
-"""worlds kept in memory; the one that was not asked for longest makes room"""
+MAX_LOADED = 3
+"""worlds kept in memory; the one that was used least recently makes room"""
 ARROWS = {"ArrowUp": "UP", "ArrowDown": "DOWN", "ArrowLeft": "LEFT", "ArrowRight": "RIGHT", " ": "FIRE", "": "NOOP"}
 
 
 @dataclass
-class ShelvedWorld:
-    """A loaded world and what the page has to know about it."""
+class LoadedWorld:
+    """A world in memory and what the page has to know about it."""
 
     name: str
     world: WorldModel
@@ -29,8 +30,8 @@ class ShelvedWorld:
     """the real game, where it can be played here"""
     no_game: str
     """why it cannot be, as a sentence; "" where it can"""
-    counts: list[list[int]] | None = None
-    """how often each latent code came with each true action; None while nothing is counted"""
+    code_counts: list[list[int]] | None = None
+    """how often each latent code came with each true action; None before counting has begun"""
     counting: threading.Thread | None = None
 
     def description(self) -> dict[str, Any]:
@@ -47,84 +48,78 @@ class ShelvedWorld:
             "keys": arrow_keys(world),
             "num_starts": len(world.start_frames),
             "frames_per_second": world.frames_per_second,
-            "sampling": vars(world.sampling),
+            "sampling_controls": describe_controls(type(world.sampling)),
             "env_id": world.facts.get("env_id"),
             "real_game": self.env_id,
             "no_game": self.no_game,
         }
 
-    def shares(self) -> dict[str, Any]:
+    def code_meanings(self) -> dict[str, Any]:
         """What each code stands for, as far as it has been counted: `counts` (codes, true actions), the names of the true
-        actions, and whether that is all. The first call lets the counting begin, in a thread of its own."""
+        actions, and whether the count is complete. The first call starts counting, in its own thread."""
         if self.env_id is None or self.world.latent_action_model is None:
             return {"counts": None, "actions": [], "complete": True}
         if self.counting is None:
             self.counting = threading.Thread(target=self.count, daemon=True)
             self.counting.start()
         names = list(self.world.facts.get("action_names") or [])
-        return {"counts": self.counts, "actions": names, "complete": not self.counting.is_alive()}
+        return {"counts": self.code_counts, "actions": names, "complete": not self.counting.is_alive()}
 
     def count(self) -> None:
-        """Play at random in an emulator of its own, and compare codes with keys."""
+        """Play at random in a separate emulator, and compare codes with keys."""
         assert self.env_id is not None
         game = open_game(self.env_id, self.world.facts, self.world.frame_size)
-        for counts in count_meanings(self.world, game):
-            self.counts = counts.tolist()
+        for counts in count_code_meanings(self.world, game):
+            self.code_counts = counts.tolist()
         game.close()
 
 
-class Shelf:
-    """Worlds by name. A name is the folder's path as it was found: what a client says is looked up here and never opened."""
+class WorldRegistry:
+    """Worlds by name. A name is the path of the folder as it was found: a name from a client is looked up, never opened."""
 
     def __init__(self, folders: list[Path], device: str = "auto", env_id: str | None = None, **options: Any):
-        """folders: worlds, the first one is opened first. env_id: the real game of the first one, if not the one it was learnt
-        from. options: of `WorldModel.load`."""
+        """folders: worlds, of which the first is opened first. env_id: the real game of that one, if it is not the game the
+        world was learned from. options: passed to `WorldModel.load`."""
         self.folders = {folder.as_posix(): folder for folder in folders}
+        self.first = next(iter(self.folders))
         self.device, self.env_id, self.options = device, env_id, options
-        self.loaded: OrderedDict[str, ShelvedWorld] = OrderedDict()
+        self.loaded: OrderedDict[str, LoadedWorld] = OrderedDict()
 
     @property
     def device_name(self) -> str:
         return str(choose_device(self.device))
 
-    @property
-    def first(self) -> str:
-        return next(iter(self.folders))
-
-    def names(self) -> list[str]:
-        """All worlds, in the order in which the page lists them."""
-        return list(self.folders)
-
-    def open(self, name: str) -> ShelvedWorld:
-        """The world of this name, loaded where it is not yet. Raises InputError for a name that is not on the shelf."""
+    def load(self, name: str) -> LoadedWorld:
+        """The world of this name, "" for the first, loaded if it is not yet in memory. Raises InputError for an unknown name."""
         name = name or self.first
         if name not in self.folders:
-            raise InputError(f"there is no world {name[:80]!r}; there are {', '.join(self.folders)}")
+            raise InputError(f"there is no world {name[:80]!r}; choose one of {', '.join(self.folders)}")
         if name not in self.loaded:
             world = WorldModel.load(self.folders[name], self.device, **self.options)
-            self.loaded[name] = ShelvedWorld(name, world, *self.real_game(name, world))
+            self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world))
         self.loaded.move_to_end(name)
-        while len(self.loaded) > MOST_LOADED:
+        while len(self.loaded) > MAX_LOADED:
             self.loaded.popitem(last=False)
         return self.loaded[name]
 
-    def real_game(self, name: str, world: WorldModel) -> tuple[str | None, str]:
-        """The id of the world's own game, or None and the reason. A game that was asked for by name must be there."""
-        wanted = self.env_id if name == self.first else None
-        env_id = wanted or world.facts.get("env_id")
+    def find_real_game(self, name: str, world: WorldModel) -> tuple[str | None, str]:
+        """The id of the world's real game, or None and the reason. Raises InputError where the reader named a game that cannot
+        be played."""
+        named = self.env_id if name == self.first else None
+        env_id = named or world.facts.get("env_id")
         if not env_id:
-            return None, "this world was learnt from videos, not from a game that can be played"
+            return None, "this world was learned from videos, not from a game that can be played"
         try:
             open_game(env_id, world.facts, world.frame_size).close()
         except InputError as error:
-            if wanted:
+            if named:
                 raise
             return None, str(error)
         return env_id, ""
 
 
 def find_worlds(chosen: Path | str, root: Path) -> list[Path]:
-    """Folders with a world: the chosen one, then assets/worlds/* and worlds/* below root, as seen from the working directory.
+    """Folders that hold a world, relative to the working directory: the chosen one, then assets/worlds/* and worlds/* below root.
 
     Nothing is opened here.
     """
@@ -139,7 +134,7 @@ def find_worlds(chosen: Path | str, root: Path) -> list[Path]:
 
 
 def arrow_keys(world: WorldModel) -> dict[str, str]:
-    """Names of keyboard keys -> keys of the game. Where the player only moves up and down, up and down do what the stick does."""
+    """Keyboard keys -> keys of the game. Up and down steer a player that moves only vertically, whatever its game calls them."""
     keys = dict(ARROWS)
     known = game_facts(world.facts.get("env_id") or "")
     if known is not None and known.player_axis == "y" and "UP" not in world.action_map:

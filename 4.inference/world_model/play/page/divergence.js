@@ -1,4 +1,4 @@
-// How dream and real game part, as two live charts over the last frames.
+// How far the dream has drifted from the real game, as two live charts over the last frames.
 
 const LENGTH = 150; // frames shown
 
@@ -9,7 +9,7 @@ class Chart {
     this.series = Object.fromEntries(names.map((name) => [name, []]));
     this.low = low;
     this.high = high;
-    this.marks = []; // places of resynchronisations
+    this.marks = []; // where the dream was resynchronized
   }
 
   add(values) {
@@ -85,26 +85,26 @@ class Chart {
 
 const rounded = (value, unit) => (value === null || value === undefined ? "–" : `${value.toFixed(value < 10 ? 1 : 0)}${unit}`);
 
-export function showParting(game) {
-  const [card, playerChart, psnrNow, playerNow] = ["parting", "player-chart", "psnr-now", "player-now"].map((id) => document.getElementById(id));
+export function showDivergence(game) {
+  const [card, playerChart, psnrNow, playerNow] = ["divergence", "player-chart", "psnr-now", "player-now"].map((id) => document.getElementById(id));
   const psnr = new Chart(document.getElementById("psnr"), ["dream"], 5, 45);
   const places = new Chart(document.getElementById("places"), ["real", "dream"], 0, 64);
   game.addEventListener("begin", ({ detail }) => {
     card.hidden = !detail.real;
     places.high = game.world.width;
     for (const chart of [psnr, places]) {
-      if (detail.resynchronised) chart.mark();
+      if (detail.resynchronized) chart.mark();
       else chart.clear();
     }
   });
   game.addEventListener("frame", ({ detail }) => {
-    const apart = detail.head.apart;
-    if (!apart) return;
-    psnr.add({ dream: apart.moving_psnr_db });
-    psnrNow.textContent = rounded(apart.moving_psnr_db, " dB");
-    playerChart.hidden = !apart.player;
-    if (!apart.player) return;
-    const [real, dream] = apart.player;
+    const { divergence } = detail.head;
+    if (!divergence) return;
+    psnr.add({ dream: divergence.moving_psnr_db });
+    psnrNow.textContent = rounded(divergence.moving_psnr_db, " dB");
+    playerChart.hidden = !divergence.player;
+    if (!divergence.player) return;
+    const [real, dream] = divergence.player;
     places.add({ real, dream });
     playerNow.textContent = real === null || dream === null ? "–" : `${Math.abs(real - dream).toFixed(1)} px`;
   });
