@@ -24,7 +24,7 @@ def test_every_index_survives_the_round_trip_through_its_code(levels):
 def test_random_latents_reach_every_code_and_the_decoder_gets_the_same_codes_from_the_indices(levels):
     torch.manual_seed(0)
     quantizer = FiniteScalarQuantizer(levels)
-    codes, indices = quantizer(1.5 * torch.randn(100_000, len(levels)))
+    codes, indices, _ = quantizer(1.5 * torch.randn(100_000, len(levels)))
     assert len(indices.unique()) == quantizer.codebook_size
     assert torch.equal(quantizer.indices_to_codes(indices), codes)
 
@@ -38,7 +38,7 @@ def test_digits_are_read_lowest_first():
 def test_the_worked_example_of_the_text():
     quantizer = FiniteScalarQuantizer([3, 3, 3])
     latents = torch.atanh(torch.tensor([0.1, 0.4, 0.8]))
-    codes, index = quantizer(latents)
+    codes, index, _ = quantizer(latents)
     assert codes.tolist() == [0.0, 0.0, 1.0]
     assert index == 1 + 1 * 3 + 2 * 9 == 22
 
@@ -55,7 +55,7 @@ def test_levels_are_in_order_and_zero_sits_in_the_middle_of_a_bin(level):
 
 def test_two_levels_are_the_sign():
     quantizer = FiniteScalarQuantizer([2, 2])
-    codes, indices = quantizer(torch.tensor([[-0.3, 0.3], [0.3, -0.3], [-2.0, -2.0], [2.0, 2.0]]))
+    codes, indices, _ = quantizer(torch.tensor([[-0.3, 0.3], [0.3, -0.3], [-2.0, -2.0], [2.0, 2.0]]))
     assert codes.tolist() == [[-1, 1], [1, -1], [-1, -1], [1, 1]]
     assert indices.tolist() == [2, 1, 0, 3]
 

@@ -9,7 +9,7 @@ from latent_action_model import load_latent_action_model
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
 from latent_action_model.models.action_encoder import pool_by_change
-from latent_action_model.models.quantizers import SignQuantizer, VectorQuantizer
+from latent_action_model.models.quantizers import ActionQuantizer, SignQuantizer
 from video_tokenizer.training.checkpoint import save_checkpoint
 from video_tokenizer.training.command_line import InputError
 
@@ -135,7 +135,7 @@ def test_the_first_prediction_is_that_nothing_changes(clip):
 
 def test_noise_then_codes_among_the_latents():
     torch.manual_seed(0)
-    quantizer = VectorQuantizer(num_codes=4, code_dim=2, noisy_steps=5).train()
+    quantizer = ActionQuantizer(num_codes=4, latent_dim=2, noisy_steps=5).train()
     corners = torch.tensor([[5.0, 5.0], [5.0, -5.0], [-5.0, 5.0], [-5.0, -5.0]])
     batch = corners.repeat(16, 1) + 0.1 * torch.randn(64, 2)
     for _ in range(5):
@@ -149,7 +149,7 @@ def test_noise_then_codes_among_the_latents():
 
 def test_an_idle_code_is_moved_onto_a_latent():
     torch.manual_seed(0)
-    quantizer = VectorQuantizer(num_codes=2, code_dim=2, noisy_steps=0, restart_after=10).train()
+    quantizer = ActionQuantizer(num_codes=2, latent_dim=2, noisy_steps=0, restart_after=10).train()
     with torch.no_grad():
         quantizer.codebook.weight.copy_(torch.tensor([[0.0, 0.0], [100.0, 100.0]]))
     batch = torch.randn(64, 2)
@@ -159,7 +159,7 @@ def test_an_idle_code_is_moved_onto_a_latent():
 
 
 def test_a_straight_through_gradient_reaches_the_latents():
-    quantizer = VectorQuantizer(num_codes=4, code_dim=3, noisy_steps=0).eval()
+    quantizer = ActionQuantizer(num_codes=4, latent_dim=3, noisy_steps=0).eval()
     latents = torch.randn(5, 3, requires_grad=True)
     quantizer(latents).codes.sum().backward()
     assert latents.grad.abs().min() > 0

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from video_tokenizer.models.vector_quantizer import VectorQuantizer
+from video_tokenizer.models.vector_quantizer import TrackingVectorQuantizer
 
 
 def quantizer(codes, **settings):
     """A codebook of the given numbers, in training, that needs no start."""
-    one = VectorQuantizer(len(codes), 1, data_start=False, **{"ema_decay": 0.99} | settings).train()
-    one.codebook.copy_(torch.tensor(codes, dtype=torch.float32)[:, None])
-    one.sums.copy_(one.codebook * one.counts[:, None])
+    one = TrackingVectorQuantizer(len(codes), 1, data_start=False, **{"ema_decay": 0.99} | settings).train()
+    one.codebook.weight.copy_(torch.tensor(codes, dtype=torch.float32)[:, None])
+    one.sums.copy_(one.codebook.weight * one.counts[:, None])
     return one
 
 
@@ -19,7 +19,7 @@ def test_a_code_is_the_running_mean_of_the_latents_that_chose_it():
     one = quantizer([0.0, 10.0])
     one(torch.tensor([[1.0], [3.0], [11.0]]))
     assert one.counts.tolist() == pytest.approx([0.99 + 0.01 * 2, 0.99 + 0.01 * 1])
-    assert one.codebook.flatten().tolist() == pytest.approx([0.04 / 1.01, 10.01 / 1.00], rel=1e-5)
+    assert one.codebook.weight.flatten().tolist() == pytest.approx([0.04 / 1.01, 10.01 / 1.00], rel=1e-5)
 
 
 def test_gradients_pass_straight_through_and_commitment_pulls_with_a_quarter():
@@ -35,13 +35,13 @@ def test_gradients_pass_straight_through_and_commitment_pulls_with_a_quarter():
 
 def test_the_first_batch_gives_the_codes_and_a_loaded_one_does_not_start_again():
     torch.manual_seed(0)
-    one = VectorQuantizer(4, 1, ema_decay=0.99).train()
+    one = TrackingVectorQuantizer(4, 1, ema_decay=0.99).train()
     one(torch.tensor([[101.0], [102.0], [103.0], [104.0]]))
-    assert sorted(one.codebook.flatten().tolist()) == pytest.approx([101, 102, 103, 104], rel=1e-4)
-    again = VectorQuantizer(4, 1, ema_decay=0.99)
+    assert sorted(one.codebook.weight.flatten().tolist()) == pytest.approx([101, 102, 103, 104], rel=1e-4)
+    again = TrackingVectorQuantizer(4, 1, ema_decay=0.99)
     again.load_state_dict(one.state_dict())
     again.train()(torch.zeros(4, 1))
-    assert again.codebook.min() > 90  # a fresh start would have moved all of them to 0
+    assert again.codebook.weight.min() > 90  # a fresh start would have moved all of them to 0
 
 
 def test_a_code_that_nobody_chooses_moves_onto_a_latent():
@@ -49,5 +49,5 @@ def test_a_code_that_nobody_chooses_moves_onto_a_latent():
     latents = torch.tensor([[1.0], [1.5], [2.0], [2.5]])
     kept, moved = quantizer([0.0, 50.0]), quantizer([0.0, 50.0], restart_below=1.0)
     kept(latents), moved(latents)
-    assert kept.codebook[1].item() == pytest.approx(50) and moved.codebook[1] in latents
-    assert moved.codebook[0].item() == pytest.approx(0.07 / 1.03, rel=1e-5)  # in use, so it follows its mean
+    assert kept.codebook.weight[1].item() == pytest.approx(50) and moved.codebook.weight[1] in latents
+    assert moved.codebook.weight[0].item() == pytest.approx(0.07 / 1.03, rel=1e-5)  # in use, so it follows its mean

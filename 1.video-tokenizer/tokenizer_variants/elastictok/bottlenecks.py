@@ -1,20 +1,10 @@
 """The two bottlenecks of ElasticTok: rounding as in chapter 1, or a normal distribution. Both drop what is not kept."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
-from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.models.fsq import FiniteScalarQuantizer, Quantized
 from video_tokenizer.training.distributed import global_batch_size, local_shard, mean_over_processes
-
-
-class Kept(NamedTuple):
-    """codes: (B, T, N, D) float32, zero where a token is dropped. indices: (B, T, N) int64. losses: terms, already weighted."""
-
-    codes: Tensor
-    indices: Tensor
-    losses: dict[str, Tensor]
 
 
 class FiniteScalarBottleneck(nn.Module):
@@ -29,11 +19,11 @@ class FiniteScalarBottleneck(nn.Module):
         self.to_latents = nn.Linear(embed_dim, self.quantizer.latent_dim)
         self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
 
-    def forward(self, x: Tensor, kept: Tensor) -> Kept:
+    def forward(self, x: Tensor, kept: Tensor) -> Quantized:
         """x: (B, T, N, E). kept: (B, T, N) bool."""
-        codes, indices = self.quantizer(self.to_latents(x))
+        quantized = self.quantizer(self.to_latents(x))
         middle = self.quantizer.codes_to_indices(torch.zeros(self.code_length, device=x.device))
-        return Kept(codes * kept[..., None], torch.where(kept, indices, middle), {})
+        return Quantized(quantized.codes * kept[..., None], torch.where(kept, quantized.indices, middle), {})
 
 
 class GaussianBottleneck(nn.Module):
@@ -49,7 +39,7 @@ class GaussianBottleneck(nn.Module):
         self.code_length, self.kl_weight = code_length, kl_weight
         self.to_moments = nn.Linear(embed_dim, 2 * code_length)
 
-    def forward(self, x: Tensor, kept: Tensor) -> Kept:
+    def forward(self, x: Tensor, kept: Tensor) -> Quantized:
         """x: (B, T, N, E). kept: (B, T, N) bool. There are no token numbers: indices are (B, T, 0)."""
         mean, log_variance = self.to_moments(x).float().chunk(2, dim=-1)  # (B, T, N, D) each
         log_variance = log_variance.clamp(-30, 20)
@@ -59,4 +49,4 @@ class GaussianBottleneck(nn.Module):
             codes = mean + (0.5 * log_variance).exp() * noise
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1)  # (B, T, N)
         loss = self.kl_weight * (divergence * kept).sum() / mean_over_processes(kept.sum().float())
-        return Kept(codes * kept[..., None], torch.zeros(*x.shape[:2], 0, dtype=torch.int64, device=x.device), {"kl": loss})
+        return Quantized(codes * kept[..., None], torch.zeros(*x.shape[:2], 0, dtype=torch.int64, device=x.device), {"kl": loss})

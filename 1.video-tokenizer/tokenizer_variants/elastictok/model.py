@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenizer_variants.elastictok.blocks import BlockwiseTransformer
-from tokenizer_variants.elastictok.bottlenecks import FiniteScalarBottleneck, GaussianBottleneck, Kept
+from tokenizer_variants.elastictok.bottlenecks import FiniteScalarBottleneck, GaussianBottleneck
 from tokenizer_variants.elastictok.config import PAPER, SMALL, ElasticConfig
 from tokenizer_variants.elastictok.length_search import (
     Elastic,
@@ -29,6 +29,7 @@ from tokenizer_variants.elastictok.length_search import (
 )
 from tokenizer_variants.elastictok.scores import own_scores
 from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
+from video_tokenizer.models.fsq import Quantized
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.st_transformer import KeysValues
 from video_tokenizer.training.distributed import global_batch_size, local_shard
@@ -161,7 +162,7 @@ class ElasticTokenizer(Tokenizer):
         places = self.positions.weight.view(self.config.block_frames, self.tokens_per_frame, -1)
         return x + places.repeat(self._num_blocks(x), 1, 1)[: x.shape[1]]
 
-    def _encode(self, video: Tensor, kept: Tensor, cache: Cache | None = None) -> tuple[Kept, Cache]:
+    def _encode(self, video: Tensor, kept: Tensor, cache: Cache | None = None) -> tuple[Quantized, Cache]:
         x = self.patch_embedding(2 * centered(video)) + self.dropped_or_kept(kept.long())  # (B, T, N, E)
         x, new_cache = self.encoder(self._placed(x), cache)
         return self.bottleneck(x, kept), new_cache

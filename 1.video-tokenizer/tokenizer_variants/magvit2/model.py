@@ -65,12 +65,13 @@ class Magvit2Tokenizer(Tokenizer):
     def forward(self, video: Tensor) -> TokenizerOutput:
         """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t."""
         latents = self._latents(video)
-        indices, codes = self._tokens(latents)
-        reconstruction, losses = self._drawn(codes), {}
+        encoded = self._tokens(latents)
+        reconstruction, losses = self._drawn(encoded.codes), {}
         if self.config.stability_weight and latents.shape[1] > 1:
             cell = self.frame_size[0] // self.grid_size[0]
             losses["stability"] = self.config.stability_weight * temporal_consistency_loss(latents, video, cell)
-        return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
+        reconstruction = reconstruction if self.training else reconstruction.clamp(0, 1)
+        return TokenizerOutput(reconstruction, encoded.indices, encoded.codes, losses)
 
     # ---- streams -------------------------------------------------------------------------------------------------------------
 
@@ -172,8 +173,8 @@ class Magvit2Tokenizer(Tokenizer):
 
     def _tokens(self, latents: Tensor) -> Encoded:
         """latents: (B, S, N, D). Returns indices (B, S, N) and codes (B, S, N, D)."""
-        codes, indices = self.quantizer(latents)
-        return Encoded(indices, codes)
+        quantized = self.quantizer(latents)
+        return Encoded(quantized.indices, quantized.codes)
 
     def _drawn(self, codes: Tensor, memory: FrameMemory | None = None) -> Tensor:
         """codes: (B, S, N, D). Returns video (B, T, C, H, W), not bounded."""

@@ -7,74 +7,16 @@ costs two more losses. What stays: patches, positions, space-time blocks, masks,
 encoder, which in Genie helped more than the other way round (arXiv:2402.15391, appendix C).
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from video_tokenizer.config import SpaceTimeConfig, check_width
+from tokenizer_variants.st_vq.config import PAPER, SMALL, VectorQuantizedConfig
 from video_tokenizer.models.patch_embed import PatchUnembedding
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer
-from video_tokenizer.models.vector_quantizer import VectorQuantizer
+from video_tokenizer.models.vector_quantizer import TrackingVectorQuantizer
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
-from video_tokenizer.training.command_line import InputError
-
-
-@dataclass(frozen=True)
-class VectorQuantizedConfig(SpaceTimeConfig):
-    """Train Genie's tokenizer with a learned codebook (arXiv:2402.15391, section 2.1)."""
-
-    model: Literal["st-vq"] = "st-vq"  # type: ignore[assignment]
-    """tokenizer to train; --help after another name shows the flags of that one"""
-    decoder_embed_dim: int | None = None
-    """width of the decoder's transformer; default: that of the encoder"""
-    decoder_blocks: int | None = None
-    """space-time blocks of the decoder; default: as many as in the encoder"""
-    decoder_heads: int | None = None
-    """attention heads of the decoder; default: as many as in the encoder"""
-    num_codes: int = 1_024
-    """vectors in the codebook (K)"""
-    code_dim: int = 32
-    """length of each of them (D)"""
-    commitment_weight: float = 0.25
-    """how strongly a latent is pulled to its code"""
-    codebook_ema: float = 0.0
-    """0: codes follow the latents by a loss; 0.99: each is the running mean of the latents that chose it"""
-    restart_below: float = 0.1
-    """a code chosen by fewer latents a step than this moves onto a random latent; 0 is off"""
-    data_start: bool = True
-    """take the first codes from the first batch"""
-
-    @property
-    def decoder_size(self) -> tuple[int, int, int]:
-        """(width, heads, blocks) of the decoder."""
-        return (
-            self.decoder_embed_dim or self.embed_dim,
-            self.decoder_heads or self.num_heads,
-            self.decoder_blocks or self.num_blocks,
-        )
-
-    def check(self) -> None:
-        """Raise InputError, naming the numbers that clash."""
-        super().check()
-        width, heads, _ = self.decoder_size
-        check_width(width, heads)
-        if self.num_codes < 2 or self.code_dim < 1:
-            raise InputError(f"num_codes {self.num_codes} and code_dim {self.code_dim} must be at least 2 and 1")
-        if not 0 <= self.codebook_ema < 1:
-            raise InputError(f"codebook_ema {self.codebook_ema} must lie between 0 and 1; 0.99 is VideoGPT's")
-
-
-PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters
-    patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=12, num_heads=8, decoder_embed_dim=1024,
-    decoder_blocks=20, decoder_heads=16, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
-    activation_checkpointing=True, shard=True, optimizer="adamw", restart_below=0.0, data_start=False,
-)  # fmt: skip
-SMALL = dict(  # for one GPU of 16 GB
-    patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,
-    decoder_blocks=10, decoder_heads=8, batch_size=8, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
-)  # fmt: skip
 
 
 class VectorQuantizedTokenizer(VideoTokenizer):
@@ -92,11 +34,7 @@ class VectorQuantizedTokenizer(VideoTokenizer):
         self.decoder = SpaceTimeTransformer(width, heads, blocks, config.context_frames, config.activation_checkpointing)
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
-    def make_quantizer(self, config: VectorQuantizedConfig) -> VectorQuantizer:
+    def make_quantizer(self, config: VectorQuantizedConfig) -> TrackingVectorQuantizer:
         """The learned codebook."""
         settings = (config.commitment_weight, config.codebook_ema, config.data_start, config.restart_below)
-        return VectorQuantizer(config.num_codes, config.code_dim, *settings)
-
-    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Codes, tokens, and the two losses that bring latents and codes together."""
-        return self.quantizer(latents)
+        return TrackingVectorQuantizer(config.num_codes, config.code_dim, *settings)

@@ -9,10 +9,15 @@ from torch import Tensor, nn
 
 
 class Quantized(NamedTuple):
-    """codes: (..., D) float32 in [-1, 1], what the decoder sees. indices: (...) int64 in [0, K), the tokens."""
+    """What every quantizer of the course returns.
+
+    codes: (..., D) float32, what the decoder sees; FSQ's are in [-1, 1]. indices: (...) int64 in [0, K), the tokens.
+    losses: terms to add to the loss, already weighted; FSQ has none.
+    """
 
     codes: Tensor
     indices: Tensor
+    losses: dict[str, Tensor]
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -60,7 +65,7 @@ class FiniteScalarQuantizer(nn.Module):
             bounded = torch.tanh(latents + self.shift) * self.half_width - self.offset
             rounded = bounded.round()
             straight_through = bounded + (rounded - bounded).detach()
-            return Quantized(self._scale(straight_through), self._levels_to_indices(rounded))
+            return Quantized(self._scale(straight_through), self._levels_to_indices(rounded), {})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """indices: (...) int64 in [0, K). Returns the codes (..., D) that `forward` gave with them, exactly."""

@@ -1,34 +1,77 @@
-"""A learned codebook, as in VQ-VAE: what FSQ does without, and what keeps it from dying."""
-
-from typing import NamedTuple
+"""A learned codebook, as in VQ-VAE (arXiv:1711.00937): what FSQ does without, and what keeps it from collapsing."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from video_tokenizer.training.distributed import gather_rows, rank_and_size
+from video_tokenizer.models.fsq import Quantized
+from video_tokenizer.training.distributed import gather_rows
 
 
-class VectorQuantized(NamedTuple):
-    """codes: (..., D) float32, what the decoder sees. indices: (...) int64 in [0, K). losses: terms to add, already weighted."""
+class Codebook(nn.Module):
+    """K vectors of length D: a parameter where a loss moves them, a buffer where they follow running means."""
 
-    codes: Tensor
-    indices: Tensor
-    losses: dict[str, Tensor]
+    weight: Tensor
+
+    def __init__(self, num_codes: int, latent_dim: int, learned: bool = True):
+        super().__init__()
+        codes = torch.randn(num_codes, latent_dim)
+        if learned:
+            self.weight = nn.Parameter(codes)
+        else:
+            self.register_buffer("weight", codes)
 
 
 class VectorQuantizer(nn.Module):
-    """Replace each latent by the nearest of K learned vectors (VQ-VAE, arXiv:1711.00937).
+    """Replace each latent by the nearest of K learned vectors.
 
     num_codes: K. latent_dim: D. commitment_weight: how strongly a latent is pulled to its code.
-    ema_decay: 0 moves the codes by a loss of their own, as in Genie; above 0 a code is the running mean of the latents that chose
-    it (arXiv:1711.00937, appendix A.1), as in VideoGPT.
-    data_start: take the first codes from the first batch of latents instead of from a normal distribution.
-    restart_below: a code chosen by fewer latents than this, in the running mean over steps, is moved onto a random latent of the
-    batch; 0 is off. VideoGPT restarts below 1. Keep at least 4 latents a batch for each code, or most codes jump every step.
+    learned: whether a loss moves the codes; a subclass that moves them in another way says False.
     """
 
-    codebook: Tensor
+    def __init__(self, num_codes: int, latent_dim: int, commitment_weight: float = 0.25, learned: bool = True):
+        super().__init__()
+        self.codebook_size, self.latent_dim = num_codes, latent_dim
+        self.commitment_weight, self.learned = commitment_weight, learned
+        self.codebook: Codebook | nn.Embedding = Codebook(num_codes, latent_dim, learned)
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """latents: (..., D), any float dtype."""
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = latents.float()
+            return self.quantized(latents, self.nearest(latents))
+
+    @torch.no_grad()
+    def nearest(self, latents: Tensor) -> Tensor:
+        """Index of the nearest code: (..., D) -> (...). |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for all e."""
+        flat, codes = latents.reshape(-1, self.latent_dim), self.codebook.weight  # (M, D), (K, D)
+        indices = (codes.square().sum(dim=1) - 2 * flat @ codes.T).argmin(dim=1)
+        return indices.view(latents.shape[:-1])
+
+    def quantized(self, latents: Tensor, indices: Tensor) -> Quantized:
+        """Codes for latents (..., D) with these indices (...), and the losses that bring the two together."""
+        codes = self.indices_to_codes(indices)
+        losses = {"commitment": self.commitment_weight * F.mse_loss(latents, codes.detach())}
+        if self.learned:
+            losses = {"codebook": F.mse_loss(codes, latents.detach())} | losses
+        straight_through = latents + (codes - latents).detach()  # the gradient skips the choice, which has none
+        return Quantized(straight_through, indices, losses)
+
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """indices: (...) int64 in [0, K). Returns codes (..., D)."""
+        return F.embedding(indices, self.codebook.weight)
+
+
+class TrackingVectorQuantizer(VectorQuantizer):
+    """A codebook that tracks how often its codes are used, and revives those that are not.
+
+    ema_decay: 0 moves the codes by a loss, as in Genie; above 0 a code is the running mean of the latents that chose it
+    (arXiv:1711.00937, appendix A.1), as in VideoGPT.
+    data_start: take the first codes from the first batch of latents instead of from a normal distribution.
+    restart_below: move a code onto a random latent of the batch when fewer latents than this choose it, in the running mean over
+    steps; 0 is off. VideoGPT restarts below 1. Keep at least 4 latents per code in a batch, or most codes jump in every step.
+    """
+
     counts: Tensor
     sums: Tensor
     started: Tensor
@@ -42,86 +85,60 @@ class VectorQuantizer(nn.Module):
         data_start: bool = True,
         restart_below: float = 0.0,
     ):
-        super().__init__()
-        self.codebook_size, self.latent_dim = num_codes, latent_dim
-        self.commitment_weight, self.ema_decay = commitment_weight, ema_decay
-        self.restart_below = restart_below
-        codes = torch.randn(num_codes, latent_dim)
-        if ema_decay:
-            self.register_buffer("codebook", codes)  # no gradient ever reaches it
-        else:
-            self.codebook = nn.Parameter(codes)
-        # kept in the checkpoint, so that a loaded quantizer neither starts anew nor restarts codes it knows to be in use
-        self.register_buffer("counts", torch.full((num_codes,), max(1.0, restart_below)))  # latents a step, running mean
-        self.register_buffer("sums", codes.clone())
+        super().__init__(num_codes, latent_dim, commitment_weight, learned=not ema_decay)
+        self.ema_decay, self.restart_below = ema_decay, restart_below
+        # buffers, so that a loaded quantizer neither starts again nor restarts codes that are in use
+        self.register_buffer("counts", torch.full((num_codes,), max(1.0, restart_below)))  # latents per step, running mean
+        self.register_buffer("sums", self.codebook.weight.detach().clone())
         self.register_buffer("started", torch.tensor(not data_start))
 
-    def forward(self, latents: Tensor) -> VectorQuantized:
-        """latents: (..., D), any float dtype. Gradients pass the choice as if it were not there."""
+    def forward(self, latents: Tensor) -> Quantized:
+        """latents: (..., D), any float dtype."""
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
-            flat = latents.reshape(-1, self.latent_dim)  # (M, D)
+            if self.training and not self.started:
+                self._start(latents.reshape(-1, self.latent_dim))
+            indices = self.nearest(latents)
             if self.training:
-                self._start(flat)
-            indices = self.nearest(flat)  # (M,)
-            if self.training:
-                self._follow(flat, indices)
-            codes = F.embedding(indices, self.codebook).view_as(latents)
-            losses = {"commitment": self.commitment_weight * F.mse_loss(latents, codes.detach())}
-            if not self.ema_decay:
-                losses["codebook"] = F.mse_loss(codes, latents.detach())
-            straight_through = latents + (codes - latents).detach()
-            return VectorQuantized(straight_through, indices.view(latents.shape[:-1]), losses)
-
-    @torch.no_grad()
-    def nearest(self, flat: Tensor) -> Tensor:
-        """Number of the nearest code. flat: (M, D). |z - e|^2 = |z|^2 - 2 z.e + |e|^2; |z|^2 is the same for all e."""
-        return (self.codebook.square().sum(dim=1) - 2 * flat @ self.codebook.T).argmin(dim=1)
-
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """indices: (...) int64 in [0, K). Returns codes (..., D)."""
-        return F.embedding(indices, self.codebook)
+                self._track(latents.reshape(-1, self.latent_dim), indices.flatten())
+            return self.quantized(latents, indices)
 
     @torch.no_grad()
     def _start(self, flat: Tensor) -> None:
-        """Take the codes from the first batch, with a little noise where it has fewer latents than there are codes."""
-        if self.started:
-            return
-        everywhere = gather_rows(flat.detach())
-        chosen = everywhere[_picks(self.codebook_size, len(everywhere), everywhere.device)]
+        """Take the codes from the first batch, with a little noise if it has fewer latents than there are codes."""
+        gathered = gather_rows(flat.detach())
+        chosen = gathered[_random_rows(self.codebook_size, len(gathered), gathered.device)]
         noise = torch.randn_like(chosen) * 0.01 * self.latent_dim**-0.5
-        self.codebook.copy_(chosen + (noise if len(everywhere) < self.codebook_size else 0 * noise))
-        self.sums.copy_(self.codebook * self.counts[:, None])
+        self.codebook.weight.copy_(chosen + (noise if len(gathered) < self.codebook_size else 0 * noise))
+        self.sums.copy_(self.codebook.weight * self.counts[:, None])
         self.started.fill_(True)
 
     @torch.no_grad()
-    def _follow(self, flat: Tensor, indices: Tensor) -> None:
-        """Running means of how often each code is chosen and by what; move the codes there, and idle ones onto a latent."""
-        everywhere, chosen = gather_rows(flat.detach()), _gathered(indices)
+    def _track(self, flat: Tensor, indices: Tensor) -> None:
+        """Update the running means, move the codes onto theirs, and restart idle codes. flat: (M, D), indices: (M,)."""
+        codes, gathered, chosen = self.codebook.weight, gather_rows(flat.detach()), _gather_indices(indices)
         decay = self.ema_decay or 0.99
         self.counts.lerp_(torch.bincount(chosen, minlength=self.codebook_size).to(flat.dtype), 1 - decay)
         if self.ema_decay:
             one_hot = F.one_hot(chosen, self.codebook_size).to(flat.dtype)  # (M, K)
-            self.sums.lerp_(one_hot.T @ everywhere, 1 - decay)
+            self.sums.lerp_(one_hot.T @ gathered, 1 - decay)
             total = self.counts.sum()
-            smoothed = (self.counts + 1e-7) / (total + self.codebook_size * 1e-7) * total  # Laplace: nothing is divided by 0
-            self.codebook.copy_(self.sums / smoothed[:, None])
+            smoothed = (self.counts + 1e-7) / (total + self.codebook_size * 1e-7) * total  # Laplace: no division by 0
+            codes.copy_(self.sums / smoothed[:, None])
         if self.restart_below:
             idle = self.counts < self.restart_below  # (K,)
-            fresh = everywhere[_picks(self.codebook_size, len(everywhere), everywhere.device)]
-            self.codebook.copy_(torch.where(idle[:, None], fresh, self.codebook))
+            fresh = gathered[_random_rows(self.codebook_size, len(gathered), gathered.device)]
+            codes.copy_(torch.where(idle[:, None], fresh, codes))
             self.counts.copy_(torch.where(idle, torch.full_like(self.counts, self.restart_below), self.counts))
             self.sums.copy_(torch.where(idle[:, None], fresh * self.restart_below, self.sums))
 
 
-def _picks(number: int, population: int, device: torch.device) -> Tensor:
-    """`number` different places below `population`, or as many rounds through it as are needed."""
+def _random_rows(number: int, population: int, device: torch.device) -> Tensor:
+    """`number` different rows below `population`; every row equally often if more are asked for than there are."""
     rounds = [torch.randperm(population) for _ in range(-(-number // population))]
     return torch.cat(rounds)[:number].to(device)
 
 
-def _gathered(indices: Tensor) -> Tensor:
-    """The choices of all processes."""
-    if rank_and_size()[1] == 1:
-        return indices
+def _gather_indices(indices: Tensor) -> Tensor:
+    """The choices (M,) of all processes; gathered as floats, because a gather with gradients takes no integers."""
     return gather_rows(indices.float()[:, None])[:, 0].long()

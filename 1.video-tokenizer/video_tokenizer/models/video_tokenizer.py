@@ -49,14 +49,10 @@ class VideoTokenizer(Tokenizer):
         """What turns latents (..., latent_dim) into one of codebook_size tokens, and those into codes. A variant has another."""
         return FiniteScalarQuantizer(config.levels)
 
-    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """latents: (B, T, N, D). Returns codes (B, T, N, D), indices (B, T, N), and losses, of which FSQ has none."""
-        return *self.quantizer(latents), {}
-
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D)."""
-        codes, indices, _ = self.quantize(self._latents(video, start=0))
-        return Encoded(indices, codes)
+        quantized = self.quantizer(self._latents(video, start=0))
+        return Encoded(quantized.indices, quantized.codes)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1]."""
@@ -70,7 +66,7 @@ class VideoTokenizer(Tokenizer):
         """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random time of the periodic clock."""
         start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
         latents = self._latents(video, start)  # (B, T, N, D)
-        codes, indices, losses = self.quantize(latents)
+        codes, indices, losses = self.quantizer(latents)
         reconstruction = self._decode(codes, start).float()
         if self.config.stability_weight and video.shape[1] > 1:
             losses["stability"] = self.config.stability_weight * temporal_consistency_loss(latents, video, self.config.patch_size)
@@ -80,8 +76,8 @@ class VideoTokenizer(Tokenizer):
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
         x = self.patch_embedding(centered(video))
         x, cache = self.encoder.step(self.positions(x, cache.position if cache else 0), cache)
-        codes, indices, _ = self.quantize(self.to_latents(x))
-        return Encoded(indices, codes), cache
+        quantized = self.quantizer(self.to_latents(x))
+        return Encoded(quantized.indices, quantized.codes), cache
 
     def decode_next(self, codes: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
         """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""

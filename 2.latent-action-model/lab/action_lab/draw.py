@@ -15,7 +15,7 @@ from torch import Tensor
 from latent_action_model.figures import GAIN, close_up, next_frames_under_every_code
 from latent_action_model.models.action_encoder import POOLED_CELL, pool_by_change
 from latent_action_model.models.latent_action_model import LatentActionModel
-from latent_action_model.models.quantizers import VectorQuantizer
+from latent_action_model.models.quantizers import ActionQuantizer
 from tokenizer_lab.draw import bare, write_cells
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PALE, PLAIN, difference, image_grid, save_figure, save_picture, style
@@ -114,7 +114,7 @@ def encode_games(model: LatentActionModel, games: Sequence[tuple[np.ndarray, np.
         latents = model.encoder(to_video(np.stack([frames[span] for (frames, _), span in chosen]))).flatten(0, 1)
         actions = np.concatenate([actions[span][1:] for (_, actions), span in chosen])
         quantizer = model.quantizer
-        compared = quantizer.whiten(latents) if isinstance(quantizer, VectorQuantizer) else torch.tanh(latents)
+        compared = quantizer.whiten(latents) if isinstance(quantizer, ActionQuantizer) else torch.tanh(latents)
         parts.append(Played(compared, quantizer(latents).indices, torch.from_numpy(actions).long()))
     return Played(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

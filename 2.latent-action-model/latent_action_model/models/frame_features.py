@@ -1,8 +1,12 @@
-"""Convolutional pieces: pixels to a grid of features, and residual blocks that an action can steer."""
+"""The parts of encoder and decoder: pixels to features, residual blocks that an action can steer, an optional transformer."""
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+
+from latent_action_model.config import LatentActionConfig
+from video_tokenizer.models.positional_encoding import SpaceTimePositions
+from video_tokenizer.models.st_transformer import SpaceTimeTransformer
 
 CELL = 4
 """side of a feature cell, in pixels"""
@@ -26,8 +30,8 @@ class FrameFeatures(nn.Module):
         return self.input(torch.cat([self.unshuffle(frames - 0.5), self.unshuffle(change)], dim=1))
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a skip. A code, where given, scales and shifts the channels between (FiLM, arXiv:1709.07871)."""
+class FilmBlock(nn.Module):
+    """Two 3x3 convolutions and a skip. A code, if given, scales and shifts the channels in between (FiLM, arXiv:1709.07871)."""
 
     def __init__(self, width: int, code_dim: int = 0):
         super().__init__()
@@ -46,8 +50,30 @@ class ResidualBlock(nn.Module):
         return x + self.second(self.activation(hidden))
 
 
+class SpaceTimeContext(nn.Module):
+    """What the stem alone cannot see: the rest of the frame and earlier frames, through a space-time transformer.
+
+    Off by default (`encoder_blocks` and `decoder_blocks` are 0): it is slower, and gives the encoder more to leak.
+    """
+
+    def __init__(self, config: LatentActionConfig, num_blocks: int):
+        super().__init__()
+        height, width = config.frame_height_width
+        self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=2, stride=2)  # a vector per 8x8 pixels
+        self.positions = SpaceTimePositions(config.embed_dim, (height // (2 * CELL), width // (2 * CELL)))
+        self.transformer = SpaceTimeTransformer(config.embed_dim, config.num_heads, num_blocks, config.context_frames)
+
+    def forward(self, features: Tensor, batch_size: int) -> Tensor:
+        """features: (B*T, width, h, w). Returns (B*T, E, h/2, w/2)."""
+        tokens = self.to_tokens(features)
+        rows = tokens.shape[2]
+        tokens = rearrange(tokens, "(b t) e h w -> b t (h w) e", b=batch_size)
+        tokens = self.transformer(self.positions(tokens))  # (B, T, N, E)
+        return rearrange(tokens, "b t (h w) e -> (b t) e h w", h=rows)
+
+
 def previous_frames(video: Tensor) -> Tensor:
-    """(B, T, C, H, W) -> the frame before each frame; the first frame stands in for its own predecessor."""
+    """(B, T, C, H, W) -> the frame before each frame; the first frame is its own predecessor."""
     return torch.cat([video[:, :1], video[:, :-1]], dim=1)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.models.action_encoder import ActionEncoder
 from latent_action_model.models.next_frame_decoder import NextFrameDecoder, logits_of
-from latent_action_model.models.quantizers import SignQuantizer, VectorQuantizer
+from latent_action_model.models.quantizers import ActionQuantizer, SignQuantizer
 
 
 class ActionEncoding(NamedTuple):
@@ -22,7 +22,7 @@ class ActionEncoding(NamedTuple):
 @dataclass
 class LatentActionOutput:
     """prediction: (B, T - 1, C, H, W), frames 1 .. T - 1 as predicted. indices: (B, T - 1). losses: "reconstruction" and the
-    quantizer's terms; their sum is to be minimised."""
+    quantizer's terms; training minimises their sum."""
 
     prediction: Tensor
     indices: Tensor
@@ -33,8 +33,8 @@ class LatentActionModel(nn.Module):
     """Genie's latent action model (arXiv:2402.15391, section 2.1).
 
     The encoder sees the next frame and may say one of `num_actions` words about it; the decoder must predict the next frame
-    from the past and that word. The best word is the one that tells what the past cannot: what the player did.
-    At inference only the codebook is kept; the player's choice takes the encoder's place.
+    from the past and that word. The best word is the one that says what the past cannot: what the player did.
+    At inference the player chooses the word, and of the quantizer only the codebook is used.
     """
 
     def __init__(self, config: LatentActionConfig):
@@ -42,19 +42,15 @@ class LatentActionModel(nn.Module):
         self.config = config
         self.num_actions = config.num_actions
         self.frame_size = config.frame_height_width
-        self.quantizer: VectorQuantizer | SignQuantizer
+        self.quantizer: ActionQuantizer | SignQuantizer
         if config.quantizer == "vq":
-            self.quantizer = VectorQuantizer(
+            self.quantizer = ActionQuantizer(
                 config.num_actions, config.code_dim, config.commitment_weight, config.noisy_steps, config.restart_after
             )
-            latent_dim = config.code_dim
         else:
             self.quantizer = SignQuantizer(config.num_actions, config.balance_weight)
-            latent_dim = self.quantizer.num_bits
-        sizes = (config.conv_width, config.embed_dim)
-        time = (config.num_heads, config.context_frames, self.frame_size)
-        self.encoder = ActionEncoder(*sizes, config.encoder_blocks, *time, latent_dim, config.pooling)
-        self.decoder = NextFrameDecoder(*sizes, config.decoder_blocks, *time, latent_dim)
+        self.encoder = ActionEncoder(config, self.quantizer.latent_dim)
+        self.decoder = NextFrameDecoder(config, self.quantizer.latent_dim)
 
     def encode(self, video: Tensor) -> ActionEncoding:
         """video: (B, T, C, H, W) in [0, 1], T >= 2. Returns one action per transition: indices (B, T - 1) and codes."""

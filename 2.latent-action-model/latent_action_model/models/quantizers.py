@@ -1,31 +1,21 @@
-"""A handful of actions: two ways to turn a continuous latent into one of a few codes."""
-
-from typing import NamedTuple
+"""Two ways to turn a continuous latent into one of a few actions."""
 
 import torch
-import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
-from video_tokenizer.models.fsq import FiniteScalarQuantizer
+from video_tokenizer.models.fsq import FiniteScalarQuantizer, Quantized
+from video_tokenizer.models.vector_quantizer import VectorQuantizer
 from video_tokenizer.training.distributed import gather_rows, local_shard
 
 
-class QuantizedAction(NamedTuple):
-    """codes: (..., A) float32, what the decoder sees. indices: (...) int64. losses: terms to add to the reconstruction loss."""
+class ActionQuantizer(VectorQuantizer):
+    """A learned codebook that is not asked to name actions before there is something to name.
 
-    codes: Tensor
-    indices: Tensor
-    losses: dict[str, Tensor]
+    num_codes: number of actions (8 in Genie). latent_dim: length A of a code. noisy_steps: length of the first phase.
+    restart_after: steps over which usage is averaged.
 
-
-class VectorQuantizer(nn.Module):
-    """A learned codebook (VQ-VAE, arXiv:1711.00937) that is not asked to name actions before there is something to name.
-
-    num_codes: number of actions (8 in Genie). code_dim: length A of a code. commitment_weight: how strongly latents are pulled
-    to their code. noisy_steps: length of the first phase. restart_after: steps over which usage is averaged.
-
-    Asked for codes from the first step, encoder and decoder settle on one: the decoder learns to live without the action before
+    If codes are used from the first step on, encoder and decoder collapse to one: the decoder learns to ignore the action before
     the encoder has found it. Three things prevent that:
     1. Latents are brought to mean 0 and variance 1 over the batch, so that they cannot shrink to a point.
     2. For the first `noisy_steps` training steps nothing is rounded; noise of variance 1 is added instead. Such a channel
@@ -39,47 +29,32 @@ class VectorQuantizer(nn.Module):
     recent: Tensor
 
     def __init__(
-        self, num_codes: int, code_dim: int, commitment_weight: float = 0.25, noisy_steps: int = 200, restart_after: int = 50
+        self, num_codes: int, latent_dim: int, commitment_weight: float = 0.25, noisy_steps: int = 200, restart_after: int = 50
     ):
-        super().__init__()
-        self.num_codes = num_codes
-        self.commitment_weight = commitment_weight
-        self.noisy_steps = noisy_steps
-        self.restart_after = restart_after
-        self.whiten = nn.BatchNorm1d(code_dim, affine=False)
-        self.codebook = nn.Embedding(num_codes, code_dim)
-        nn.init.normal_(self.codebook.weight)
-        self.register_buffer(
-            "usage", torch.full((num_codes,), 1.0 / num_codes)
-        )  # share of the latents per code, over recent steps
+        super().__init__(num_codes, latent_dim, commitment_weight)
+        self.noisy_steps, self.restart_after = noisy_steps, restart_after
+        self.codebook = nn.Embedding(num_codes, latent_dim)  # as an embedding it has no weight decay
+        self.whiten = nn.BatchNorm1d(latent_dim, affine=False)
+        self.register_buffer("usage", torch.full((num_codes,), 1.0 / num_codes))  # share of the latents, over recent steps
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("recent", torch.zeros(1024, code_dim))  # the newest latents, for k-means
+        self.register_buffer("recent", torch.zeros(1024, latent_dim))  # the newest latents, for k-means
 
-    def forward(self, latents: Tensor) -> QuantizedAction:
-        """latents: (..., A). The nearest code is taken; its gradient goes straight through to the latent."""
+    def forward(self, latents: Tensor) -> Quantized:
+        """latents: (..., A)."""
         with torch.autocast(latents.device.type, enabled=False):
-            everywhere = self.whiten(gather_rows(latents.float().reshape(-1, latents.shape[-1])))  # of all processes
-            all_indices = torch.cdist(everywhere.detach(), self.codebook.weight.detach()).argmin(dim=-1)
+            everywhere = self.whiten(gather_rows(latents.float().reshape(-1, self.latent_dim)))  # of all processes
+            all_indices = self.nearest(everywhere)
+            indices = local_shard(all_indices).view(latents.shape[:-1])
             latents = local_shard(everywhere).view(latents.shape)
-            indices_shaped = local_shard(all_indices).view(latents.shape[:-1])
             if self.training:
                 self.steps_seen += 1
                 if self.steps_seen <= self.noisy_steps:
                     self._collect(everywhere.detach())
-                    zero = 0.0 * self.codebook.weight.sum()  # the codebook has no part in this phase
                     noise = local_shard(torch.randn_like(everywhere)).view(latents.shape)
-                    return QuantizedAction(latents + noise + zero, indices_shaped, {"codebook": zero})
+                    # the codebook has no part in this phase, but the optimizer wants a gradient for each parameter
+                    return Quantized(latents + noise, indices, {"codebook": 0.0 * self.codebook.weight.sum()})
                 self._restart_idle_codes(everywhere.detach(), all_indices)
-            codes = self.codebook(indices_shaped)
-            losses = {
-                "codebook": F.mse_loss(codes, latents.detach()),
-                "commitment": self.commitment_weight * F.mse_loss(latents, codes.detach()),
-            }
-            return QuantizedAction(latents + (codes - latents).detach(), indices_shaped, losses)
-
-    def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """indices: (...) int64 in [0, num_codes). Returns codes (..., A)."""
-        return self.codebook(indices)
+            return self.quantized(latents, indices)
 
     @torch.no_grad()
     def _collect(self, latents: Tensor) -> None:
@@ -88,17 +63,17 @@ class VectorQuantizer(nn.Module):
         self.recent.copy_(torch.cat([self.recent[len(latents) :], latents]))
         if self.steps_seen == self.noisy_steps:
             seen = self.recent[self.recent.abs().sum(dim=1) > 0].cpu().numpy()  # short phases do not fill it
-            centres, _ = kmeans2(seen, self.num_codes, minit="++", rng=int(torch.randint(2**31, (1,))))
+            centres, _ = kmeans2(seen, self.codebook_size, minit="++", rng=int(torch.randint(2**31, (1,))))
             self.codebook.weight.copy_(torch.from_numpy(centres))
 
     @torch.no_grad()
     def _restart_idle_codes(self, latents: Tensor, indices: Tensor) -> None:
-        share = torch.bincount(indices, minlength=self.num_codes).float() / len(indices)
+        share = torch.bincount(indices, minlength=self.codebook_size).float() / len(indices)
         self.usage.lerp_(share, 1.0 / self.restart_after)
-        for code in torch.nonzero(self.usage < 0.05 / self.num_codes).flatten().tolist():
+        for code in torch.nonzero(self.usage < 0.05 / self.codebook_size).flatten().tolist():
             chosen = int(torch.randint(len(latents), (1,)))
             self.codebook.weight[code] = latents[chosen]
-            self.usage[code] = 1.0 / self.num_codes
+            self.usage[code] = 1.0 / self.codebook_size
 
 
 class SignQuantizer(nn.Module):
@@ -110,22 +85,20 @@ class SignQuantizer(nn.Module):
 
     def __init__(self, num_codes: int, balance_weight: float = 1.0):
         super().__init__()
-        num_bits = num_codes.bit_length() - 1
-        if 2**num_bits != num_codes:
+        self.latent_dim = num_codes.bit_length() - 1
+        if 2**self.latent_dim != num_codes:
             raise ValueError(f"sign bits make 2, 4, 8, ... codes, not {num_codes}")
-        self.num_codes = num_codes
-        self.num_bits = num_bits
         self.balance_weight = balance_weight
-        self.signs = FiniteScalarQuantizer([2] * num_bits)
+        self.signs = FiniteScalarQuantizer([2] * self.latent_dim)
 
-    def forward(self, latents: Tensor) -> QuantizedAction:
+    def forward(self, latents: Tensor) -> Quantized:
         """latents: (..., number of bits)."""
-        codes, indices = self.signs(latents)
-        soft = torch.tanh(gather_rows(latents.float().reshape(-1, self.num_bits)))
+        signs = self.signs(latents)
+        soft = torch.tanh(gather_rows(latents.float().reshape(-1, self.latent_dim)))
         correlation = soft.T @ soft / len(soft)
         overlap = correlation - torch.diag(torch.diag(correlation))
         balance = soft.mean(dim=0).square().sum() + overlap.square().sum() / 2
-        return QuantizedAction(codes, indices, {"balance": self.balance_weight * balance})
+        return Quantized(signs.codes, signs.indices, {"balance": self.balance_weight * balance})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """indices: (...) int64 in [0, num_codes). Returns codes (..., number of bits), each -1 or 1."""

@@ -1,0 +1,63 @@
+"""The settings of Genie's tokenizer, and its published sizes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from video_tokenizer.config import SpaceTimeConfig, check_width
+from video_tokenizer.training.command_line import InputError
+
+
+@dataclass(frozen=True)
+class VectorQuantizedConfig(SpaceTimeConfig):
+    """Train Genie's tokenizer with a learned codebook (arXiv:2402.15391, section 2.1)."""
+
+    model: Literal["st-vq"] = "st-vq"  # type: ignore[assignment]
+    """tokenizer to train; --help after another name shows the flags of that one"""
+    decoder_embed_dim: int | None = None
+    """width of the decoder's transformer; default: that of the encoder"""
+    decoder_blocks: int | None = None
+    """space-time blocks of the decoder; default: as many as in the encoder"""
+    decoder_heads: int | None = None
+    """attention heads of the decoder; default: as many as in the encoder"""
+    num_codes: int = 1_024
+    """vectors in the codebook (K)"""
+    code_dim: int = 32
+    """length of each of them (D)"""
+    commitment_weight: float = 0.25
+    """how strongly a latent is pulled to its code"""
+    codebook_ema: float = 0.0
+    """0: codes follow the latents by a loss; 0.99: each is the running mean of the latents that chose it"""
+    restart_below: float = 0.1
+    """a code chosen by fewer latents a step than this moves onto a random latent; 0 is off"""
+    data_start: bool = True
+    """take the first codes from the first batch"""
+
+    @property
+    def decoder_size(self) -> tuple[int, int, int]:
+        """(width, heads, blocks) of the decoder."""
+        return (
+            self.decoder_embed_dim or self.embed_dim,
+            self.decoder_heads or self.num_heads,
+            self.decoder_blocks or self.num_blocks,
+        )
+
+    def check(self) -> None:
+        """Raise InputError, naming the numbers that clash."""
+        super().check()
+        width, heads, _ = self.decoder_size
+        check_width(width, heads)
+        if self.num_codes < 2 or self.code_dim < 1:
+            raise InputError(f"num_codes {self.num_codes} and code_dim {self.code_dim} must be at least 2 and 1")
+        if not 0 <= self.codebook_ema < 1:
+            raise InputError(f"codebook_ema {self.codebook_ema} must lie between 0 and 1; 0.99 is VideoGPT's")
+
+
+PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters
+    patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=12, num_heads=8, decoder_embed_dim=1024,
+    decoder_blocks=20, decoder_heads=16, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
+    activation_checkpointing=True, shard=True, optimizer="adamw", restart_below=0.0, data_start=False,
+)  # fmt: skip
+SMALL = dict(  # for one GPU of 16 GB
+    patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,
+    decoder_blocks=10, decoder_heads=8, batch_size=8, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
+)  # fmt: skip
