@@ -2,8 +2,8 @@
 
     python 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output data/breakout
 
-Works with every Gymnasium environment that has discrete actions and draws RGB pictures. Atari games come with ale-py, without any
-download. `--video folder` also writes each episode as an .mp4 file.
+Works with any Gymnasium environment that has discrete actions and renders RGB pictures. Atari games come with ale-py and need no
+download. `--video FOLDER` also writes each episode as an .mp4 file.
 """
 
 import time
@@ -21,7 +21,7 @@ from video_tokenizer.games.picture_delay import calibrate_picture_delay
 from video_tokenizer.games.policies import MixedPolicy, make_players
 from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 
-SHORTEST_EPISODE = 64  # frames; small recordings are cut into about ten episodes, but never shorter than this
+SHORTEST_EPISODE = 64  # frames; a small recording is split into about ten episodes, but not into shorter ones than this
 
 
 @dataclass(frozen=True)
@@ -31,29 +31,29 @@ class RecordConfig:
     env: str = "ALE/Breakout-v5"
     """Gymnasium id of the game, for example ALE/Pong-v5, ALE/Boxing-v5, ALE/Freeway-v5, ALE/MsPacman-v5 or CartPole-v1"""
     num_frames: int = 40_000
-    """frames to record, all episodes together"""
+    """frames to record, over all episodes"""
     output: str | None = None
     """folder of the clip store; default data/<game>"""
     policy: str = "mixed"
-    """who plays: random (a fresh action every step), scripted (follows the ball; Breakout, Pong) or mixed (half and half)"""
+    """who plays: random (a new action every step), scripted (follows the ball; Breakout, Pong) or mixed (half and half)"""
     frame_size: int = 64
-    """side of the recorded picture, in pixels"""
+    """side of the recorded frames, in pixels"""
     frame_skip: int = 4
-    """emulator frames per recorded frame; the action is held meanwhile"""
+    """emulator frames per recorded frame, during which the action is held"""
     picture_delay: str = "auto"
-    """emulator frames into the next step at which the picture is taken, below frame-skip; auto: known for the game or measured"""
+    """emulator frames into the next step at which a picture is taken, less than frame-skip; auto: the known or measured delay"""
     episode_frames: int = 1000
-    """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that there are episodes to split"""
+    """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that they have episodes to split"""
     seed: int = 0
-    """the same seed records the same frames"""
+    """seed of the games and the policy: the same seed records the same frames"""
     video: str | None = None
-    """folder that also receives every episode as an .mp4 file"""
+    """folder for a copy of every episode as an .mp4 file"""
     overwrite: bool = False
-    """replace the output if it is a clip store already"""
+    """replace the output if it is a clip store"""
 
 
 def check(config: RecordConfig) -> None:
-    """Raise InputError for a flag whose value cannot work, before anything is played."""
+    """Raise InputError for an invalid flag before anything is played."""
     check_smallest(config, {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0})
     delays = [str(delay) for delay in range(config.frame_skip)]
     if config.picture_delay not in ["auto", *delays]:
@@ -64,10 +64,10 @@ def check(config: RecordConfig) -> None:
 
 
 def calibrate(config: RecordConfig, game: Game) -> None:
-    """Measure the picture delay, and whether frames are merged, where neither the flag nor what is known of the game says so."""
+    """Measure the picture delay and whether to merge frames, unless the flag or the known game says it."""
     facts = game_facts(config.env)
     if config.picture_delay == "auto" and (facts is None or facts.picture_delay >= config.frame_skip):
-        print(f"measuring after how many emulator frames {config.env} shows an action ...")
+        print(f"measuring the delay after which {config.env} shows an action ...")
         measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)
         print(measured.describe())
         game.picture_delay, game.merged_frames = measured.best, 2 if measured.flickers else 1
@@ -77,7 +77,7 @@ def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> None:
     """Play and write episodes until num_frames are recorded."""
     players = MixedPolicy(make_players(config.policy, game))
     if config.policy == "mixed" and len(players.players) == 1:
-        print(f"there is no scripted player for {config.env}: all episodes are played at random")
+        print(f"there is no scripted player for {config.env}: all episodes are random play")
     episode_frames = min(config.episode_frames, max(config.num_frames // 10, SHORTEST_EPISODE))
     names: list[str] = []
     with tqdm(total=config.num_frames, unit="frame", desc="recording", disable=None) as progress:
@@ -95,7 +95,7 @@ def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> None:
 
 
 def describe(path: Path, action_names: list[str], seconds: float) -> str:
-    """The end line: frames, episodes, share of each action, size on disk, seconds."""
+    """The last line printed: frames, episodes, share of each action, size on disk, seconds."""
     actions, episodes = np.load(path / "actions.npy"), np.load(path / "episodes.npy")
     counts = np.bincount(actions[actions >= 0], minlength=len(action_names))
     shares = ", ".join(f"{name} {count / max(1, counts.sum()):.0%}" for name, count in zip(action_names, counts, strict=True))
@@ -122,16 +122,16 @@ def main() -> None:
         "seed": config.seed,
         "policy": config.policy,
     }
-    writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses a taken output before any work
+    writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses an existing output before anything is played
     calibrate(config, game)
     writer.info |= {"picture_delay": game.picture_delay, "merged_frames": game.merged_frames}
     print(
         f"{config.env} | {config.policy} policy | picture {game.picture_delay} emulator frames after each step | writing {output}"
     )
-    begin = time.perf_counter()
+    started = time.perf_counter()
     with writer:
         record(config, game, writer)
-    print(describe(output, game.action_names, time.perf_counter() - begin))
+    print(describe(output, game.action_names, time.perf_counter() - started))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""The clip store: what goes in comes out, whole or not at all."""
+"""The clip store: what goes in comes out, completely or not at all."""
 
-import json
 import pickle
 
 import numpy as np
@@ -65,7 +64,7 @@ def test_frames_of_a_damaged_video_can_be_taken_back(tmp_path):
 def test_a_failed_recording_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError), ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
         writer.add_episode(numbered_frames(0, 3))
-        raise RuntimeError("the power went out")
+        raise RuntimeError("stop")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,64 +97,39 @@ def test_the_fingerprint_follows_the_content(store_path, tmp_path):
 
 
 def test_a_pickled_store_is_a_path_not_its_frames(store_path):
-    """Loader workers that are started afresh (macOS, Windows) receive the store by pickle."""
+    """Loader workers that are spawned (macOS, Windows) receive the store by pickle."""
     pickled = pickle.dumps(open_clip_store(store_path))
     assert len(pickled) < 1000
     assert np.array_equal(pickle.loads(pickled).frames, numbered_frames(0, 7))
 
 
-def damage_frames_cut_short(path):
-    content = (path / "frames.npy").read_bytes()
-    (path / "frames.npy").write_bytes(content[: len(content) - 100])
-
-
-def damage_frames_empty(path):
-    (path / "frames.npy").write_bytes(b"")
-
-
-def damage_actions_missing(path):
-    (path / "actions.npy").unlink()
-
-
-def damage_frames_float(path):
-    np.save(path / "frames.npy", np.load(path / "frames.npy").astype(np.float32))
-
-
-def damage_frames_grey(path):
-    np.save(path / "frames.npy", np.load(path / "frames.npy")[..., :1])
-
-
-def damage_actions_too_few(path):
-    np.save(path / "actions.npy", np.load(path / "actions.npy")[:-1])
-
-
-def damage_actions_unnamed(path):
-    np.save(path / "actions.npy", np.full(7, 3, dtype=np.int16))  # only 0, 1 and 2 have names
-
-
-def damage_episodes_too_long(path):
-    np.save(path / "episodes.npy", np.array([[0, 3], [3, 8]]))
-
-
-def damage_episodes_overlap(path):
-    np.save(path / "episodes.npy", np.array([[0, 4], [3, 7]]))
-
-
-def damage_other_version(path):
-    info = json.loads((path / "clip_store.json").read_text())
-    (path / "clip_store.json").write_text(json.dumps(info | {"format_version": 99}))
-
-
-def damage_json(path):
-    (path / "clip_store.json").write_text('{"format_version": 1')
-
-
-@pytest.mark.parametrize("damage", [value for name, value in list(globals().items()) if name.startswith("damage_")])
-def test_a_damaged_store_is_refused_in_one_sentence(store_path, damage):
-    damage(store_path)
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("frames.npy", lambda frames: frames.astype(np.float32), "holds float32 with 4 axes instead of uint8 with 4"),
+        ("frames.npy", lambda frames: frames[..., :1], "has shape (7, 8, 8, 1) instead of (frames, height, width, 3)"),
+        ("actions.npy", lambda actions: actions[:-1], "has 7 frames but 6 actions"),
+        ("actions.npy", lambda actions: actions * 0 + 3, "holds actions from 3 to 3, but clip_store.json names 3"),
+        ("episodes.npy", lambda episodes: np.array([[0, 3], [3, 8]]), "overlap or lie outside the 7 frames"),
+        ("episodes.npy", lambda episodes: np.array([[0, 4], [3, 7]]), "overlap or lie outside the 7 frames"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_refused_with_the_numbers(store_path, file, change, reason):
+    np.save(store_path / file, change(np.load(store_path / file)))
     with pytest.raises(InputError) as error:
         open_clip_store(store_path)
-    assert str(store_path) in str(error.value) and "\n" not in str(error.value)
+    assert reason in str(error.value) and str(store_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_store_is_refused_where_a_file_is_truncated_or_missing(store_path):
+    content = (store_path / "frames.npy").read_bytes()
+    for kept in (0, len(content) - 100):
+        (store_path / "frames.npy").write_bytes(content[:kept])
+        with pytest.raises(InputError, match=r"frames\.npy is damaged or truncated"):
+            open_clip_store(store_path)
+    (store_path / "actions.npy").unlink()
+    with pytest.raises(InputError, match=r"it lacks actions\.npy"):
+        open_clip_store(store_path)
 
 
 def test_a_missing_store_is_refused_with_the_command_that_makes_one(tmp_path):

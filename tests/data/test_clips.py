@@ -1,4 +1,4 @@
-"""Clips, their split and their order: no clip crosses a reset, no frame is in both halves, and a resumed run sees the same."""
+"""Clips, their split and their order: no clip crosses a reset, no frame is in both splits, a resumed run sees the same clips."""
 
 from itertools import chain
 
@@ -91,11 +91,11 @@ def test_an_epoch_shows_every_clip_once():
     batches = list(ShuffledBatches(num_clips=12, batch_size=4, num_steps=6, seed=0))
     first, second = list(chain(*batches[:3])), list(chain(*batches[3:]))
     assert sorted(first) == sorted(second) == list(range(12))
-    assert first != second  # and the next epoch shuffles anew
+    assert first != second  # the next epoch is shuffled differently
 
 
 def test_a_resumed_run_sees_exactly_the_rest():
-    """10 clips in batches of 4: steps cross the border between epochs, and still step 7 is step 7."""
+    """10 clips in batches of 4: a batch may span two epochs, and still step 7 is step 7."""
     whole = list(ShuffledBatches(10, 4, num_steps=20, seed=5))
     for k in (0, 1, 7, 20):
         assert list(ShuffledBatches(10, 4, num_steps=20, seed=5, start_step=k)) == whole[k:]
@@ -120,10 +120,10 @@ def test_workers_do_not_change_the_batches(store, num_workers):
     before = torch.get_rng_state()
     loaded = [batch["index"].tolist() for batch in make_loader(clips, 2, 5, seed=4, start_step=2, num_workers=num_workers)]
     assert loaded == list(ShuffledBatches(6, 2, 5, seed=4, start_step=2))
-    assert torch.equal(torch.get_rng_state(), before)  # the model's random numbers are its own
+    assert torch.equal(torch.get_rng_state(), before)  # torch's global random state is left alone
 
 
-def test_pixels_survive_the_way_into_the_model_and_back():
+def test_pixels_survive_the_conversion_to_video_and_back():
     frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 4, 8, 8, 3)
     video = to_video(frames)
     assert video.shape == (1, 4, 3, 8, 8) and video.min() == 0.0 and video.max() == 1.0
@@ -150,7 +150,7 @@ def test_augmentation_repeats_for_the_same_batch_and_differs_in_another():
     assert not np.array_equal(cropped(pair, [3, 4]), cropped(pair, [3, 5]))
 
 
-def test_a_damaged_cache_is_made_anew(tmp_path):
+def test_a_damaged_cache_is_rebuilt(tmp_path):
     store = dummy_clip_store(tmp_path / "data", frame_size=(32, 32))
     calls = []
 

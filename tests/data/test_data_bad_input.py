@@ -1,8 +1,7 @@
-"""Whatever is wrong with the data, the answer is one sentence that names it, and exit code 2 from the script."""
+"""Bad data are refused with one sentence that names the problem, and exit code 2 from the script."""
 
 from pathlib import Path
 
-import cv2
 import gymnasium
 import h5py
 import numpy as np
@@ -18,112 +17,75 @@ from video_tokenizer.training.command_line import InputError
 RECORD = Path(__file__).parents[2] / "1.video-tokenizer" / "record.py"
 
 
-def grey_video(path: Path, num_frames: int = 30, size: int = 32) -> Path:
+def noise_video(path: Path, num_frames: int = 30, size: int = 32, codec: str = "mp4v") -> bytes:
     frames = np.random.default_rng(0).integers(0, 255, (num_frames, size, size, 3)).astype(np.uint8)
-    write_video(path, frames, 10.0)
-    return path
+    write_video(path, frames, 10.0, codec)
+    return path.read_bytes()
 
 
-def make_missing(folder):
-    return folder / "nowhere", "does not exist"
-
-
-def make_empty_folder(folder):
-    return folder, "contains no clip store, no videos, no images and no HDF5 files"
-
-
-def make_folder_of_texts(folder):
-    (folder / "readme.txt").write_text("hello")
-    return folder, "contains no clip store"
-
-
-def make_text_named_mp4(folder):
-    (folder / "notes.mp4").write_text("this is no video\n" * 50)
-    return folder, "has no file that can be used: notes.mp4 cannot be opened as a video"
-
-
-def make_empty_file_named_mp4(folder):
-    (folder / "empty.mp4").write_bytes(b"")
-    return folder / "empty.mp4", "empty.mp4 cannot be opened as a video"
-
-
-def make_truncated_video(folder):
-    video = grey_video(folder / "half.mp4")
-    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    return folder, "half.mp4 cannot be opened as a video"
-
-
-def make_truncated_stream(folder):
-    """An .avi has its index at the end and its frames in order: half of it still opens, and ends early."""
-    path = folder / "half.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (32, 32))
-    for frame in np.random.default_rng(0).integers(0, 255, (30, 32, 32, 3)).astype(np.uint8):
-        writer.write(frame)
-    writer.release()
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return folder, "half.avi ends after"
-
-
-def make_small_video(folder):
-    grey_video(folder / "small.mp4", size=12)
-    return folder, "small.mp4 has frames of 12x12 pixels, smaller than the 16x16 asked for"
-
-
-def make_unknown_file(folder):
-    (folder / "table.csv").write_text("1,2,3")
-    return folder / "table.csv", "is neither a clip store, a video, an image nor an HDF5 file"
-
-
-def make_broken_image(folder):
-    (folder / "picture.png").write_bytes(b"\x89PNG but not really")
-    return folder, "picture.png cannot be read as an image"
-
-
-def make_incomplete_store(folder):
-    np.save(folder / "frames.npy", np.zeros((4, 16, 16, 3), np.uint8))
-    return folder, "is not a complete clip store, it lacks actions.npy, episodes.npy, clip_store.json"
-
-
-def make_text_named_h5(folder):
-    (folder / "play.h5").write_text("this is no HDF5")
-    return folder / "play.h5", "cannot be read as HDF5"
-
-
-def make_h5_without_frames(folder):
-    with h5py.File(folder / "play.h5", "w") as file:
-        file["pixels"] = np.zeros((4, 16, 16, 3), np.uint8)
-    return folder / "play.h5", "has no key frames, video, videos, observations or images, only pixels"
-
-
-def make_h5_of_grey_frames(folder):
-    with h5py.File(folder / "play.h5", "w") as file:
-        file["frames"] = np.zeros((4, 16, 16), np.uint8)
-    return folder / "play.h5", "has shape (4, 16, 16) instead of (N, H, W, 3)"
-
-
-def make_h5_with_too_few_actions(folder):
-    with h5py.File(folder / "play.h5", "w") as file:
-        file["frames"], file["actions"] = np.zeros((4, 16, 16, 3), np.uint8), np.zeros(3, int)
-    return folder / "play.h5", "key 'actions'"
-
-
-def make_h5_of_small_frames(folder):
-    with h5py.File(folder / "play.h5", "w") as file:
-        file["frames"] = np.zeros((4, 8, 8, 3), np.uint8)
-    return folder / "play.h5", "has frames of 8x8 pixels, smaller than the 16x16 asked for"
-
-
-@pytest.mark.parametrize("make", [value for name, value in list(globals().items()) if name.startswith("make_")])
-def test_an_unusable_source_is_refused_in_one_sentence(tmp_path, make):
-    path, reason = make(tmp_path)
+def refusal(path: Path) -> str:
+    """The sentence with which a source is refused. It leaves no half-written store behind."""
     with pytest.raises(InputError) as error:
         open_clips_source(path, frame_size=(16, 16))
-    assert reason in str(error.value) and "\n" not in str(error.value)
-    assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")]  # no half-written store stays behind
+    assert "\n" not in str(error.value) and not [*path.glob(".clip_store*"), *path.parent.glob("*clip_store*")]
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("notes.mp4", b"this is no video\n" * 50, "notes.mp4 cannot be opened as a video"),
+        ("empty.mp4", b"", "empty.mp4 cannot be opened as a video"),
+        ("table.csv", b"1,2,3", "table.csv is neither a clip store, a video, an image nor an HDF5 file"),
+        ("picture.png", b"\x89PNG but not really", "picture.png cannot be read as an image"),
+        ("play.h5", b"this is no HDF5", "play.h5 cannot be read as HDF5"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_by_name(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    assert reason in refusal(tmp_path / name)
+
+
+def test_a_folder_without_video_is_refused(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+    assert "contains no clip store, no videos, no images and no HDF5 files" in refusal(tmp_path)
+    (tmp_path / "readme.txt").write_text("hello")
+    assert "contains no clip store" in refusal(tmp_path)
+    np.save(tmp_path / "frames.npy", np.zeros((4, 16, 16, 3), np.uint8))
+    assert "is not a complete clip store, it lacks actions.npy, episodes.npy, clip_store.json" in refusal(tmp_path)
+
+
+def test_a_truncated_video_is_refused(tmp_path):
+    """An .mp4 has its index at the end. An .avi cut in half still opens, and ends early."""
+    for name, codec, reason in (("half.mp4", "mp4v", "cannot be opened as a video"), ("half.avi", "MJPG", "ends after")):
+        content = noise_video(tmp_path / name, codec=codec)
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        assert f"{name} {reason}" in refusal(tmp_path / name)
+
+
+def test_a_small_video_is_not_enlarged(tmp_path):
+    noise_video(tmp_path / "small.mp4", size=12)
+    assert "small.mp4 has frames of 12x12 pixels, smaller than the 16x16 asked for" in refusal(tmp_path / "small.mp4")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [
+        ({"pixels": (4, 16, 16, 3)}, "has no key frames, video, videos, observations or images, only pixels"),
+        ({"frames": (4, 16, 16)}, "has shape (4, 16, 16) instead of (N, H, W, 3)"),
+        ({"frames": (4, 16, 16, 3), "actions": (3,)}, "key 'actions' is uint8 of shape (3,)"),
+        ({"frames": (4, 8, 8, 3)}, "has frames of 8x8 pixels, smaller than the 16x16 asked for"),
+    ],
+)
+def test_an_hdf5_file_with_other_arrays_is_refused(tmp_path, shapes, reason):
+    with h5py.File(tmp_path / "play.h5", "w") as file:
+        for key, shape in shapes.items():
+            file[key] = np.zeros(shape, np.uint8)
+    assert reason in refusal(tmp_path / "play.h5")
 
 
 def test_the_wrong_data_type_is_named(tmp_path):
-    grey_video(tmp_path / "film.mp4")
+    noise_video(tmp_path / "film.mp4")
     for data_type, reason in {
         "images": "contains no image",
         "h5": "contains no HDF5 file",
@@ -187,7 +149,7 @@ for name, kind in {"Continuous": Continuous, "Undrawable": Undrawable, "Textual"
     [
         ("Continuous-v0", "only environments with discrete actions"),
         ("Undrawable-v0", "pip install"),
-        ("Textual-v0", "does not draw RGB pictures"),
+        ("Textual-v0", "does not render RGB pictures"),
     ],
 )
 def test_an_environment_that_cannot_be_filmed_says_why(env_id, reason):
@@ -201,10 +163,10 @@ def test_an_impossible_picture_delay_is_refused():
         Game("ALE/Breakout-v5", picture_delay=4)
 
 
-def test_the_ball_of_a_game_without_one_is_not_guessed():
-    with pytest.raises(InputError, match="the place of the ball in ALE/Boxing-v5 is not known"):
+def test_an_unknown_ball_or_player_is_refused_by_name():
+    with pytest.raises(InputError, match="the position of the ball in ALE/Boxing-v5 is not known"):
         ball_position(np.zeros((1, 128), np.uint8), "ALE/Boxing-v5")
-    with pytest.raises(InputError, match="the place of the player in ALE/Tetris-v5 is not known"):
+    with pytest.raises(InputError, match="the position of the player in ALE/Tetris-v5 is not known"):
         detect_player(np.zeros((1, 64, 64, 3), np.uint8), "ALE/Tetris-v5")
 
 

@@ -1,4 +1,4 @@
-"""Recording games: the action that a frame carries is the one you see in it, and nothing small gets lost on the way."""
+"""Recording games: a frame shows the movement of the action stored with it, and small objects survive the resize."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def breakout():
 
 @pytest.fixture(scope="module")
 def rally(breakout):
-    """200 frames in which the scripted player returns the ball, with the Atari's memory at every picture."""
+    """200 frames in which the scripted player returns the ball, with the Atari's RAM at every frame."""
     return record_episode(breakout, make_players("scripted", breakout)["scripted"], 200, seed=3)
 
 
@@ -71,12 +71,12 @@ def test_area_resize_averages_so_that_a_ball_between_the_samples_stays():
     picture = np.zeros((210, 160, 3), dtype=np.uint8)
     picture[101:105, 80:82] = 200  # a ball of 2x4 pixels, 8 of the 33,600
     small = resize_by_area(picture, (64, 64)).astype(float)
-    assert small.sum() == pytest.approx(picture.sum() * 64 * 64 / 33_600, rel=0.05)  # none of its light is lost
+    assert small.sum() == pytest.approx(picture.sum() * 64 * 64 / 33_600, rel=0.05)  # the sum is preserved
     assert small.max() > 0.3 * 200
 
 
 def test_no_frame_of_a_rally_loses_the_ball(rally):
-    """In the open field between bricks, paddle and walls, memory and picture agree on the ball in every frame."""
+    """In the open field between bricks, paddle and walls, RAM and pixels agree on the ball in every frame."""
     remembered, seen = ball_position(rally.ram, BREAKOUT), detect_ball(rally.frames, BREAKOUT)
     x, y = remembered.T
     open_field = (y > 30.0) & (y < 53.0) & (x > 5.0) & (x < 58.0)
@@ -86,8 +86,8 @@ def test_no_frame_of_a_rally_loses_the_ball(rally):
     assert np.median(error) < 0.5 and error.max() < 1.5  # pixels
 
 
-def test_the_paddle_is_where_memory_says(rally):
-    """A moving paddle is drawn one emulator frame after memory says where it goes, up to 2.5 pixels behind; at rest exactly."""
+def test_the_paddle_is_where_ram_says(rally):
+    """A moving paddle is drawn one emulator frame after RAM is updated, up to 2.5 pixels behind; at rest they agree."""
     error = detect_player(rally.frames, BREAKOUT) - player_position(rally.ram, BREAKOUT)
     assert np.median(np.abs(error)) <= 1.2 and np.abs(error).max() < 2.9
     at_rest = np.abs(np.diff(player_position(rally.ram, BREAKOUT), prepend=np.nan)) == 0.0
@@ -95,7 +95,7 @@ def test_the_paddle_is_where_memory_says(rally):
 
 
 def test_the_frame_that_carries_right_is_the_frame_in_which_the_paddle_moves_right(breakout):
-    """Single presses between rests: the picture delay makes one movement belong to one action, in the same place of the list."""
+    """Single presses between rests: the picture delay makes one movement belong to one action, at the same index."""
     noop, right, left = (breakout.action_names.index(name) for name in ("NOOP", "RIGHT", "LEFT"))
     pressed = [noop] * 4 + [right] + [noop] * 3 + [left] + [noop] * 3 + [left] + [noop] * 3
     episode = record_episode(breakout, replay(pressed), len(pressed) + 1, seed=0)
@@ -103,7 +103,7 @@ def test_the_frame_that_carries_right_is_the_frame_in_which_the_paddle_moves_rig
     moved = np.diff(detect_player(episode.frames, BREAKOUT), prepend=np.nan)
     for action, way in ((right, 1), (left, -1)):
         assert (way * moved[episode.actions == action] > 5.0).all()  # pixels; 18 to 21 emulator pixels are 7 to 8
-    assert np.nanmax(np.abs(moved[episode.actions == noop])) < 2.5  # what is left of the glide
+    assert np.nanmax(np.abs(moved[episode.actions == noop])) < 2.5  # the rest of the glide
 
 
 def test_with_random_actions_most_movements_have_the_sign_of_their_own_action(breakout):
@@ -121,7 +121,7 @@ def test_an_episode_repeats_from_its_seed_and_its_actions(breakout, rally):
 
 
 def test_fire_is_pressed_at_the_start_and_after_a_lost_life_and_stored_as_fire(breakout):
-    """A player that never moves loses ball after ball; without FIRE the screen would stay empty."""
+    """A player that never moves loses ball after ball. Without FIRE there would be no next one."""
     asked = make_players("random", breakout)["random"]
 
     def fire_or_rest(game, rng):
@@ -185,11 +185,11 @@ def test_any_environment_with_discrete_actions_and_rgb_pictures_can_be_recorded(
     assert episode.ram is None and game.frames_per_second == 10.0
 
 
-@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Boxing-v5", "ALE/Freeway-v5"])  # Pong betrays a little: see GAMES
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Boxing-v5", "ALE/Freeway-v5"])  # Pong reveals a little: see GAMES
 def test_a_picture_never_betrays_the_action_after_it(env_id):
     """A paddle one pixel ahead of its key would teach the dynamics model to read the next key from the picture.
 
-    Two games part only in their last action. The picture that closes the step before it is the same, the next one is not.
+    Two games differ only in their last action. The picture that closes the step before is the same, the next one is not.
     """
     game, rng, differ = Game(env_id), np.random.default_rng(0), 0
     ways = [game.action_names.index(key) for key in GAMES[env_id].player_keys]
@@ -198,7 +198,7 @@ def test_a_picture_never_betrays_the_action_after_it(env_id):
         first, second = (record_episode(game, replay([*beginning, way, way]), len(beginning) + 2, seed=trial) for way in ways)
         assert np.array_equal(first.frames[:-1], second.frames[:-1])
         differ += not np.array_equal(first.frames[-1], second.frames[-1])
-    assert differ >= 4  # fewer than 6: at a wall, one of the ways leads nowhere
+    assert differ >= 4  # fewer than 6: at a wall, one of the keys has no effect
 
 
 def test_the_delay_of_an_unknown_game_is_measured_by_playing_it_twice():
@@ -206,14 +206,14 @@ def test_the_delay_of_an_unknown_game_is_measured_by_playing_it_twice():
     prompt = calibrate_picture_delay("PromptSquare-v0", num_moments=8)
     slow = calibrate_picture_delay("SlowSquare-v0", num_moments=8)
     assert prompt.best == 0 and slow.best == 1
-    assert prompt.betrayed[0] == 0 and prompt.betrayed[1] == 1 and slow.betrayed[1] == 0 and slow.betrayed[2] == 1
+    assert prompt.revealed[0] == 0 and prompt.revealed[1] == 1 and slow.revealed[1] == 0 and slow.revealed[2] == 1
     assert "picture delay 1" in slow.describe() and not slow.flickers
 
 
 def test_the_delay_stays_within_the_step_and_rare_events_do_not_decide_it():
     assert MeasuredDelay([0.0, 0.04, 0.7, 0.7], flicker=0.0).best == 1
     assert MeasuredDelay([0.0] * 7 + [1.0], flicker=0.0).best == 3
-    assert MeasuredDelay([0.5, 0.5, 0.5, 0.5], flicker=0.0).best == 0  # a game of chance, which two plays cannot compare
+    assert MeasuredDelay([0.5, 0.5, 0.5, 0.5], flicker=0.0).best == 0  # a game that is not deterministic cannot be compared
 
 
 def test_a_game_that_shows_no_action_gets_no_delay():
@@ -221,7 +221,7 @@ def test_a_game_that_shows_no_action_gets_no_delay():
 
 
 def test_a_game_that_draws_its_sprites_in_turn_is_filmed_as_the_brighter_of_two_frames():
-    """Ms Pac-Man shows a ghost in every other frame or so. Merged, nothing that either frame shows is missing."""
+    """Ms Pac-Man shows a ghost in every other frame or so. The maximum of two frames shows what either of them shows."""
     facts = game_facts("ALE/MsPacman-v5")
     assert facts is not None and facts.flickers and Game("ALE/MsPacman-v5").merged_frames == 2
     assert MeasuredDelay([0.0], flicker=0.38).flickers and not MeasuredDelay([0.0], flicker=0.12).flickers
@@ -248,8 +248,8 @@ def test_the_command_records_a_store_and_says_what_is_in_it(tmp_path, capsys):
     assert open_clip_store(output).fingerprint == store.fingerprint  # the same seed records the same frames
 
 
-def test_a_whole_player_is_not_distorted_and_a_torn_one_is():
-    """Breakout's paddle, 16 screen pixels wide, drawn whole, with its right half missing, not at all, and twice."""
+def test_a_complete_player_is_not_distorted_and_a_torn_one_is():
+    """Breakout's paddle, 16 screen pixels wide: complete, without its right half, absent, and drawn twice."""
     whole = np.zeros((3, 210, 160, 3), np.uint8)
     whole[:2, 189:193, 60:76] = (200, 72, 72)
     whole[1, 189:193, 68:76] = 0

@@ -1,4 +1,4 @@
-"""Videos, images and HDF5 files become clip stores: once, completely, and as long as the source stays the same only once."""
+"""Videos, images and HDF5 files become clip stores, and are decoded again only when the source changes."""
 
 import os
 import shutil
@@ -61,7 +61,7 @@ def test_the_dummy_square_moves_as_its_actions_say(tmp_path):
             assert corners[f].tolist() == np.clip(wanted, 0, 24).tolist()
 
 
-def test_the_dummy_square_is_decided_by_its_seed(tmp_path):
+def test_the_seed_decides_the_dummy_square(tmp_path):
     first, again = (dummy_clip_store(tmp_path / name, frame_size=(16, 16), seed=4) for name in ("a", "b"))
     assert first.fingerprint == again.fingerprint
     assert dummy_clip_store(tmp_path / "c", frame_size=(16, 16), seed=5).fingerprint != first.fingerprint
@@ -206,7 +206,7 @@ def test_real_videos_decode_to_their_full_length(tmp_path):
     ("name", "quarter_turns"), [("video_0.mov", 0), ("video_180.mov", 2), ("video_90.mov", 3), ("video_270.mov", 1)]
 )
 def test_a_video_filmed_with_a_turned_camera_is_turned_back(name, quarter_turns):
-    """The file notes how the camera was held; its pixels lie as the sensor saw them."""
+    """The file stores unrotated pixels and notes the orientation of the camera."""
     capture = cv2.VideoCapture(str(SAMPLES / "awkward_videos" / name))
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     as_stored = capture.read()[1][..., ::-1]  # BGR to RGB

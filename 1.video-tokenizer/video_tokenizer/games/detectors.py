@@ -1,8 +1,8 @@
-"""What we know about single Atari games: their lag, where memory keeps the ball and the player, and how both look.
+"""Finds the ball and the player in known Atari games, in RAM and in pixels.
 
-The memory addresses serve evaluation and the scripted player only, never training. The detectors read the same positions from
-pixels, so that they also work on dreamed frames, which have no memory. All positions are in pixels of the recorded frame,
-whatever its size: 0.0 is the centre of the first pixel.
+RAM positions serve evaluation and the scripted player only, never training. The detectors read the same positions from pixels, so
+that they also work on generated frames, which have no RAM. All positions are in pixels of the recorded frame, whatever its size;
+0.0 is the center of the first pixel.
 """
 
 from dataclasses import dataclass
@@ -12,54 +12,54 @@ import numpy as np
 
 from video_tokenizer.training.command_line import InputError
 
-SCREEN_SIZE = (210, 160)  # the Atari's own picture, rows and columns
-BALL_THRESHOLD = 0.08  # contrast of the faintest ball we believe, as a share of a pixel filled by it
+SCREEN_SIZE = (210, 160)  # of the Atari, rows and columns
+BALL_THRESHOLD = 0.08  # minimum contrast of a detected ball, as a share of a pixel that it fills
 Box = tuple[int, int, int, int]  # top, bottom, left, right in screen pixels; bottom and right are outside
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """One moving thing on the Atari's screen; all lengths in screen pixels."""
+    """A moving object on the Atari's screen; all lengths in screen pixels."""
 
     color: tuple[int, int, int]
     background: tuple[int, int, int]
     boxes: tuple[Box, ...]
-    """where to look for it; beyond, something else has its colour"""
+    """where to search for it; elsewhere other objects have its color"""
     ram: tuple[int | None, int | None]
-    """memory addresses of x and y; None for an axis on which it does not move"""
+    """RAM addresses of x and y; None for an axis on which it does not move"""
     offset: tuple[float, float] = (0.0, 0.0)
-    """centre of the sprite = scale * memory + offset, for x and y"""
+    """center of the sprite = scale * RAM + offset, for x and y"""
     scale: tuple[float, float] = (1.0, 1.0)
     lengths: tuple[float, ...] = ()
-    """possible lengths along the axis it moves on; empty for a sprite that changes shape, whose centroid is taken instead"""
+    """possible lengths along the axis it moves on; empty for a sprite that changes shape, which is located by its centroid"""
     fill: float = 1.0
     """share of its rectangle that the sprite covers"""
     contrast_with: tuple[float, float, float] | None = None
-    """direction in RGB that tells it from the background; None: from background to color"""
+    """RGB direction that separates it from the background; None: from background to color"""
     ignored: tuple[int, int] | None = None
-    """rows of its box in which a still object has its colour"""
+    """rows of its box in which a static object has its color"""
 
 
 @dataclass(frozen=True)
 class GameFacts:
-    """What is known about one game. Parts that nobody has looked up are None."""
+    """What is known about a game. Unknown parts are None."""
 
     picture_delay: int
     """emulator frames into the next step at which a step's picture is taken, from `calibrate_picture_delay`"""
     flickers: bool = False
-    """whether the game draws its sprites in turn, so that two emulator frames are merged; from the same measurement"""
+    """whether the game draws its sprites in turn, so that two emulator frames must be merged; from the same measurement"""
     player: Sprite | None = None
     player_axis: str = "x"
-    """the axis whose position counts: "x" or "y" """
+    """the axis on which the player moves: "x" or "y" """
     player_keys: tuple[str, str] = ("LEFT", "RIGHT")
-    """the actions that make the player's position smaller and larger"""
+    """the actions that decrease and increase the player's position"""
     player_step: float = 0.0
     """how far one step of such an action moves the player, in recorded pixels at 64x64"""
     player_glide: float = 0.0
-    """how far it glides on during the next step, in the same pixels"""
+    """how far it keeps gliding during the next step, in the same pixels"""
     ball: Sprite | None = None
     ball_rows_in_ram: tuple[int, int] = (1, 256)
-    """the ball can be seen while its y byte is in this range"""
+    """the ball is visible while its y byte is in this range"""
 
 
 GAMES = {
@@ -71,10 +71,10 @@ GAMES = {
         ball=Sprite((200, 72, 72), (0, 0, 0), ((93, 189, 8, 152), (32, 57, 8, 152)), (99, 101), (-48.5, 10.5)),
         player_step=7.2,
         player_glide=2.0,
-        ball_rows_in_ram=(1, 179),  # lower down it falls behind the frame; 0 before the serve
+        ball_rows_in_ram=(1, 179),  # further down it has left the field; 0 before the serve
     ),
     "ALE/Pong-v5": GameFacts(
-        picture_delay=2,  # one later than measured: Pong glides for so long that at 1 every movement blends two actions
+        picture_delay=2,  # one more than measured: Pong glides so long that at 1 every movement blends two actions
         player=Sprite((92, 186, 92), (144, 72, 17), ((34, 194, 140, 144),), (None, 51), (141.5, -6.0), lengths=(16.0, 20.0)),
         player_axis="y",
         player_keys=("RIGHT", "LEFT"),  # the Atari's RIGHT moves Pong's paddle up
@@ -115,12 +115,12 @@ GAMES = {
 
 
 def game_facts(env_id: str) -> GameFacts | None:
-    """The facts of a known game, None for any other."""
+    """What is known about a game; None for a game that is not in GAMES."""
     return GAMES.get(env_id)
 
 
 def ball_position(ram: np.ndarray, env_id: str, frame_size: tuple[int, int] = (64, 64)) -> np.ndarray:
-    """Where the memory says the ball is. ram: uint8 (..., 128). Returns float (..., 2): x, y in pixels; NaN when it is absent."""
+    """The ball's position according to RAM. ram: uint8 (..., 128). Returns float (..., 2): x, y in pixels; NaN if absent."""
     facts = _facts_with(env_id, "ball")
     assert facts.ball is not None and facts.ball.ram[1] is not None
     row_byte = ram[..., facts.ball.ram[1]]
@@ -129,17 +129,17 @@ def ball_position(ram: np.ndarray, env_id: str, frame_size: tuple[int, int] = (6
 
 
 def player_position(ram: np.ndarray, env_id: str, frame_size: tuple[int, int] = (64, 64)) -> np.ndarray:
-    """Where the memory says the player is. ram: uint8 (..., 128). Returns float (...): pixels along `player_axis`."""
+    """The player's position according to RAM. ram: uint8 (..., 128). Returns float (...): pixels along `player_axis`."""
     facts = _facts_with(env_id, "player")
     assert facts.player is not None
     return _sprite_position(ram, facts.player, frame_size)[..., 0 if facts.player_axis == "x" else 1]
 
 
 def detect_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
-    """Find the ball in pixels. frames: uint8 (T, H, W, 3). Returns float (T, 2): x, y in pixels; NaN where none is seen.
+    """Find the ball in pixels. frames: uint8 (T, H, W, 3). Returns float (T, 2): x, y in pixels; NaN where none is found.
 
-    The strongest contrast to the background marks it, the centroid of the 5x5 pixels around it gives its place: an area-resized
-    ball is spread over up to nine pixels, of which none may be brighter than a quarter of its colour.
+    The pixel of strongest contrast marks it, and the centroid of the 5x5 pixels around gives its position: an area-resized ball
+    covers up to nine pixels, and none of them may have more than a quarter of its contrast.
     """
     facts = _facts_with(env_id, "ball")
     assert facts.ball is not None
@@ -160,8 +160,8 @@ def detect_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
 def detect_player(frames: np.ndarray, env_id: str) -> np.ndarray:
     """Find the player in pixels. frames: uint8 (T, H, W, 3). Returns float (T,): pixels along `player_axis`, NaN where not found.
 
-    The strip in which the player moves is folded into one profile along the axis, and compared with the profile that the sprite
-    would have at every place; the closest wins if the profile has at least half its contrast.
+    Template matching in one dimension: the strip in which the player moves is averaged into a profile along the axis and compared
+    with the profile of the sprite at every position. The closest one wins if the profile has at least half its contrast.
     """
     facts = _facts_with(env_id, "player")
     assert facts.player is not None
@@ -173,15 +173,16 @@ def detect_player(frames: np.ndarray, env_id: str) -> np.ndarray:
         total = weights.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(total > 1.0, weights @ np.arange(weights.shape[1]) / total, np.nan)
-    places, energy, match, best, _ = _compare_with_templates(contrast, sprite, along)
+    positions, energy, match, best, _ = _compare_with_templates(contrast, sprite, along)
     found = match[np.arange(len(frames)), best] > 0.5 * energy[best]
-    return np.where(found, places[best], np.nan)
+    return np.where(found, positions[best], np.nan)
 
 
 def player_distortion(frames: np.ndarray, env_id: str) -> np.ndarray:
-    """How little the player looks like itself: 0 a whole one, of any length that it may have, 1 none at all or one that is drawn
-    twice. frames: uint8 (T, H, W, 3). Returns float (T,), the squared distance from the sprite at its likeliest place over
-    the sprite's own square. Raises InputError for a player that changes its shape.
+    """How much the player's picture deviates from its sprite. frames: uint8 (T, H, W, 3). Returns float (T,).
+
+    The squared distance from the sprite at its best position, divided by the square of the sprite: 0 for a complete player of any
+    valid length, 1 for none at all or one that appears twice. Raises InputError for a player that changes its shape.
     """
     facts = _facts_with(env_id, "player")
     assert facts.player is not None
@@ -193,47 +194,47 @@ def player_distortion(frames: np.ndarray, env_id: str) -> np.ndarray:
 
 
 def _compare_with_templates(contrast: np.ndarray, sprite: Sprite, along: int) -> tuple[np.ndarray, ...]:
-    """The strip in which the sprite moves, folded into one profile along the axis, beside the sprite's profile at every place.
+    """Compare the profile along the axis, (T, positions), with the sprite's profile at P positions.
 
-    Returns the places (P,), the templates' squares (P,), their products with the profiles (T, P), the index of the closest
-    (T,) and the profiles' squares (T,).
+    Returns the positions (P,), the squares of the templates (P,), their products with the profiles (T, P), the index of the
+    closest template (T,) and the squares of the profiles (T,).
     """
     frame_size = contrast.shape[1:3]
     across = _coverage(*_span(sprite.boxes[0], 1 - along), frame_size[1 - along], SCREEN_SIZE[1 - along])
     profile = np.tensordot(contrast, across, axes=([2 - along], [0])) / (across @ across)  # (T, positions), 1 where filled
-    places, templates = _templates(sprite, along, frame_size[along])
+    positions, templates = _templates(sprite, along, frame_size[along])
     seen = (templates > 0).any(axis=0)
     match = profile[:, seen] @ templates[:, seen].T  # (T, P)
     energy = (templates**2).sum(axis=1)
     best = (energy - 2 * match).argmin(axis=1)  # squared distance, up to a constant
-    return places, energy, match, best, (profile[:, seen] ** 2).sum(axis=1)
+    return positions, energy, match, best, (profile[:, seen] ** 2).sum(axis=1)
 
 
 def _facts_with(env_id: str, part: str) -> GameFacts:
     facts = game_facts(env_id)
     if facts is None or getattr(facts, part) is None:
         known = ", ".join(name for name, candidate in GAMES.items() if getattr(candidate, part) is not None)
-        raise InputError(f"the place of the {part} in {env_id} is not known; it is for {known}")
+        raise InputError(f"the position of the {part} in {env_id} is not known, only in {known}")
     return facts
 
 
 def _to_recorded(position, recorded: int, screen: int):
-    """From screen pixels to recorded pixels, both counted from the centre of the first one."""
+    """From screen pixels to recorded pixels, both counted from the center of the first one."""
     return (position + 0.5) * recorded / screen - 0.5
 
 
 def _sprite_position(ram: np.ndarray, sprite: Sprite, frame_size: tuple[int, int]) -> np.ndarray:
-    """float (..., 2): x and y of the sprite's centre in recorded pixels."""
+    """float (..., 2): x and y of the sprite's center in recorded pixels."""
     axes = []
     for axis, address in enumerate(sprite.ram):
-        memory = np.zeros(ram.shape[:-1]) if address is None else ram[..., address].astype(float)
-        on_screen = sprite.scale[axis] * memory + sprite.offset[axis]
+        value = np.zeros(ram.shape[:-1]) if address is None else ram[..., address].astype(float)
+        on_screen = sprite.scale[axis] * value + sprite.offset[axis]
         axes.append(_to_recorded(on_screen, frame_size[1 - axis], SCREEN_SIZE[1 - axis]))
     return np.stack(axes, axis=-1)
 
 
 def _contrast(frames: np.ndarray, sprite: Sprite) -> np.ndarray:
-    """float32 (T, H, W): 0 for the background's colour, 1 for the sprite's, clipped to that range."""
+    """float32 (T, H, W): 0 for the background's color, 1 for the sprite's, clipped to that range."""
     background = np.array(sprite.background, dtype=np.float32)
     color = np.array(sprite.color, dtype=np.float32)
     direction = color - background if sprite.contrast_with is None else np.array(sprite.contrast_with, dtype=np.float32)
@@ -246,7 +247,7 @@ def _span(box: Box, axis: int) -> tuple[int, int]:
 
 
 def _coverage(start: float, stop: float, recorded: int, screen: int) -> np.ndarray:
-    """float (recorded,): which share of each recorded pixel the screen interval [start, stop) covers."""
+    """float (recorded,): the share of each recorded pixel that the screen interval [start, stop) covers."""
     edges = np.arange(recorded + 1) * screen / recorded
     overlap = np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start)
     return np.clip(overlap, 0.0, None) * recorded / screen
@@ -265,16 +266,16 @@ def _inside_boxes(sprite: Sprite, frame_size: tuple[int, int]) -> np.ndarray:
 
 @lru_cache
 def _templates(sprite: Sprite, along: int, recorded: int) -> tuple[np.ndarray, np.ndarray]:
-    """The profile of the sprite at every quarter of a screen pixel: (places,) in recorded pixels and (places, recorded)."""
+    """The profile of the sprite at every quarter of a screen pixel: positions (P,), profiles (P, recorded)."""
     screen = SCREEN_SIZE[along]
     first, last = _span(sprite.boxes[0], along)
     visible = _coverage(first, last, recorded, screen)
     if sprite.ignored is not None:
         visible = visible * (_coverage(*sprite.ignored, recorded, screen) == 0.0)
-    places, profiles = [], []
+    positions, profiles = [], []
     for length in sprite.lengths:
-        for centre in np.arange(first, last + 0.01, 0.25):  # edges of the sprite: centre - length / 2 and centre + length / 2
-            profile = _coverage(max(first, centre - length / 2), min(last, centre + length / 2), recorded, screen)
-            places.append(_to_recorded(centre - 0.5, recorded, screen))
+        for center in np.arange(first, last + 0.01, 0.25):  # its edges: center - length / 2 and center + length / 2
+            profile = _coverage(max(first, center - length / 2), min(last, center + length / 2), recorded, screen)
+            positions.append(_to_recorded(center - 0.5, recorded, screen))
             profiles.append(sprite.fill * profile * (visible > 0))
-    return np.array(places), np.stack(profiles)
+    return np.array(positions), np.stack(profiles)

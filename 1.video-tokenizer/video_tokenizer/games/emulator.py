@@ -1,17 +1,17 @@
-"""Playing a game and filming it: frame skip, flicker, area resize, and the picture taken when the action has become visible.
+"""Plays and films a game: frame skip, flicker, area resize, and a delay until the action has become visible.
 
-Games answer the stick late, and glide on after it is released. Breakout's paddle at rest, in pixels per emulator frame:
+Games respond to the stick late and keep gliding after it is released. Breakout's paddle at rest, in pixels per emulator frame:
 
     emulator frame    1   2   3   4 | 1   2   3   4 | 1
-    stick             LEFT          | rest          | rest
+    stick             LEFT          | released      | released
     paddle            0  -3  -4  -5 |-6  -3  -1  -1 | 0
     picture, delay 0             -12|            -11|          a movement between two pictures is a blend of two actions
     picture, delay 1                 -18|           -5|        most of the movement is the action's own
     picture, delay 2                     -21|           -2|    but if the next action is LEFT, this picture shows it: -3 too early
 
-So the picture that closes a step is taken `picture_delay` emulator frames into the next step: as late as it can be without
-betraying the next action. `picture_delay.py` measures how late that is. A game that draws its sprites in turn, each in some
-frames only (`flickers`), is filmed as the brighter of two successive frames at every pixel.
+So the picture that closes a step is taken `picture_delay` emulator frames into the next step: as late as possible without
+revealing the next action. `picture_delay.py` measures how late that is. Some games flicker: they draw each sprite in some frames
+only. Their pictures are the pixelwise maximum of two successive frames.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from video_tokenizer.training.command_line import InputError
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 gymnasium.register_envs(ale_py)
 
-MAX_NOOP_STEPS = 8  # an episode starts after up to so many unrecorded NOOP steps, so that no two games are alike
+MAX_NOOP_STEPS = 8  # an episode starts after up to this many unrecorded NOOP steps, so that episodes differ
 
 
 class Episode(NamedTuple):
@@ -36,7 +36,7 @@ class Episode(NamedTuple):
 
     frames: np.ndarray  # uint8 (F, H, W, 3)
     actions: np.ndarray  # int16 (F,), actions[f] led from frame f-1 to frame f; actions[0] is -1
-    ram: np.ndarray | None  # uint8 (F, 128), the Atari's memory at the moment of each picture; None for other environments
+    ram: np.ndarray | None  # uint8 (F, 128), the Atari's RAM at the moment of each picture; None for other environments
 
 
 Policy = Callable[["Game", np.random.Generator], int]
@@ -53,12 +53,12 @@ class Game:
         picture_delay: int | None = None,
         merged_frames: int | None = None,
     ):
-        """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None takes the known game's, else 0.
+        """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None: that of a known game, else 0.
 
-        merged_frames: 2 takes the brighter of two emulator frames, 1 the frame as it is; None: 1 for known games that do not
+        merged_frames: 2 for the maximum of two emulator frames, 1 for a single frame; None: 1 for known games that do not
         flicker, else 2.
 
-        Raises InputError for an unknown game, missing packages, actions that are not discrete, or a delay out of range.
+        Raises InputError for an unknown game, a missing package, actions that are not discrete, or a delay out of range.
         """
         facts = game_facts(env_id)
         self.env_id, self.frame_size, self.frame_skip = env_id, frame_size, frame_skip
@@ -66,10 +66,10 @@ class Game:
         self.picture_delay = known_delay if picture_delay is None else picture_delay
         if frame_skip < 1 or not 0 <= self.picture_delay < frame_skip:
             raise InputError(
-                f"picture delay {self.picture_delay} is impossible with frame skip {frame_skip}; give 0 to frame skip - 1"
+                f"picture delay {self.picture_delay} is impossible with frame skip {frame_skip}; give 0 to {frame_skip - 1}"
             )
         if merged_frames not in (None, 1, 2):
-            raise InputError(f"{merged_frames} merged emulator frames are impossible; give 1, or 2 for a game that flickers")
+            raise InputError(f"cannot merge {merged_frames} emulator frames; give 1, or 2 for a game that flickers")
         flickers = facts is None or facts.flickers
         self.merged_frames = (2 if flickers else 1) if merged_frames is None else merged_frames
         self._env = _make_environment(env_id)
@@ -93,11 +93,11 @@ class Game:
 
     @property
     def ram(self) -> np.ndarray | None:
-        """The Atari's 128 bytes right now, uint8 (128,); None for other environments."""
+        """The Atari's current RAM, uint8 (128,); None for other environments."""
         return None if self._ale is None else self._ale.getRAM()
 
     def reset(self, seed: int) -> None:
-        """Start a new game; the same seed and the same actions give the same game. `score` sums the rewards from here on."""
+        """Start a new game, with `score` at 0; the same seed and actions give the same game."""
         self._env.reset(seed=seed)
         self.over, self.score, self._screen_now = False, 0.0, None
         self._lives = self._count_lives()
@@ -109,9 +109,9 @@ class Game:
                 self.step(noop)
 
     def step(self, action: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Hold `action` for one step; return the picture that closes the step *before* it, with the memory at that moment.
+        """Hold `action` for one step. Returns the picture that closes the step *before* it, and the RAM at that moment.
 
-        Returns (uint8 (H, W, 3), uint8 (128,) or None).
+        Picture: uint8 (H, W, 3). RAM: uint8 (128,) or None.
         """
         if action == self.fire_action:
             self.needs_fire = False
@@ -132,14 +132,14 @@ class Game:
         return resize_by_area(picture, self.frame_size), ram
 
     def peek(self, action: int) -> np.ndarray:
-        """The picture that closes the step just played, uint8 (H, W, 3), as it will be if `action` stays down.
+        """The picture that closes the step just played, uint8 (H, W, 3), if `action` is held next.
 
-        The Atari runs picture_delay frames ahead and is put back; other environments cannot, and show themselves as they are.
+        The Atari runs picture_delay frames ahead and is then restored. Other environments cannot, and show their current screen.
         """
         newest, older = self.screen(), self._older
         if self._ale is not None and self.picture_delay and not self.over:
             state = self._ale.cloneState()
-            self._screen_now = newest  # which the emulator forgets when it is put back
+            self._screen_now = newest  # restoring the emulator does not restore its screen
             ahead = newest
             for _ in range(self.picture_delay):
                 older = ahead
@@ -153,7 +153,7 @@ class Game:
         self._env.close()
 
     def advance(self, action: int) -> None:
-        """One emulator frame under `action`. The emulator is driven directly: Gymnasium's own step would draw every frame."""
+        """Advance by one emulator frame. The Atari is driven directly, because Gymnasium's step would render every frame."""
         if self.over:
             return
         self._screen_now = None
@@ -166,7 +166,7 @@ class Game:
             self.over = terminated or truncated
 
     def screen(self) -> np.ndarray:
-        """What the emulator shows right now: uint8 RGB of its own size."""
+        """The current screen, uint8 RGB at its original size."""
         if self._screen_now is not None:
             return self._screen_now
         if self._ale is not None:
@@ -174,9 +174,9 @@ class Game:
         try:
             screen = self._env.render()
         except gymnasium.error.DependencyNotInstalled as error:
-            raise InputError(f"{self.env_id} cannot draw itself: {error}") from error
+            raise InputError(f"{self.env_id} cannot render itself: {error}") from error
         if not (isinstance(screen, np.ndarray) and screen.dtype == np.uint8 and screen.ndim == 3 and screen.shape[2] == 3):
-            raise InputError(f"{self.env_id} does not draw RGB pictures of type uint8 (H, W, 3); choose another environment")
+            raise InputError(f"{self.env_id} does not render RGB pictures of type uint8 (H, W, 3); choose another environment")
         return screen
 
     def _count_lives(self) -> int:
@@ -184,17 +184,17 @@ class Game:
 
 
 def record_episode(game: Game, policy: Policy, num_frames: int, seed: int) -> Episode:
-    """Play one episode of at most `num_frames` frames; it ends earlier when the game is over.
+    """Play one episode of at most `num_frames` frames, or until the game is over.
 
-    policy(game, rng) -> action is asked once per step and sees the game as it is then, not its delayed picture.
+    policy(game, rng) -> action is called once per step and sees the current game, not the delayed picture.
     """
     rng = np.random.default_rng((seed, 1))
     game.reset(seed)
     frames, actions, memories = [], [-1], []
     while True:
         closing = len(frames) + 1 >= num_frames
-        action = max(actions[-1], 0) if closing else policy(game, rng)  # the last action stays down until its picture is taken
-        picture, ram = game.step(action)  # the picture shows the actions so far; `action` becomes visible in the next one
+        action = max(actions[-1], 0) if closing else policy(game, rng)  # hold the last action until its picture is taken
+        picture, ram = game.step(action)  # shows the actions so far, not yet `action`
         frames.append(picture)
         memories.append(ram)
         if game.over or closing:

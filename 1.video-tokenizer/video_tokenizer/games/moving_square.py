@@ -1,4 +1,4 @@
-"""A synthetic game without an emulator: a bright square on a dark ground, moved by known actions. For tests and first tries."""
+"""A synthetic game for tests and trial runs: a bright square on a dark background, moved by known actions."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_cli
 SQUARE_ACTIONS = ("NOOP", "UP", "DOWN", "LEFT", "RIGHT")
 SQUARE_MOVES = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])  # rows and columns per unit of speed
 SQUARE_COLOR = (240, 200, 40)
-GROUND_COLOR = (20, 30, 60)
+BACKGROUND_COLOR = (20, 30, 60)
 
 
 def dummy_clip_store(
@@ -20,10 +20,10 @@ def dummy_clip_store(
     frame_size: tuple[int, int] = (64, 64),
     seed: int = 0,
 ) -> ClipStore:
-    """Write and open a store of square episodes. The same arguments give the same frames, actions and fingerprint.
+    """Write and open a clip store of this game. The same arguments give the same frames, actions and fingerprint.
 
-    path: its folder, replaced if it is a clip store; None makes a temporary folder. frame_size: (height, width). The
-    square's side is a quarter of the frame's; per step it moves by a sixteenth (at least 1 pixel) the way of the action.
+    path: its folder, overwritten if it is a clip store; None creates a temporary folder. frame_size: (height, width). The
+    side of the square is a quarter of the frame's. Per step it moves by a sixteenth, at least 1 pixel, in the action's direction.
     """
     folder = Path(path) if path is not None else Path(tempfile.mkdtemp(prefix="moving-square-")) / "clip_store"
     info = {
@@ -44,16 +44,16 @@ def dummy_clip_store(
 
 
 def _square_episode(num_frames: int, frame_size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """frames uint8 (F, H, W, 3) and actions int16 (F,): actions[f] moved the square from its place in frame f-1."""
+    """frames uint8 (F, H, W, 3) and actions int16 (F,): actions[f] moved the square from frame f-1 to f."""
     side, speed = max(2, min(frame_size) // 4), max(1, min(frame_size) // 16)
-    room = np.array(frame_size) - side  # the largest top and left
-    place = rng.integers(0, room + 1)
+    room = np.array(frame_size) - side  # largest values of the top left corner
+    corner = rng.integers(0, room + 1)
     actions = rng.integers(len(SQUARE_ACTIONS), size=num_frames).astype(np.int16)
     frames = np.empty((num_frames, *frame_size, 3), dtype=np.uint8)
-    frames[:] = GROUND_COLOR
+    frames[:] = BACKGROUND_COLOR
     for f in range(num_frames):
         if f > 0:
-            place = np.clip(place + speed * SQUARE_MOVES[actions[f]], 0, room)
-        top, left = place
+            corner = np.clip(corner + speed * SQUARE_MOVES[actions[f]], 0, room)
+        top, left = corner
         frames[f, top : top + side, left : left + side] = SQUARE_COLOR
     return frames, actions

@@ -1,7 +1,7 @@
-"""Who plays while the camera runs.
+"""Policies that choose the actions while a game is recorded.
 
-A latent action model can only name an action that it can tell from the past, so `random` draws a fresh action at every step: held
-actions would let it predict "go on" from history alone. But random play never returns the ball, so the dynamics model needs
+`random` samples a new action at every step. If actions were held, a latent action model could predict most of them from the past
+and would only learn "same as before" or "changed". But random play hardly ever returns the ball, so the dynamics model needs
 `scripted` games with long rallies. `mixed`, the default, records about as many frames of each.
 """
 
@@ -18,17 +18,17 @@ SCRIPTED_GAMES = tuple(env_id for env_id, facts in GAMES.items() if facts.ball i
 
 
 def random_policy(game: Game, rng: np.random.Generator) -> int:
-    """A fresh, uniformly random action at every step; FIRE first where the game waits for it."""
+    """A new uniformly random action at every step, or FIRE where the game waits for it."""
     if game.needs_fire and game.fire_action is not None:
         return game.fire_action
     return int(rng.integers(game.num_actions))
 
 
 def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> Policy:
-    """A player that follows the ball, which it reads from the Atari's memory.
+    """A player that follows the ball, whose position it reads from the Atari's RAM.
 
-    noise: share of steps with a random action instead. aim_error: standard deviation, in recorded pixels at 64x64, of the place
-    on the paddle that should meet the ball; a new aim every 16 steps or so makes the ball leave at different angles.
+    noise: share of steps with a random action instead. aim_error: standard deviation, in recorded pixels at 64x64, of the point
+    on the paddle that should meet the ball. It changes every 16 steps or so, which makes the ball leave at different angles.
     Raises InputError for a game without a known ball.
     """
     facts = game_facts(game.env_id)
@@ -39,7 +39,7 @@ def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> P
     axis = 0 if facts.player_axis == "x" else 1
     smaller, larger = (game.action_names.index(key) for key in facts.player_keys)
     noop = game.action_names.index("NOOP")
-    aim, last_ball, last_way = 0.0, np.nan, 0
+    aim, last_ball, last_direction = 0.0, np.nan, 0
 
     def choose(game: Game, rng: np.random.Generator) -> int:
         nonlocal aim, last_ball
@@ -53,32 +53,32 @@ def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> P
             return game.fire_action
         if np.isnan(ball) or rng.random() < noise:
             return int(rng.integers(game.num_actions))
-        player = float(player_position(game.ram, game.env_id)) + facts.player_glide * last_way
-        distance = ball + speed + aim - player  # after this step, if the player does nothing
+        player = float(player_position(game.ram, game.env_id)) + facts.player_glide * last_direction
+        distance = ball + speed + aim - player  # after this step, if the player stays where it is
         if abs(distance) < facts.player_step / 2:
             return noop
         return larger if distance > 0 else smaller
 
     def follow_ball(game: Game, rng: np.random.Generator) -> int:
-        nonlocal last_way
+        nonlocal last_direction
         action = choose(game, rng)
-        last_way = (action == larger) - (action == smaller)
+        last_direction = (action == larger) - (action == smaller)
         return action
 
     return follow_ball
 
 
 def replay(actions: Sequence[int] | np.ndarray) -> Policy:
-    """Play a given list of actions, first one first, then NOOP (action 0).
+    """Play the given actions in order, then NOOP (action 0).
 
-    An episode repeats itself, bit for bit, from its seed and `replay(episode.actions[1:])`.
+    With the same seed, `replay(episode.actions[1:])` reproduces an episode bit for bit.
     """
     remaining = iter([int(action) for action in actions])
     return lambda game, rng: next(remaining, 0)
 
 
 class MixedPolicy:
-    """Chooses the player of the next episode: the one who has recorded fewer frames so far, random first."""
+    """Chooses the player of the next episode: the one with fewer recorded frames so far, random first."""
 
     def __init__(self, players: dict[str, Policy]):
         self.players = players
@@ -90,8 +90,10 @@ class MixedPolicy:
 
 
 def make_players(name: str, game: Game) -> dict[str, Policy]:
-    """The players who take turns under `--policy name`: {"random": ...}, {"scripted": ...} or both; mixed without a known
-    ball is random alone. Raises InputError for an unknown name, or a scripted player in a game without a known ball."""
+    """The players that take turns under `--policy name`: {"random": ...}, {"scripted": ...} or both.
+
+    In a game without a known ball, mixed is random alone and scripted an InputError, as is an unknown name.
+    """
     if name not in POLICY_NAMES:
         raise InputError(f"there is no policy {name!r}; choose one of {', '.join(POLICY_NAMES)}")
     players: dict[str, Policy] = {}
