@@ -2,7 +2,7 @@
 
     python 4.inference/lab/benchmark.py --json benchmark.json --figure benchmark.png
 
-Nothing else should run meanwhile; what is compared runs in turns, so that ratios hold on a noisy machine as well.
+Nothing else should run meanwhile. What is compared runs in turns, so that ratios hold on a noisy machine as well.
 """
 
 import tempfile
@@ -17,33 +17,31 @@ from video_tokenizer.figures import save_curves
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import format_table, save_json
-from world_lab.benchmark.curves import cost_curves
-from world_lab.benchmark.measure import gigabytes_per_second, peak_gflops
-from world_lab.benchmark.rows import SIZES, Bench, data_rows, inference_rows, training_rows
-from world_lab.benchmark.time_to_quality import time_to_quality
+from world_lab.benchmark import SIZES, Bench, cost_curves, data_rows, inference_rows, time_to_quality, training_rows
+from world_lab.timing import gigabytes_per_second, peak_gflops
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """Measure every part's speed, and how it grows."""
+    """Measure the speed of every part, and how its cost grows."""
 
     world: str = "assets/worlds/breakout"
-    """folder of the world that dreams, and whose game is recorded"""
+    """folder of the world that is measured, and whose game is recorded"""
     seconds: float = 4.0
     """time for each measurement"""
     num_threads: int | None = None
     """threads on the CPU; default: one for each core"""
     parts: tuple[Literal["rows", "quality", "curves"], ...] = ("rows", "quality", "curves")
-    """what to measure: the rows of the table; two tokenizers, one without our tricks, until they are good, some minutes; how cost
-    grows with frames, tokens, context, length of the dream and size of the data"""
+    """what to measure: the rows of the table; minutes until a tokenizer is good, with and without optimizations; how cost grows
+    with frames, tokens, context, length of a rollout and size of the data"""
     quick: bool = False
     """a few calls of the small sizes only, to see that everything runs"""
     json: str | None = None
     """file for the numbers"""
     figure: str | None = None
-    """picture for the curves"""
+    """picture of the curves"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
 
@@ -59,42 +57,35 @@ def main() -> None:
     game = open_game(world.facts["env_id"], world.facts, world.frame_size)
 
     # --- the machine ---
+    formats = (torch.float32, torch.bfloat16)
+    peaks = {str(dtype).removeprefix("torch."): peak_gflops(device, dtype, seconds) for dtype in formats}
     machine: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "num_threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        **{f"peak_gflops_{name}": peak for name, peak in peaks.items()},
+        "gigabytes_per_second": gigabytes_per_second(device, seconds),
     }
-    formats = (torch.float32, torch.bfloat16)
-    peaks = {str(dtype).removeprefix("torch."): peak_gflops(device, dtype, seconds) for dtype in formats}
-    machine |= {f"peak_gflops_{name}": peak for name, peak in peaks.items()}
-    machine["gigabytes_per_second"] = gigabytes_per_second(device, seconds)
     print(format_table({"machine": machine}), flush=True)
 
-    # --- rows ---
+    # --- measure ---
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(device, seconds, peaks, Path(folder))
-        names = [name for name in SIZES if not config.quick or name == "dynamics_tiny"]
-        parts = (
-            data_rows(bench, game, 200 if config.quick else 2_000),
-            inference_rows(bench, world),
-            training_rows(bench, names),
-        )
-        for name, measured in chain(*parts) if "rows" in config.parts else ():
-            rows[name] = measured
-            print(format_table({name: measured}), flush=True)
-        quality = (
-            dict(time_to_quality(game, bench.folder, device, bench.precision, config.quick)) if "quality" in config.parts else {}
-        )
+        bench = Bench(device, seconds, Path(folder), peaks)
+        names = ["dynamics_tiny"] if config.quick else list(SIZES)
+        num_frames = 200 if config.quick else 2_000
+        parts = (data_rows(bench, game, num_frames), inference_rows(bench, world), training_rows(bench, names))
+        for name, row in chain(*parts) if "rows" in config.parts else ():
+            rows[name] = row
+            print(format_table({name: row}), flush=True)
+        quality = time_to_quality(bench, game, config.quick) if "quality" in config.parts else {}
         curves = cost_curves(bench, world, config.quick) if "curves" in config.parts else {}
 
-    # --- show and save ---
-    print()
-    print(format_table(rows))
-    print(f"\n{format_table(quality)}" if quality else "")
-    for name, points in curves.items():
-        print(f"\n{name}")
-        print(format_table({f"{point.pop('step'):,}": point for point in map(dict, points)}))
+    # --- print and save ---
+    tables = {"rows": rows, "quality": quality}
+    tables |= {name: {f"{point['step']:,}": point for point in points} for name, points in curves.items()}
+    for name, table in tables.items():
+        print(f"\n{name}\n{format_table(table)}" if table else "")
     if config.json:
         save_json(config.json, {"machine": machine, "precision": bench.precision, "rows": rows | quality, "curves": curves})
     if config.figure and curves:

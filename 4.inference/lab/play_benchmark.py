@@ -1,8 +1,8 @@
-"""Measure the play page as a player meets it: frames per second and key to picture, in a real Chromium.
+"""Measure the play page as a player sees it: frames per second and the time from key to picture, in a real Chromium.
 
     python 4.inference/lab/play_benchmark.py --json assets/4.inference/play_speed.json
 
-Keys are pressed at random times for --seconds per row. Needs Chromium: python -m playwright install chromium
+Keys are pressed at random times for --seconds in each row. Needs Chromium: python -m playwright install chromium
 """
 
 import os
@@ -38,7 +38,7 @@ class BenchmarkConfig:
     seconds: float = 20.0
     """time of each of the three measurements"""
     num_threads: int | None = None
-    """threads for the models; default: as many as play.py takes"""
+    """threads for the models; default: that of play.py"""
     seed: int = 0
     """of the random key presses"""
     json: str | None = None
@@ -48,7 +48,7 @@ class BenchmarkConfig:
 
 
 def press_keys(page: Any, seconds: float, rng: np.random.Generator) -> None:
-    """Hold arrow keys for a tenth to three tenths of a second each, with pauses as long."""
+    """Hold random arrow keys for 0.1 to 0.3 seconds each, with pauses as long."""
     keys = [key for key in page.evaluate("Object.keys(play.game.world.keys)") if key.startswith("Arrow")]
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -60,7 +60,7 @@ def press_keys(page: Any, seconds: float, rng: np.random.Generator) -> None:
 
 
 def measure(page: Any, mirror: bool, speed: str, config: BenchmarkConfig) -> dict[str, float]:
-    """One row: begin, warm up for two seconds, then count. Milliseconds are means over the newest frames, at most 1,000."""
+    """One row: start, warm up for two seconds, then measure. Milliseconds are means over the last frames, at most 1,000."""
     rng = np.random.default_rng(config.seed)
     start = "game" if mirror else "stored"
     page.evaluate(f"play.game.begin({{start: '{start}', index: 0, mirror: {str(mirror).lower()}}})")
@@ -73,7 +73,7 @@ def measure(page: Any, mirror: bool, speed: str, config: BenchmarkConfig) -> dic
     last, ended = int(page.evaluate("dream.dataset.frame")), page.evaluate("performance.now()")
     seen = page.evaluate("({latencies: play.stats.latencies, stages: play.stats.stages})")
     if not seen["latencies"]:
-        raise InputError(f"no key was pressed in {config.seconds} s; give more --seconds")
+        raise InputError(f"no key reached the picture in {config.seconds} s; give more --seconds")
     return {
         "frames_per_second": 1000 * (last - first) / (ended - begun),
         "key_to_picture_p50_ms": float(np.percentile(seen["latencies"], 50)),
@@ -88,26 +88,18 @@ def main() -> None:
         raise InputError(f"--seconds {config.seconds} is too short; give at least 1")
     threads = [] if config.num_threads is None else ["--num-threads", config.num_threads]
     begun = time.perf_counter()
-    with (
-        chromium() as browser,
-        play_server("--world", config.world, "--device", config.device, *threads) as (address, _),
-    ):
+    server = play_server("--world", config.world, "--device", config.device, *threads)
+    with chromium() as browser, server as (address, _):
         page = open_page(browser, address)
         wait_for(page, "Number(dream.dataset.frame) > 0")
         until_playing = time.perf_counter() - begun
         device, num_threads = page.inner_text("#device"), int(page.inner_text("#threads").split()[1])
         rows = {name: measure(page, *row, config) for name, row in tqdm(ROWS.items(), desc="playing", disable=None)}
-    place = f"{config.world} on {device}, {num_threads} threads, {os.cpu_count()} cores"
-    print(f"{place}; playing {until_playing:.1f} s after the start")
+    facts = {"world": config.world, "device": device, "threads": num_threads, "cores": os.cpu_count()}
+    facts["seconds_to_play"] = until_playing
+    print(format_table({"page": facts}))
     print(format_table(rows))
     if config.json:
-        facts = {
-            "world": config.world,
-            "device": device,
-            "threads": num_threads,
-            "cores": os.cpu_count(),
-            "seconds_to_play": until_playing,
-        }
         save_json(config.json, facts | rows)
 
 

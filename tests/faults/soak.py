@@ -21,7 +21,7 @@ from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.clips import Clips, make_loader, split_episodes
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import save_json
-from world_lab.benchmark.curves import sparse_store
+from world_lab.benchmark import sparse_store
 from world_model.world import WorldModel
 
 ALLOWED_MIB = 16

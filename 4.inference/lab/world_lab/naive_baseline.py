@@ -1,4 +1,4 @@
-"""The same work without any of our tricks, as a first version of such code does it: what the benchmark's ratios compare with."""
+"""The same work as a first version of such code does it: what the benchmark's ratios compare with."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from video_tokenizer.models.base import Tokenizer
 
 
 def decode_clips(path: Path, starts: np.ndarray, num_frames: int) -> torch.Tensor:
-    """Clips straight out of a video file: open it, go to the frame, decode. Returns (B, T, C, H, W) in [0, 1]."""
+    """Clips straight out of a video file: open it, seek the frame, decode. Returns (B, T, C, H, W) in [0, 1]."""
     clips = []
     for start in starts:
         capture = cv2.VideoCapture(str(path))
@@ -23,12 +23,11 @@ def decode_clips(path: Path, starts: np.ndarray, num_frames: int) -> torch.Tenso
     return torch.from_numpy(np.stack(clips).astype(np.float32) / 255).permute(0, 1, 4, 2, 3).contiguous()
 
 
-class PlainDream:
-    """Dreaming without a memory: for every frame the pictures of the whole window are encoded again, every sampling step runs
-    over the whole window, and the whole window is decoded for its last picture."""
+class NaiveRollout:
+    """A rollout without a cache: every frame encodes, predicts and decodes the whole window, in every sampling step."""
 
     def __init__(self, tokenizer: Tokenizer, dynamics: DynamicsModel, frames: np.ndarray, num_steps: int):
-        """frames: (T, H, W, 3) uint8, the beginning."""
+        """frames: (T, H, W, 3) uint8, the prompt."""
         self.tokenizer, self.dynamics, self.num_steps = tokenizer, dynamics, num_steps
         self.window = dynamics.context_frames
         self.frames = list(frames[-self.window + 1 :])
@@ -45,12 +44,12 @@ class PlainDream:
         tokens = torch.full((1, num_tokens), model.mask_token, device=device)
         for step in range(1, self.num_steps + 1):
             present = torch.cat([past[:, 1:], tokens[:, None]], dim=1)
-            logits = model.predict(past, present, actions)[:, -1]  # of all frames of the window; one is needed
+            logits = model.predict(past, present, actions)[:, -1]  # of all frames of the window, of which one is used
             sampled, confidence = sample_tokens(logits, 1.0, None, None)
-            hidden = tokens == model.mask_token
-            tokens = torch.where(hidden, sampled, tokens)
+            masked = tokens == model.mask_token
+            tokens = torch.where(masked, sampled, tokens)
             left = tokens_left_masked(step, self.num_steps, num_tokens, "halving")
-            again = confidence.masked_fill(~hidden, float("inf")).topk(left, largest=False).indices
+            again = confidence.masked_fill(~masked, float("inf")).topk(left, largest=False).indices
             tokens = tokens.scatter(1, again, model.mask_token)
         frame = to_frames(self.tokenizer.decode_indices(torch.cat([past, tokens[:, None]], dim=1)))[0, -1]
         self.frames = [*self.frames, frame][-self.window + 1 :]
