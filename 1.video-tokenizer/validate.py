@@ -7,7 +7,6 @@ Writes validation.json, and with --save-images the pictures of the chapter, into
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,10 +36,10 @@ from video_tokenizer.losses import background_of
 from video_tokenizer.lpips import lpips_distance, lpips_is_present
 from video_tokenizer.metrics import TokenizerMetrics, VideoScores
 from video_tokenizer.models.base import Tokenizer
-from video_tokenizer.readings import readings
 from video_tokenizer.registry import load_tokenizer
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.training.command_line import parse_config, run_script
+from video_tokenizer.training.config import ValidationConfig
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.results import format_number, format_table, save_json
 
@@ -49,40 +48,8 @@ OWN_CLIPS = 32
 
 
 @dataclass(frozen=True)
-class ValidateConfig:
+class ValidateConfig(ValidationConfig):
     """Score a tokenizer on its validation episodes."""
-
-    checkpoint: str | None = None
-    """checkpoint of chapter 1; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
-    data_path: str | None = None
-    """clip store, folder of videos, folder of images or .h5 file; default: what the checkpoint was trained on"""
-    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
-    """what data_path is; auto looks at it"""
-    use_dummy_data: bool = False
-    """score on the synthetic moving square"""
-    num_batches: int | None = None
-    """batches to score, spread evenly over the validation clips; default: all clips"""
-    batch_size: int = 16
-    """clips per batch"""
-    save_images: bool = False
-    """also write the pictures"""
-    num_samples: int = 5
-    """clips shown in the pictures, the same ones every time"""
-    output: str | None = None
-    """folder for pictures and numbers; default: validation/ beside the checkpoint"""
-    json: str | None = None
-    """file for the numbers; default: validation.json in the output folder"""
-    seed: int = 0
-    """seeds the random tokens of the noise control"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
-
-    def check(self) -> None:
-        """Raise InputError for counts below 1."""
-        for name in ("num_batches", "batch_size", "num_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value} must be at least 1")
 
 
 @torch.no_grad()
@@ -104,6 +71,35 @@ def score(
         seen = None if positions is None else positions[:, 1:]
         noise.update(random_video[:, 1:], video[:, 1:], video[:, :-1], background, seen, scene)
     return metrics, noise
+
+
+def summary(rows: dict[str, dict[str, float]], usage: dict[str, float], codebook_size: int) -> list[str]:
+    """What the table says, one line per question."""
+    model, copied = rows["tokenizer"], rows["copy last frame"]
+    gain = model["moving_psnr_db"] - copied["moving_psnr_db"]
+    recall, found = model["foreground_recall"], model["object_recall"]
+    lines = [
+        f"moving pixels: {gain:+.1f} dB compared with repeating the last frame: "
+        + (
+            "moving objects are reconstructed"
+            if gain > 6
+            else "moving objects are reconstructed roughly"
+            if gain > 2
+            else "hardly better than a copy; train longer"
+        ),
+        f"foreground: {recall:.0%} of the pixels that differ from the background are reconstructed"
+        + ("" if recall >= 0.9 else "; below 90 % objects are lost; try a smaller patch or a higher --foreground-weight"),
+    ]
+    if found == found:  # NaN where the game has no known ball
+        lines.append(f"ball: reconstructed in {found:.1%} of the frames that show one; plain PSNR hardly drops when it is lost")
+    if not codebook_size:
+        return [*lines, "codes: not quantized, so there are no tokens to count"]
+    share_used = usage["codes_used"] / codebook_size
+    lines.append(
+        f"codes: {usage['codes_used']:,} of {codebook_size:,} used, perplexity {usage['perplexity']:.0f}"
+        + ("; with fewer than a tenth in use, the codebook is larger than the data need" if share_used < 0.1 else "")
+    )
+    return lines
 
 
 @torch.no_grad()
@@ -135,7 +131,7 @@ def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMe
         usage = metrics.usage.result()
         title = f"{usage['codes_used']:,} of {tokenizer.codebook_size:,} codes used, perplexity {usage['perplexity']:.0f}"
         save_code_usage(folder / "code_usage.png", metrics.usage.counts.numpy(), title)
-    if own := tokenizer.own_picture(video):
+    if own := tokenizer.diagnostics(video).pictures:
         rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in own.items())]
         save_picture(folder / "own.png", image_grid(rows, caption, labels), num_colors=128)
     neighbours = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # the first 64 frames or so
@@ -167,11 +163,11 @@ def main() -> None:
     usage = metrics.usage.result()
     own_clips = clip_videos(data.validation, evenly_spaced(len(data.validation), OWN_CLIPS), device)
     with torch.no_grad(), autocast(device, tokenizer.config.precision):
-        own_scores = tokenizer.own_scores(own_clips)
+        own_scores = tokenizer.diagnostics(own_clips).scores
     step = content["step"]
     print(f"{path} | step {step:,} | {metrics.model.num_frames:,} frames of {data.store.path.name} never trained on")
     print(format_table(rows))
-    for line in readings(rows, usage, tokenizer.codebook_size):
+    for line in summary(rows, usage, tokenizer.codebook_size):
         print(line)
     for name, value in own_scores.items():
         print(f"{name}: {format_number(value)}")

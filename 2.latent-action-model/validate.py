@@ -5,9 +5,10 @@
 Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,61 +30,28 @@ from latent_action_model.metrics import (
     mutual_information,
 )
 from latent_action_model.models.latent_action_model import LatentActionModel
-from latent_action_model.readings import print_actions, print_drawings
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
 from video_tokenizer.data.validation import clip_videos, even_batches, most_active_clips, open_validation_data, output_folder
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
-from video_tokenizer.training.command_line import InputError, config_from_dict, parse_config, run_script
+from video_tokenizer.training.command_line import config_from_dict, parse_config, run_script
+from video_tokenizer.training.config import ValidationConfig
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.training.results import format_number, save_json
+from video_tokenizer.training.results import format_number, format_table, save_json
 
 
 @dataclass(frozen=True)
-class ValidateConfig:
+class ValidateConfig(ValidationConfig):
     """Score a latent action model on its validation episodes."""
 
-    checkpoint: str | None = None
-    """checkpoint of chapter 2; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
-    data_path: str | None = None
-    """clip store, folder of videos, folder of images or .h5 file; default: what the checkpoint was trained on"""
-    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
-    """what data_path is; auto looks at it"""
-    use_dummy_data: bool = False
-    """score on the synthetic moving square"""
-    num_batches: int | None = None
-    """batches to draw next frames for, spread evenly over the validation clips; default: all clips"""
     batch_size: int = 32
     """clips per batch, at least 2"""
+    num_samples: int = 3
+    """start frames shown in action galleries, the same ones every time"""
     fit_frames: int = 12_000
     """frames of training episodes on which the classifier of codes and the dictionary are fitted"""
     probe_seconds: float = 40.0
     """longest training of the supervised classifier, the ceiling; 0 leaves it out"""
-    save_images: bool = False
-    """also write the pictures"""
-    num_samples: int = 3
-    """start frames shown in action galleries, the same ones every time"""
-    output: str | None = None
-    """folder for pictures and numbers; default: validation/ beside the checkpoint"""
-    json: str | None = None
-    """file for the numbers; default: validation.json in the output folder"""
-    seed: int = 0
-    """seeds the random actions, the labelled transitions and the supervised classifier"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
-
-    def check(self) -> None:
-        """Raise InputError for counts that leave nothing to score."""
-        for name, smallest in (
-            ("num_batches", 1),
-            ("batch_size", 2),
-            ("num_samples", 1),
-            ("fit_frames", 1),
-            ("probe_seconds", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise InputError(f"--{name.replace('_', '-')} {value} must be at least {smallest}")
 
 
 def score_drawings(model: LatentActionModel, clips: Clips, flags: ValidateConfig, device: torch.device) -> LatentActionMetrics:
@@ -128,6 +96,48 @@ def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateCon
     return scores
 
 
+def print_actions(scores: dict[str, Any]) -> None:
+    """The table of what the codes know, and a line on what it means."""
+    missing = math.nan
+    rows = {
+        "latent actions": {
+            "action_information": scores.get("action_information", missing),
+            "from_single_code": scores.get("action_information_single", missing),
+            "accuracy": scores.get("mapping_accuracy", missing),
+        },
+        "codes shuffled": {"action_information": scores.get("action_information_shuffled", missing)},
+        "most frequent action": {"action_information": 0.0, "accuracy": scores.get("majority_accuracy", missing)},
+        "supervised ceiling": {
+            "action_information": scores.get("supervised_information", missing),
+            "accuracy": scores.get("supervised_accuracy", missing),
+        },
+    }
+    print(f"\ntrue actions, {scores['num_test']:,} transitions of held-out episodes ({scores['players']} players)")
+    print(format_table(rows))
+    if "action_map" in scores:
+        known, ceiling = scores["action_information"], scores.get("supervised_information", missing)
+        if ceiling > 0:
+            verdict = (
+                "the actions are found" if known >= 0.5 * ceiling else "found in part" if known >= 0.2 * ceiling else "not found"
+            )
+            print(f"the codes hold {known / ceiling:.0%} of the information about the action that the frames hold: {verdict}")
+        print("to press " + ", ".join(f"{name} send {code}" for name, code in scores["action_map"].items()))
+
+
+def print_drawings(metrics: LatentActionMetrics, num_actions: int) -> None:
+    """The table of next frames beside its controls, and lines on what it means."""
+    names = ("psnr_db", "moving_psnr_db")
+    parts = {"inferred actions": metrics.inferred, "random actions": metrics.random, "copy last frame": metrics.copy_last}
+    print(format_table({label: {name: part.result()[name] for name in names} for label, part in parts.items()}))
+    scores = metrics.result()
+    verdict = "the decoder depends on the code" if scores["delta_moving_psnr_db"] > 0.5 else "the decoder hardly needs the code"
+    print(f"the right action is worth {scores['delta_moving_psnr_db']:+.2f} dB on moving pixels: {verdict}")
+    print(f"swap test: swapping two actions makes the predictions worse in {scores['swap_test']:.0%} of the pairs (chance 50 %)")
+    collapsed = "; collapsed: the codes carry almost no information" if scores["perplexity"] < 1.5 else ""
+    used = f"{scores['codes_used']} of {num_actions} used"
+    print(f"codes: {used}, perplexity {scores['perplexity']:.1f}{collapsed}")
+
+
 def save_pictures(
     model: LatentActionModel, clips: Clips, scores: dict, caption: str, folder: Path, flags: ValidateConfig, device
 ):
@@ -146,7 +156,7 @@ def save_pictures(
 def main() -> None:
     """Load the checkpoint and the data it was not trained on, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
-    flags.check()
+    flags.check(batch_size=2, fit_frames=1, probe_seconds=0)
     device = choose_device(flags.device)
     path = find_checkpoint(flags.checkpoint, "latent_action_model")
     content = load_checkpoint(path, "latent_action_model")

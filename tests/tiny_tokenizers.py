@@ -1,13 +1,14 @@
 """Every tokenizer there is, small enough for a test of a second."""
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from tokenizer_variants.dreamer4.model import Dreamer4Tokenizer
-from video_tokenizer.config import TrainingConfig
 from video_tokenizer.registry import TOKENIZERS, tokenizer_class
+from video_tokenizer.training.checkpoint import REPOSITORY
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 BLOCKS = {"patch_size": 8, "embed_dim": 32, "num_blocks": 2, "num_heads": 2, "context_frames": 3}
@@ -30,7 +31,7 @@ WITHOUT_CODEBOOK = ["dreamer4"]
 """those whose codes are plain numbers, with which chapter 3 cannot begin anything"""
 
 
-def tiny_config(name: str, **changes: Any) -> TrainingConfig:
+def tiny_config(name: str, **changes: Any) -> Any:
     """A config of this tokenizer for frames of 16x16."""
     return tokenizer_class(name).config_class(**{"model": name, "frame_size": 16, "batch_size": 2} | SIZES[name] | changes)
 
@@ -52,7 +53,14 @@ def _words(field: str, value: Any) -> list[str]:
     return ["--" + field.replace("_", "-"), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
 
 
-assert SIZES.keys() == TOKENIZERS.keys()
+def train_script(name: str) -> Path:
+    """The script that trains this tokenizer."""
+    chapter = REPOSITORY / "1.video-tokenizer"
+    own = {"st-fsq": chapter / "train.py", "magvit2": chapter / "tokenizer_variants" / "magvit2" / "train.py"}
+    return own.get(name, chapter / "tokenizer_variants" / "train.py")
+
+
+assert SIZES.keys() == set(TOKENIZERS)
 
 
 # ---- for the tests of dreamer4 ----

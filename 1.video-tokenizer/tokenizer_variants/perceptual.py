@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.lpips import lpips_is_present, lpips_needs, lpips_network
 from video_tokenizer.metrics import ssim
-from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.distributed import average_gradients, global_batch_size, local_shard
 
@@ -90,7 +90,7 @@ class PerceptualDistance:
                 return self.network(drawn.clamp(0, 1), real, normalize=True).mean()
             return self.network.distance(drawn, real)
 
-    def learn(self, video: Tensor, last: bool) -> dict[str, float]:
+    def train_step(self, video: Tensor, last: bool) -> dict[str, float]:
         """One step of the frame-gap network on the frames of these clips (B, T, 3, H, W); after the last one it is frozen.
 
         Returns the share of gaps it guessed. By chance it is 1 / T.
@@ -110,17 +110,17 @@ class PerceptualDistance:
         self.ready = last
         return {"gaps_guessed": (logits.argmax(dim=1) == gaps).float().mean().item()}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What resume.pt keeps; nothing of a distance that never changes."""
         if self.name != "frame-gap":
             return {"name": self.name}
         parts = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         return parts | {"name": self.name, "ready": self.ready}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned. Raises InputError where the run was begun with the other distance."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises InputError where the run was begun with the other distance."""
         if state["name"] != self.name:
-            raise InputError(f"the run was begun with --perceptual {state['name']}; give this flag to go on, not {self.name}")
+            raise InputError(f"the run was started with --perceptual {state['name']}; resume it with that, not {self.name}")
         if self.name == "frame-gap":
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])

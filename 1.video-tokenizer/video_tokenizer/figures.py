@@ -8,14 +8,17 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from video_tokenizer.data.clips import to_frames
+from video_tokenizer.data.clips import to_frames, to_video
+from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.training.atomic_files import write_atomically
 
 PAGE_WIDTH = 830
@@ -129,6 +132,13 @@ def save_reconstruction_strips(
     rows = [("original", original), ("reconstruction", drawn), (DIFFERENCE, difference(original, drawn))]
     rows += [(label, pictures(frames)) for label, frames in (controls or {}).items()]
     save_picture(path, image_grid(rows, caption, column_labels))
+
+
+@torch.no_grad()
+def save_samples(path: Path | str, tokenizer: Any, clips: Any, caption: str, device: torch.device | str) -> None:
+    """Reconstruction strips of eight clips, evenly spaced over the validation clips."""
+    video = to_video(clips.__getitems__(evenly_spaced(len(clips), 8))["frames"], device)
+    save_reconstruction_strips(path, video, tokenizer(video).reconstruction, caption)
 
 
 def save_gif(

@@ -4,7 +4,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, from_numpy
 
-from video_tokenizer.training.distributed import mean_over_processes
+from video_tokenizer.global_batch import mean_over_processes
 
 MOVING = 0.05
 """a pixel moves when a channel changes by more than this from one frame to the next"""
@@ -19,10 +19,10 @@ def sample_of(frames: np.ndarray, number: int = 256) -> np.ndarray:
 
 
 def background_of(frames: np.ndarray, num_samples: int = 256) -> Tensor:
-    """The picture behind everything that moves: the median over evenly spaced frames.
+    """The background behind everything that moves: the median over evenly spaced frames.
 
-    frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. Films have no fixed background; there nearly every pixel
-    counts as foreground, which weighs all pixels alike.
+    frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. Films have no fixed background: there nearly every pixel counts
+    as foreground, so all pixels have the same weight.
     """
     median = np.median(sample_of(frames, num_samples), axis=0)
     return from_numpy(median).float().permute(2, 0, 1) / 255
@@ -46,12 +46,12 @@ def weighted_mse(
     foreground_weight: float | Tensor,
     moving_weight: float | Tensor = 0.0,
 ) -> Tensor:
-    """Mean squared error in which what matters counts more: a pixel weighs 1, plus foreground_weight where it differs from the
-    background, plus moving_weight where it changes. Both 0 is the plain mean.
+    """Weighted mean squared error: a pixel has weight 1, plus foreground_weight where it differs from the background, plus
+    moving_weight where it changes between frames. With both at 0 it is the plain mean.
 
-    The ball of Breakout is 3 of 4,096 pixels: erasing it costs a plain mean 0.0001, less than a slight blur of the bricks.
-    reconstruction, video: (B, T, 3, H, W) in [0, 1]. background: (3, H, W). A weight is a number, or (B, T, 1, H, W) one for each
-    pixel.
+    The ball of Breakout is 3 of 4,096 pixels. Erasing it costs a plain mean 0.0001, less than a slight blur of the bricks.
+    reconstruction, video: (B, T, 3, H, W) in [0, 1]. background: (3, H, W). A weight is a number, or one per pixel:
+    (B, T, 1, H, W).
     """
     foreground, moving = foreground_pixels(video, background), moving_pixels(video)
     weight = 1 + foreground_weight * foreground + moving_weight * moving
@@ -60,8 +60,8 @@ def weighted_mse(
 
 
 def temporal_consistency_loss(latents: Tensor, video: Tensor, patch_size: int) -> Tensor:
-    """Mean squared step of the latents, after tanh, of patches whose pixels stay as they are: a patch at rest should keep its
-    token, or the dynamics model must guess which of several names the same wall has now.
+    """Mean squared step of the latents, after tanh, of patches whose pixels do not change: a static patch should keep its token.
+    Otherwise it flickers between equivalent tokens, which the dynamics model cannot predict.
 
     latents: (B, S, N, D). video: (B, T, C, H, W) in [0, 1], T = S, or T = 1 + s * (S - 1) where time is shortened s times.
     """

@@ -16,12 +16,16 @@ Videos are float (B, T, C, H, W) in [0, 1]. PSNRs pool the squared error of the 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from video_tokenizer.losses import FOREGROUND, MOVING
+from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.data.training_data import evenly_spaced
+from video_tokenizer.losses import FOREGROUND, MOVING, weighted_mse
+from video_tokenizer.training.device import autocast
 
 OBJECT_THRESHOLD = 0.08
 """a ball of less contrast than this is invisible in the real frame too and is not counted; area resizing leaves at least 0.13"""
@@ -296,3 +300,22 @@ class TokenizerMetrics:
             "copy_last_psnr_db": copied["psnr_db"],
             "copy_last_moving_psnr_db": copied["moving_psnr_db"],
         }
+
+
+@torch.no_grad()
+def validate(tokenizer: Any, clips: Clips, background: Tensor, config: Any, device: torch.device) -> dict[str, float]:
+    """The scores of a tokenizer during training, on the same validation clips every time, evenly spaced over all of them.
+
+    weighted_error is the reconstruction term of the loss; the weights with the least of it are kept.
+    """
+    tokenizer.eval()
+    metrics, error = TokenizerMetrics(tokenizer.codebook_size), 0.0
+    chosen = evenly_spaced(len(clips), config.validation_batches * config.batch_size)
+    for first in range(0, len(chosen), config.batch_size):
+        video = to_video(clips.__getitems__(chosen[first : first + config.batch_size])["frames"], device)  # (B, T, 3, H, W)
+        with autocast(device, config.precision):
+            output = tokenizer(video)
+        metrics.update(output.reconstruction, video, output.indices, background)
+        weights = (config.foreground_weight, config.moving_weight)
+        error += float(weighted_mse(output.reconstruction, video, background, *weights)) * len(video)
+    return metrics.result() | {"weighted_error": error / len(chosen)}

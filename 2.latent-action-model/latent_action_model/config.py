@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import check_sizes
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.config import TrainingConfig
 
 PRESETS: dict[str, dict] = {
     "tiny": {},
@@ -23,28 +23,8 @@ PRESETS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class LatentActionConfig:
+class LatentActionConfig(TrainingConfig):
     """Train the latent action model of chapter 2."""
-
-    # --- data ---
-    data_path: str | None = None
-    """clip store made by record.py, folder of videos, folder of images, or .h5 file"""
-    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
-    """what data_path is; auto looks at it"""
-    use_dummy_data: bool = False
-    """train on a synthetic moving square instead of data_path"""
-    frame_size: int | None = None
-    """side of the square frames, in pixels; default: the clip store's own; a multiple of 8"""
-    num_frames: int = 4
-    """frames per training clip (T); T - 1 transitions"""
-    frame_stride: int = 1
-    """videos, images and .h5: keep every n-th frame; larger where little changes from frame to frame"""
-    filter_dull: bool = False
-    """videos, images and .h5: leave out black, static and repeated stretches, and say how much that was"""
-    validation_share: float = 0.1
-    """share of the episodes kept for validation"""
-    num_workers: int = 0
-    """processes that load clips"""
 
     # --- model ---
     quantizer: Literal["vq", "fsq"] = "vq"
@@ -56,7 +36,7 @@ class LatentActionConfig:
     conv_width: int = 64
     """channels of the convolutional stem"""
     embed_dim: int = 128
-    """width of the space-time transformer (E)"""
+    """width of the space-time transformer (E); a multiple of num_heads"""
     pooling: Literal["change", "flatten"] = "change"
     """how the encoder's cells become one vector: their mean weighted by change, or all of them, each in its place"""
     encoder_blocks: int = 0
@@ -82,60 +62,25 @@ class LatentActionConfig:
     balance_weight: float = 1.0
     """fsq: pressure to use both values of every bit"""
 
-    # --- optimisation ---
+    # --- optimization ---
     batch_size: int = 24
     """clips per step, over all processes"""
     num_steps: int = 600
     """optimizer steps"""
-    num_epochs: float | None = None
-    """passes over the training clips; when given it replaces num_steps"""
     learning_rate: float = 1e-3
-    """peak learning rate of AdamW"""
-    rate_factor: float = 1.0
-    """times learning_rate; may be changed when a stopped run goes on, 0.5 after a loss that was not finite"""
+    """peak learning rate"""
     warmup_steps: int = 100
     """steps until the peak is reached"""
     decay_share: float = 0.3
-    """last share of the steps over which the rate falls to zero"""
-    weight_decay: float = 0.01
-    """AdamW weight decay, on matrices only"""
-    gradient_clip: float = 1.0
-    """largest norm of the gradient"""
-    accumulate: int = 1
-    """backward passes per optimizer step"""
+    """last share of the steps, over which the learning rate falls to zero"""
     ema_decay: float = 0.99
     """decay of the averaged weights that are saved; 0 saves the last weights"""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """number format of the matrix products; the quantizer always stays in float32"""
-    compile: bool = False
-    """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
-
-    # --- run ---
-    checkpoint_dir: str | None = None
-    """run folder; default: checkpoints/ inside the chapter"""
     log_every: int = 50
     """steps between log lines"""
     validate_every: int = 200
-    """steps between validations"""
+    """steps between validations; the best weights are kept in best_model.pt"""
     save_every: int = 200
-    """steps between writes of resume.pt, from which a stopped run goes on"""
-    validation_batches: int = 16
-    """batches per validation"""
-    seed: int = 0
-    """seeds the weights, the order of the clips and the split"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
-    preset: Literal["tiny", "small", "paper"] = "tiny"
-    """sizes: tiny (CPU, minutes), small (one GPU), paper (Genie's Appendix F)"""
-    config: str | None = None
-    """config.json of an earlier run whose settings to start from"""
-
-    @property
-    def frame_height_width(self) -> tuple[int, int]:
-        """(H, W) in pixels. Raises InputError while frame_size is not known."""
-        if self.frame_size is None:
-            raise InputError("frame_size is not known; give --frame-size or a data path it can be read from")
-        return self.frame_size, self.frame_size
+    """steps between writes of resume.pt, from which a stopped run resumes"""
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
@@ -144,7 +89,7 @@ class LatentActionConfig:
             raise InputError(
                 f"frame_size {height} is not a multiple of 8, the latent action model's cell; record with --frame-size 64"
             )
-        check_sizes(self)
+        super().check()
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
         if self.conv_width < 4 or self.conv_width % 4:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from video_tokenizer.data.clips import to_frames
+from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import DARK, difference, image_grid, save_figure, save_picture
 
 GAIN = 3.0
@@ -118,3 +119,9 @@ def save_swap_test(path: Path | str, model, video: Tensor, caption: str = "") ->
         entries += [(f"clip {name}", frames), (f"close-up\n{codes}", enlarged)]
     titles = ["before", "real next", "drawn with\nits own action", "drawn with\nthe other's action"]
     save_picture(path, image_grid(entries, caption, titles))
+
+
+def save_samples(path: Path | str, model, clips: Any, device: torch.device | str) -> None:
+    """The action gallery of the validation clip in the middle."""
+    clip = clips.__getitems__([len(clips) // 2])
+    save_action_gallery(path, model, to_video(clip["frames"], device)[0])

@@ -8,14 +8,17 @@ measured on other episodes than those it was learnt from: a code as rare as a fi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from video_tokenizer.data.clip_store import ClipStore
-from video_tokenizer.data.clips import to_video
+from video_tokenizer.data.clips import split_episodes, to_video
+from video_tokenizer.data.training_data import TrainingData, evenly_spaced
 from video_tokenizer.metrics import CodeUsage, VideoScores, pixels_that_moved, share
+from video_tokenizer.training.device import autocast
 
 
 @dataclass(frozen=True)
@@ -245,3 +248,32 @@ def swap_test(model, past: Tensor, target: Tensor, indices: Tensor, drawn: Tenso
     moves = moved.any(dim=(1, 2))
     counted = (indices[:, -1] != indices[:, -1].roll(-1)) & moves & moves.roll(-1)
     return int((counted & (worse > 0)).sum()), int(counted.sum())
+
+
+@torch.no_grad()
+def validate(model: Any, data: TrainingData, config: Any, device: torch.device) -> dict[str, float]:
+    """The scores of a model during training, on the same validation clips every time, evenly spaced over all of them.
+
+    True actions, where the store has them, only score; they never train.
+    """
+    model.eval()
+    store, clips = data.store, data.validation
+    metrics = LatentActionMetrics(model.num_actions)
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = evenly_spaced(len(clips), config.validation_batches * config.batch_size)
+    for first in range(0, len(chosen), config.batch_size):
+        video = to_video(clips.__getitems__(chosen[first : first + config.batch_size])["frames"], device)
+        with autocast(device, config.precision):
+            metrics.update(model, video, generator)
+    information = math.nan
+    if store.num_actions:
+        training, episodes = split_episodes(store, config.validation_share, config.seed)
+        episodes = episodes if len(episodes) > 1 else [training[0], *episodes]  # one to fit the table on, one to test it
+        with autocast(device, config.precision):
+            codes = encode_episodes(model, store, episodes, config.num_frames)
+        half = max(1, len(episodes) // 2)
+        fitted, tested = (
+            find_transitions(codes, store.actions, store.episodes[part]) for part in (episodes[:half], episodes[half:])
+        )
+        information = action_information(fitted, tested, model.num_actions, store.num_actions, single=True)
+    return metrics.result() | {"action_information_single": information}

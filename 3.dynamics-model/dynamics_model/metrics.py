@@ -12,12 +12,15 @@ Tokens are int64 (B, T, N); actions int64 (B, T), entry t for the action that le
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.metrics import VideoScores, share
+from video_tokenizer.training.device import autocast
 
 
 def changed_tokens(tokens: Tensor) -> Tensor:
@@ -126,3 +129,22 @@ class DynamicsMetrics:
         right, shuffled = self.right.result(), self.shuffled.result()["loss_changed"]
         ratio = shuffled / right["loss_changed"] if right["loss_changed"] else math.nan
         return {**right, "loss_changed_shuffled": shuffled, "shuffle_ratio": ratio}
+
+
+@torch.no_grad()
+def validate(model: Any, clips: Any, config: Any, device: torch.device) -> dict[str, float]:
+    """The scores of a model during training, on the same validation clips every time, evenly spaced over all of them.
+
+    weighted_loss weights the tokens that change as the training loss does; the weights with the least of it are kept.
+    """
+    model.eval()
+    metrics = DynamicsMetrics()
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = evenly_spaced(len(clips), config.validation_batches * config.batch_size)
+    for first in range(0, len(chosen), config.batch_size):
+        batch = clips.__getitems__(chosen[first : first + config.batch_size])
+        with autocast(device, config.precision):
+            metrics.update(model, batch["tokens"].to(device), batch["actions"].to(device), generator)
+    scores = metrics.result()
+    share_changed = 1 - scores["copy_accuracy"]
+    return scores | {"weighted_loss": scores["loss"] + (config.changed_weight - 1) * scores["loss_changed"] * share_changed}

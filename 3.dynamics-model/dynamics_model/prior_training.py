@@ -7,7 +7,7 @@ from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.token_cache import TokenClips
 from video_tokenizer.data.clips import make_loader
-from video_tokenizer.training.schedule import learning_rate_factor
+from video_tokenizer.training.optimizer import learning_rate_factor
 
 BATCH_FACTOR = 4
 """clips in a batch of the prior for each in a batch of the dynamics: a rare place must be in it"""
@@ -20,7 +20,7 @@ def train_action_prior(prior: ActionPrior, clips: TokenClips, config: DynamicsCo
     num_steps = config.prior_steps
     optimizer = torch.optim.AdamW(prior.parameters(), lr=config.learning_rate, weight_decay=0.0)
     losses = []
-    loader = make_loader(clips, BATCH_FACTOR * config.batch_size, num_steps, config.seed)
+    loader = make_loader(clips, BATCH_FACTOR * config.batch_size, num_steps, config.seed, split=False)
     for step, batch in enumerate(tqdm(loader, "action prior", leave=False, disable=None)):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, num_steps, num_steps // 15, DECAY_SHARE)

@@ -18,7 +18,6 @@ from structure_checks import REPOSITORY
 from faults.kill import commands, differences, survive
 from faults.writes import KINDS, try_kind
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
-from video_tokenizer.models import base
 from video_tokenizer.training.atomic_files import (
     FolderLock,
     clear_error_on_full_disk,
@@ -27,7 +26,7 @@ from video_tokenizer.training.atomic_files import (
     write_text_atomically,
 )
 from video_tokenizer.training.command_line import InputError, shown_command
-from video_tokenizer.training.finite import first_not_finite, is_finite
+from video_tokenizer.training.run import first_not_finite, is_finite
 
 TRAIN = REPOSITORY / "1.video-tokenizer" / "train.py"
 SIZES = ["--use-dummy-data", "--frame-size", "16", "--embed-dim", "32", "--num-heads", "2", "--num-blocks", "1", "--batch-size",
@@ -79,7 +78,7 @@ def test_a_stop_signal_saves_and_says_how_to_go_on(tmp_path, number):
     done = stopped_by(number, tmp_path / "run")
     assert done.returncode == 130, done.stderr
     last = done.stdout.strip().splitlines()[-1]
-    again = last.split("go on from there with: ")[1]
+    again = last.split("resume with: ")[1]
     assert again.endswith(f"{TRAIN} {' '.join(SIZES)} --num-steps 100000 --checkpoint-dir {tmp_path / 'run'}")
     step = int(last.split("stopped after step ")[1].split(";")[0].replace(",", ""))
     assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"] == step
@@ -91,7 +90,7 @@ def test_a_run_that_was_killed_after_its_last_step_only_writes_what_is_missing(t
     (tmp_path / "metrics.json").unlink()
     (tmp_path / "samples.png").unlink()
     done = run(TRAIN, *SIZES, "--checkpoint-dir", tmp_path, folder=REPOSITORY)
-    assert done.returncode == 0 and "going on from step 6 of 6" in done.stdout, done.stderr
+    assert done.returncode == 0 and "resuming from step 6 of 6" in done.stdout, done.stderr
     assert (tmp_path / "metrics.json").exists() and (tmp_path / "samples.png").exists()
     assert (tmp_path / "final_model.pt").read_bytes() == weights and not (tmp_path / "previous-1").exists()
 
@@ -166,14 +165,14 @@ def test_the_second_run_in_a_folder_is_refused_with_the_first_ones_number(tmp_pa
 def train_with_a_broken_loss(folder: Path, step: int, *flags: str) -> str:
     """Train in this process with a loss that is no number at one step. Returns the error's sentence."""
     script = load_script(TRAIN)
-    healthy, calls = base.weighted_mse, []
+    healthy, calls = script.weighted_mse, []
 
     def breaks(reconstruction: torch.Tensor, *others: object) -> torch.Tensor:
         calls.append(reconstruction.requires_grad)
         return healthy(reconstruction, *others) * (float("nan") if sum(calls) == step and calls[-1] else 1.0)
 
     argv = [str(TRAIN), *SIZES, "--checkpoint-dir", str(folder), *flags]
-    patches = mock.patch.object(base, "weighted_mse", breaks), mock.patch.object(sys, "argv", argv)
+    patches = mock.patch.object(script, "weighted_mse", breaks), mock.patch.object(sys, "argv", argv)
     with patches[0], patches[1], pytest.raises(InputError) as error:
         script.main()
     return str(error.value)
@@ -186,7 +185,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_what_broke(tmp_path):
     assert len(sentence.split("the batch was clips ")[1].split(";")[0].split(", ")) == 2
     assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 2
     done = run(TRAIN, *SIZES, "--checkpoint-dir", tmp_path, "--rate-factor", 0.5, folder=REPOSITORY)
-    assert done.returncode == 0 and "going on from step 2 of 6" in done.stdout, done.stderr
+    assert done.returncode == 0 and "resuming from step 2 of 6" in done.stdout, done.stderr
     history = json.loads((tmp_path / "metrics.json").read_text())["history"]
     assert [entry["step"] for entry in history if "lr" in entry] == [1, 6]
 

@@ -21,8 +21,8 @@ from tokenizer_lab.claims import (
 )
 from tokenizer_lab.comparison import PAGE
 from video_tokenizer.games.moving_square import dummy_clip_store
-from video_tokenizer.registry import chosen_tokenizer
-from video_tokenizer.training.command_line import parse_config
+from video_tokenizer.registry import tokenizer_class
+from video_tokenizer.training.command_line import parse_config, value_of_flag
 
 SCRIPT = REPOSITORY / "1.video-tokenizer" / "lab" / "experiments.py"
 ALL = list(all_experiments().values())
@@ -41,7 +41,7 @@ def runs(*values: float) -> dict:
 def test_every_arm_is_a_training_that_could_start(experiment):
     for flags in trainings_of([experiment]).values():
         words = shlex.split(flags)
-        model = chosen_tokenizer(words)
+        model = tokenizer_class(value_of_flag(words, "--model") or "st-fsq")
         replace(parse_config(model.config_class, model.presets, words), frame_size=64).check()
 
 

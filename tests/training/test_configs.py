@@ -60,7 +60,7 @@ def trains_or_is_refused(build: Callable[[], nn.Module], loss: Callable[[nn.Modu
         sentence = str(error)
         assert re.search(r"-?\d", sentence) and "\n" not in sentence, sentence
         return False
-    optimizer = build_optimizer(model, config.learning_rate, 0.01, kind=getattr(config, "optimizer", "adamw"))
+    optimizer = build_optimizer(model, config)
     for _ in range(2):
         optimizer.zero_grad()
         value = loss(model.train())

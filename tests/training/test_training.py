@@ -11,13 +11,14 @@ from torch import nn
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.errors import InputError
 from video_tokenizer.models.st_transformer import SpaceTimeTransformer
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.atomic_files import write_atomically
+from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
-from video_tokenizer.training.command_line import InputError
-from video_tokenizer.training.optimizer import build_optimizer
-from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
+from video_tokenizer.training.config import TrainingConfig
+from video_tokenizer.training.optimizer import build_optimizer, learning_rate_factor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,9 +40,14 @@ def test_the_average_follows_the_weights_and_copies_buffers():
     assert torch.equal(average.weights["running_mean"], torch.full((2,), 7.0))
 
 
+def settings(**changes) -> TrainingConfig:
+    """What an optimizer is built from."""
+    return TrainingConfig(**{"learning_rate": 1e-3, "weight_decay": 0.1, **changes})
+
+
 def test_only_matrices_decay():
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4))
-    decayed, kept = build_optimizer(model, 1e-3, 0.1).param_groups
+    decayed, kept = build_optimizer(model, settings()).param_groups
     assert [p.shape for p in decayed["params"]] == [(4, 4)] and decayed["weight_decay"] == 0.1
     assert len(kept["params"]) == 4 and kept["weight_decay"] == 0.0
 
@@ -53,7 +59,7 @@ def small_transformer() -> nn.Module:
 
 def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest():
     model = small_transformer()
-    adamw, muon = build_optimizer(model, 1e-3, 0.1, kind="muon").optimizers
+    adamw, muon = build_optimizer(model, settings(optimizer="muon")).optimizers
     moved = [id(parameter) for optimizer in (adamw, muon) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(moved) == sorted(id(parameter) for parameter in model.parameters())  # each exactly once
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -65,7 +71,7 @@ def test_muon_makes_all_directions_of_a_step_equally_strong_and_as_large_as_adam
     model = small_transformer()
     matrix = model["blocks"].blocks[0].space_attention.output.weight  # (32, 32)
     before = matrix.detach().clone()
-    optimizer = build_optimizer(model, learning_rate=0.01, weight_decay=0.0, kind="muon")
+    optimizer = build_optimizer(model, settings(optimizer="muon", learning_rate=0.01, weight_decay=0.0))
     left, _ = torch.linalg.qr(torch.randn(32, 32))
     matrix.grad = left @ torch.diag(torch.logspace(0, -1, 32))  # one direction ten times as strong as another
     optimizer.step()
@@ -79,11 +85,11 @@ def test_both_optimizers_go_on_from_what_was_saved():
     states = []
     for first in (True, False):
         model = small_transformer()
-        optimizer = build_optimizer(model, 0.01, 0.1, kind="muon")
+        optimizer = build_optimizer(model, settings(optimizer="muon", learning_rate=0.01))
         for step in range(4):
             if not first and step == 2:  # a new optimizer takes over
                 saved = optimizer.state_dict()
-                optimizer = build_optimizer(model, 0.01, 0.1, kind="muon")
+                optimizer = build_optimizer(model, settings(optimizer="muon", learning_rate=0.01))
                 optimizer.load_state_dict(saved)
             for parameter in model.parameters():
                 parameter.grad = torch.sin(parameter.detach() * (step + 1))

@@ -1,6 +1,6 @@
 """What a tokenizer is trained against: the discriminator, the distance of features, and the number that shows what they buy."""
 
-import copy
+import json
 import math
 
 import pytest
@@ -19,13 +19,12 @@ from tokenizer_variants.magvit2.discriminator import (
     generator_loss,
     gradient_penalty,
 )
-from tokenizer_variants.magvit2.model import Magvit2Tokenizer
 from tokenizer_variants.magvit2.sharpness import moving_sharpness
 from tokenizer_variants.perceptual import FrameGapNetwork, PerceptualDistance, chosen_distance
 from video_tokenizer import lpips
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import build_tokenizer
-from video_tokenizer.training.checkpoint import REPOSITORY, load_checkpoint
+from video_tokenizer.training.checkpoint import REPOSITORY, load_checkpoint, read_torch_file
 from video_tokenizer.training.command_line import InputError
 
 
@@ -106,90 +105,71 @@ def test_the_running_means_of_the_scores_move_and_pull_back():
     assert averages.penalty(torch.tensor([-0.2]), torch.tensor([0.3])).item() == 0  # each on the other's side already
 
 
-def in_training(**changes) -> tuple[Magvit2Tokenizer, torch.Tensor]:
-    """A tokenizer as train.py has it, and a clip of noise that moves by a pixel a frame."""
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(tiny_config("magvit2", **changes)).train()
-    tokenizer.start_training()
-    wide = torch.rand(2, 1, 3, 16, 20)
-    return tokenizer, torch.cat([wide[..., t : t + 16] for t in range(4)], dim=1)  # type: ignore[return-value]
+TRAIN = REPOSITORY / "1.video-tokenizer/tokenizer_variants/magvit2/train.py"
 
 
-def step(tokenizer, video, number: int, of: int = 10) -> dict[str, float]:
-    """One step of train.py, without an optimizer for the tokenizer: gradients stay to be looked at."""
-    output = tokenizer(video)
-    tokenizer.zero_grad()
-    tokenizer.training_loss(video, output, torch.zeros(3, 16, 16)).backward()
-    return tokenizer.finish_step(number, of, video, output)
+def trained(folder, *changes) -> list[dict]:
+    """What ten steps of the script log, step by step."""
+    data = dummy_clip_store(folder / "data", num_episodes=4, episode_frames=32, frame_size=(16, 16)).path
+    common = ["--data-path", data, "--num-steps", 10, "--log-every", 1, "--validation-batches", 1, "--batch-size", 2]
+    assert call(TRAIN, *common, "--device", "cpu", *flags("magvit2"), *changes, "--checkpoint-dir", folder / "run") == 0
+    history = json.loads((folder / "run" / "metrics.json").read_text())["history"]
+    return [entry for entry in history if "loss" in entry]
 
 
-def test_the_discriminator_joins_late():
-    """Of ten steps five without it, three in which it only learns, and two in which it is heard."""
-    tokenizer, video = in_training(adversarial_start=0.5, adversarial_lead=0.2, perceptual_weight=0.0)
-    fresh = copy.deepcopy(tokenizer.adversary.network.state_dict())
-    for number in range(1, 6):
-        assert step(tokenizer, video, number) == {}
-    assert not tokenizer.adversary.active
-    assert all(torch.equal(value, fresh[key]) for key, value in tokenizer.adversary.network.state_dict().items())
-    heard = []
-    for number in range(6, 11):
-        assert "discriminator" in step(tokenizer, video, number)
-        heard.append(tokenizer.adversary.active)
-    assert heard == [False, False, True, True, True]  # from the step after the first True
-    assert not torch.equal(tokenizer.adversary.network.to_score.weight, fresh["to_score.weight"])
+def test_the_discriminator_joins_late(tmp_path):
+    """Of ten steps five without it, three in which it only learns, and two in which the tokenizer has to fool it."""
+    steps = trained(tmp_path, "--adversarial-start", 0.5, "--adversarial-lead", 0.2, "--perceptual-weight", 0)
+    assert ["discriminator" in entry for entry in steps] == [False] * 5 + [True] * 5
+    assert ["adversarial" in entry for entry in steps] == [False] * 8 + [True] * 2
+    kept = read_torch_file(tmp_path / "run" / "resume.pt")
+    assert {"discriminator", "discriminator_optimizer", "averages"} <= kept.keys() and "perceptual" not in kept
+
+
+def test_what_only_training_needs_is_in_no_checkpoint(tmp_path):
+    steps = trained(tmp_path, "--perceptual-share", 0.3)
+    assert ["gaps_guessed" in entry for entry in steps] == [True] * 3 + [False] * 7  # first the network learns,
+    assert ["perceptual" in entry for entry in steps] == [False] * 3 + [True] * 7  # then it is frozen and used
+    weights = load_checkpoint(tmp_path / "run" / "final_model.pt", "tokenizer")["weights"]
+    assert not [key for key in weights if not key.startswith(("encoder.", "decoder."))]
 
 
 def test_the_adversarial_gradient_reaches_the_encoder_and_leaves_the_discriminator_alone():
-    tokenizer, video = in_training(reconstruction_weight=0.0, perceptual_weight=0.0, adversarial_start=0.0, adversarial_lead=0.0)
-    step(tokenizer, video, 1)
-    assert all(parameter.grad is None or not parameter.grad.any() for parameter in tokenizer.parameters())  # not on yet
-    frozen = copy.deepcopy(tokenizer.adversary.network.state_dict())
-    for parameter in tokenizer.adversary.network.parameters():
-        parameter.grad = None
-    output = tokenizer(video)
-    tokenizer.training_loss(video, output, torch.zeros(3, 16, 16)).backward()
-    assert tokenizer.encoder.from_pixels.convolution.weight.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in tokenizer.adversary.network.parameters())
-    assert all(torch.equal(value, frozen[key]) for key, value in tokenizer.adversary.network.state_dict().items())
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(tiny_config("magvit2")).train()
+    discriminator = Discriminator((8, 8)).requires_grad_(False)
+    generator_loss(discriminator(tokenizer(torch.rand(2, 4, 3, 16, 16)).reconstruction), "hinge").backward()
+    assert tokenizer.encoder.from_pixels.convolution.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+    assert all(parameter.grad is None for parameter in discriminator.parameters())
 
 
 def test_the_discriminator_learns_to_tell_noise_from_clips():
-    tokenizer, video = in_training(adversarial_start=0.0, perceptual_weight=0.0, r1_weight=0.0)
-    drawn = torch.rand_like(video)
-    losses = [tokenizer.adversary.learn(number, video, drawn)["discriminator"] for number in range(1, 81)]
-    assert losses[0] == pytest.approx(2, abs=0.05) and losses[-1] < 1
-    assert tokenizer.adversary.averages.real > 0 > tokenizer.adversary.averages.drawn
+    torch.manual_seed(0)
+    wide = torch.rand(2, 1, 3, 16, 20)
+    video = torch.cat([wide[..., t : t + 16] for t in range(4)], dim=1)  # noise that moves by a pixel a frame
+    discriminator, errors = Discriminator((8, 8)), []
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.9, 0.99))
+    for _ in range(80):
+        loss = discriminator_loss(*discriminator(torch.cat([video, torch.rand_like(video)])).chunk(2), "hinge")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(loss.item())
+    assert errors[0] == pytest.approx(2, abs=0.05) and errors[-1] < 1
 
 
 @pytest.mark.parametrize(("weight", "kept"), [("0", 1), ("0.1", 3)])
 def test_with_a_discriminator_the_best_weights_are_the_newest(weight, kept, tmp_path, monkeypatch):
     """The error rises with every step here, as it does when a discriminator joins: without one the first weights are kept."""
-    script = load_script(REPOSITORY / "1.video-tokenizer" / "train.py")
+    script = load_script(TRAIN)
     errors = iter([1.0, 2.0, 3.0])
     measured = script.validate
     monkeypatch.setattr(script, "validate", lambda *given: measured(*given) | {"weighted_error": next(errors)})
     data = dummy_clip_store(tmp_path / "data", num_episodes=4, episode_frames=32, frame_size=(16, 16)).path
     common = ["--data-path", data, "--num-steps", 3, "--validate-every", 1, "--validation-batches", 1, "--device", "cpu"]
     own = [*flags("magvit2"), "--batch-size", 2, "--adversarial-weight", weight]
-    assert call(REPOSITORY / "1.video-tokenizer" / "train.py", *common, *own, "--checkpoint-dir", tmp_path / "run") == 0
+    assert call(TRAIN, *common, *own, "--checkpoint-dir", tmp_path / "run") == 0
     assert load_checkpoint(tmp_path / "run" / "best_model.pt", "tokenizer")["step"] == kept
-
-
-def test_what_only_training_needs_is_in_no_checkpoint():
-    tokenizer, _ = in_training()
-    assert tokenizer.adversary and tokenizer.perceptual
-    assert not [key for key in tokenizer.state_dict() if not key.startswith(("encoder.", "decoder."))]
-    assert tokenizer.training_state().keys() == {"adversary", "perceptual"}
-
-
-def test_the_frame_gap_network_learns_first_and_is_then_frozen():
-    tokenizer, video = in_training(perceptual_share=0.3, adversarial_weight=0.0)
-    ready = []
-    for number in range(1, 6):
-        said = step(tokenizer, video, number)
-        ready.append((tokenizer.perceptual.ready, "gaps_guessed" in said))
-    assert ready == [(False, True), (False, True), (True, True), (True, False), (True, False)]
-    assert not any(parameter.requires_grad for parameter in tokenizer.perceptual.network.parameters())
 
 
 def test_the_frame_gap_network_sees_how_far_things_have_moved():
@@ -200,7 +180,7 @@ def test_the_frame_gap_network_sees_how_far_things_have_moved():
         for t in range(4):
             video[clip, t, :, row : row + 2, column + t : column + t + 2] = 1.0
     distance = PerceptualDistance("frame-gap", 4, "float32", torch.device("cpu"))
-    guessed = [distance.learn(video, last=False)["gaps_guessed"] for _ in range(60)]
+    guessed = [distance.train_step(video, last=False)["gaps_guessed"] for _ in range(60)]
     assert sum(guessed[-10:]) / 10 > 0.5  # by chance it is a quarter
 
 
@@ -226,8 +206,8 @@ def test_lpips_is_used_where_its_weights_are_and_never_downloaded(monkeypatch, t
 
 def test_a_run_does_not_change_its_distance_halfway():
     distance = PerceptualDistance("frame-gap", 4, "float32", torch.device("cpu"))
-    with pytest.raises(InputError, match="begun with --perceptual lpips"):
-        distance.load({"name": "lpips"})
+    with pytest.raises(InputError, match="started with --perceptual lpips"):
+        distance.load_state_dict({"name": "lpips"})
 
 
 def test_sharpness_is_1_for_the_video_itself_and_less_for_a_blur():

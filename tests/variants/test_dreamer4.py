@@ -12,6 +12,7 @@ from tiny_tokenizers import BLACK, built, scrolling_walls
 from tokenizer_variants.dreamer4.parts import hidden_patches
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.metrics import psnr_db
+from video_tokenizer.training.optimizer import build_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,14 @@ def trained():
         patch_size=4, num_latents=2, latent_channels=1, perceptual="none", foreground_weight=0.0, moving_weight=0.0,
         optimizer="adamw", query_key_scale=1.0,
     ).train()  # fmt: skip
-    tokenizer.measure_data(to_frames(scrolling_walls(256, 1, seed=-1))[:, 0])
-    optimizer = tokenizer.build_optimizer()
+    tokenizer.fit_statistics(to_frames(scrolling_walls(256, 1, seed=-1))[:, 0])
+    optimizer = build_optimizer(tokenizer, tokenizer.config)
     for step in range(350):
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * min(1, (step + 1) / 20) * min(1, (350 - step) / 150)
         video = scrolling_walls(8, 4, seed=step)
         optimizer.zero_grad()
-        tokenizer.training_loss(video, tokenizer(video), BLACK).backward()
+        sum(tokenizer.loss(video, tokenizer(video), BLACK).values()).backward()
         torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
         optimizer.step()
     return tokenizer.eval()
@@ -68,7 +69,7 @@ def test_every_image_hides_a_share_of_its_own_between_none_and_nine_tenths():
 
 def test_the_mask_token_is_learned_and_only_training_uses_it(clip):
     tokenizer = built().train()
-    tokenizer.training_loss(clip, tokenizer(clip), BLACK).backward()
+    sum(tokenizer.loss(clip, tokenizer(clip), BLACK).values()).backward()
     assert tokenizer.encoder.mask_token.weight.grad.abs().sum() > 0
     with torch.no_grad():
         before = tokenizer.eval()(clip).codes
@@ -121,7 +122,7 @@ def test_the_bottleneck_is_narrow_bounded_and_trained(clip):
     assert 4 * 3 < 3 * 16 * 16 / 50  # 12 numbers for 768
     fresh = built().train()
     with torch.enable_grad():
-        fresh.training_loss(clip, fresh(clip), BLACK).backward()
+        sum(fresh.loss(clip, fresh(clip), BLACK).values()).backward()
     assert fresh.encoder.bottleneck.linear.weight.grad.abs().min() > 0  # by the error of the picture, not by a side branch
 
 
@@ -141,7 +142,7 @@ def test_the_loss_is_over_all_patches_the_hidden_ones_too(clip):
     tokenizer = built(largest_hidden_share=0.99).train()
     output = tokenizer(clip)
     output.reconstruction.retain_grad()
-    tokenizer.training_loss(clip, output, BLACK).backward()
+    sum(tokenizer.loss(clip, output, BLACK).values()).backward()
     patches = rearrange(output.reconstruction.grad.abs(), "b t c (y p) (x q) -> b t (y x) (c p q)", p=8, q=8).sum(dim=-1)
     assert output.hidden.any() and (patches > 0).all()
     seen = tokenizer.seen_pixels(output)[:, :, 0, ::8, ::8].flatten(2)  # one pixel of each patch
@@ -169,7 +170,7 @@ def test_a_later_frame_changes_nothing_and_an_earlier_one_does(clip):
 @torch.no_grad()
 def test_frames_with_their_past_are_drawn_better_than_alone(trained):
     video = scrolling_walls(32, 4, seed=20_000)
-    assert trained.own_scores(video)["context_gain_db"] > 1
+    assert trained.diagnostics(video).scores["context_gain_db"] > 1
     still = video[:, :1].expand(-1, 4, -1, -1, -1)
     codes = trained.encode(still).codes
     assert torch.allclose(codes[:, :1].expand_as(codes), codes, atol=1e-5)  # nothing moves: the past has nothing to add

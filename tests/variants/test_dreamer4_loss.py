@@ -1,5 +1,6 @@
 """The loss of Dreamer 4's tokenizer, its flags, and the perceptual distances that it may use."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_tokenizers import BLACK, built, scrolling_walls, tiny_config
@@ -7,6 +8,7 @@ from tiny_tokenizers import BLACK, built, scrolling_walls, tiny_config
 from tokenizer_variants.dreamer4 import model as dreamer4
 from tokenizer_variants.dreamer4.running_scale import RunningScale
 from tokenizer_variants.perceptual import PerceptualDistance
+from video_tokenizer.data.clips import to_frames
 from video_tokenizer.losses import weighted_mse
 from video_tokenizer.metrics import psnr_db
 from video_tokenizer.training.command_line import InputError
@@ -19,12 +21,12 @@ def gradients(monkeypatch, factor: float, **changes) -> list[torch.Tensor]:
         patched.setattr(dreamer4, "weighted_mse", lambda *given: factor * weighted_mse(*given))
         patched.setattr(PerceptualDistance, "__call__", lambda *given: factor * distance(*given))
         tokenizer = built(largest_hidden_share=0.0, **changes).train()
-        tokenizer.start_training()
+        tokenizer.fit_statistics(to_frames(scrolling_walls(8, 1, seed=9))[:, 0])
         found = []
         for step in range(3):
             video = scrolling_walls(2, 3, seed=step)
             tokenizer.zero_grad()
-            tokenizer.training_loss(video, tokenizer(video), BLACK).backward()
+            sum(tokenizer.loss(video, tokenizer(video), BLACK).values()).backward()
             found.append(
                 torch.cat([parameter.grad.flatten() for parameter in tokenizer.parameters() if parameter.grad is not None])
             )
@@ -56,9 +58,7 @@ def test_the_perceptual_term_sees_a_missing_dot_and_can_be_left_out():
     assert distance(video, video) < 1e-6 and distance(torch.zeros_like(video), video) > 0.1
     assert psnr_db(torch.zeros_like(video), video) > 25  # which the squared error hardly notices
     tokenizer = built(perceptual="none").train()
-    tokenizer.start_training()
-    tokenizer.training_loss(video, tokenizer(video), BLACK)
-    assert tokenizer.finish_step(1, 1, video, tokenizer(video)).keys() == {"pixel error"}
+    assert tokenizer.loss(video, tokenizer(video), BLACK).keys() == {"pixels"}
 
 
 def test_lpips_says_what_it_needs_and_fetches_nothing(monkeypatch, tmp_path):
@@ -66,7 +66,7 @@ def test_lpips_says_what_it_needs_and_fetches_nothing(monkeypatch, tmp_path):
     with pytest.raises(
         InputError, match=f"AlexNet's weights in {tmp_path}/checkpoints/alexnet.*; use --perceptual frame-gap or ssim"
     ):
-        built(perceptual="lpips").start_training()
+        built(perceptual="lpips").fit_statistics(np.zeros((2, 16, 16, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

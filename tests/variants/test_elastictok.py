@@ -5,10 +5,11 @@ import torch
 from tiny_tokenizers import tiny_config
 
 from tokenizer_variants.elastictok.config import PAPER, ElasticConfig
-from video_tokenizer.registry import build_tokenizer, start_tokenizer
+from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
 from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.optimizer import build_optimizer
+from video_tokenizer.training.run import load_initial_weights
 
 
 def built(**changes):
@@ -124,17 +125,25 @@ def test_more_blocks_need_no_new_parameters():
     assert shapes[0] == shapes[1]
 
 
+def started(path, name="elastictok", **changes):
+    """The tokenizer that a training with --init-from begins with."""
+    config = tiny_config(name, init_from=str(path), **changes)
+    tokenizer = build_tokenizer(config)
+    load_initial_weights(tokenizer, config, "tokenizer")
+    return tokenizer
+
+
 def test_training_on_more_blocks_starts_from_the_weights_of_one(tmp_path, clip):
     single = built(context_blocks=1)
     path = tmp_path / "single.pt"
     save_checkpoint(path, "tokenizer", "elastictok", vars(single.config), single.state_dict(), 0, {}, "")
-    several = start_tokenizer(tiny_config("elastictok", context_blocks=4, init_from=str(path))).eval()
+    several = started(path, context_blocks=4).eval()
     assert all(torch.equal(value, several.state_dict()[key]) for key, value in single.state_dict().items())
     assert torch.equal(several.encode(clip).indices[:, 0], single.encode(clip).indices[:, 0])  # no past yet: nothing changes
     with pytest.raises(InputError, match="does not fit the model"):
-        start_tokenizer(tiny_config("elastictok", embed_dim=64, init_from=str(path)))
+        started(path, embed_dim=64)
     with pytest.raises(InputError, match=r"holds model .elastictok.;"):
-        start_tokenizer(tiny_config("st-fsq", init_from=str(path)))
+        started(path, "st-fsq")
 
 
 @pytest.mark.parametrize("block_frames", [1, 2])
@@ -211,7 +220,7 @@ def test_the_paper_preset_has_the_published_numbers_of_tokens_and_parameters():
 
 def test_muon_moves_the_matrices_of_the_blocks():
     tokenizer = built()
-    _, muon = build_optimizer(tokenizer, 1e-3, 0.0, kind="muon").optimizers
+    _, muon = build_optimizer(tokenizer, tokenizer.config).optimizers
     moved = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
     inside = {id(p) for name, p in tokenizer.named_parameters() if ".layers." in name and p.ndim == 2}
     assert moved == inside and len(moved) == 2 * 2 * 4

@@ -8,18 +8,18 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from script_runner import call
+from script_runner import call, load_script
 from structure_checks import REPOSITORY
-from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, stirred, tiny_config
+from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, stirred, tiny_config, train_script
 
 from video_tokenizer import load_tokenizer
-from video_tokenizer.config import ModelName
 from video_tokenizer.data.video_files import write_video
-from video_tokenizer.registry import TOKENIZERS, build_tokenizer, chosen_tokenizer
+from video_tokenizer.registry import TOKENIZERS, build_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import save_checkpoint
 from video_tokenizer.training.command_line import InputError
 
-TRAIN, VALIDATE = (REPOSITORY / "1.video-tokenizer" / script for script in ("train.py", "validate.py"))
+VALIDATE = REPOSITORY / "1.video-tokenizer" / "validate.py"
+VARIANTS = REPOSITORY / "1.video-tokenizer" / "tokenizer_variants"
 TRAIN_3 = REPOSITORY / "3.dynamics-model" / "train.py"
 VALIDATE_3 = REPOSITORY / "3.dynamics-model" / "validate.py"
 every_tokenizer = pytest.mark.parametrize("name", TOKENIZERS)
@@ -52,18 +52,18 @@ def built(name, **changes):
     return tokenizer.eval()
 
 
-def test_the_flag_and_the_registry_name_the_same_tokenizers():
-    assert list(ModelName.__args__) == list(TOKENIZERS)
-    assert all(chosen_tokenizer(["--model", name]).config_class().model == name for name in TOKENIZERS)
-
-
-def test_the_model_is_chosen_by_flag_then_by_config_file(tmp_path):
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"model": "st-vq"}))
-    assert chosen_tokenizer(["--config", str(file)]).__name__ == "VectorQuantizedTokenizer"
-    assert chosen_tokenizer(["--config", str(file), "--model=st-fsq"]).__name__ == "VideoTokenizer"
+def test_the_registry_and_the_settings_name_the_same_tokenizers():
+    assert all(tokenizer_class(name).config_class().model == name for name in TOKENIZERS)
     with pytest.raises(InputError, match="no tokenizer called 'vqvae'; there are st-fsq, "):
-        chosen_tokenizer(["--model", "vqvae"])
+        tokenizer_class("vqvae")
+
+
+def test_the_variant_is_chosen_by_flag_then_by_config_file(tmp_path):
+    choose, file = load_script(VARIANTS / "train.py").chosen_model, tmp_path / "config.json"
+    file.write_text(json.dumps({"model": "st-vq"}))
+    assert choose(["--config", str(file)]) == "st-vq" and choose(["--config", str(file), "--model=videogpt"]) == "videogpt"
+    with pytest.raises(InputError, match="magvit2 is trained by tokenizer_variants"):
+        choose(["--model", "magvit2"])
 
 
 @every_tokenizer
@@ -150,7 +150,7 @@ def test_what_looks_ahead_says_so_when_asked_for_a_stream(name):
 @every_tokenizer
 def test_every_parameter_receives_a_gradient(name, clip):
     tokenizer = built(name).train()
-    tokenizer.training_loss(clip, tokenizer(clip), torch.zeros(3, 16, 16)).backward()
+    sum(tokenizer.loss(clip, tokenizer(clip), torch.zeros(3, 16, 16)).values()).backward()
     assert [key for key, parameter in tokenizer.named_parameters() if parameter.grad is None] == []
 
 
@@ -181,7 +181,7 @@ def test_validation_scores_and_draws_it(name, tmp_path):
     assert scores["psnr_db"] > scores["rows"]["random_tokens"]["psnr_db"] - 20
     video = torch.rand(1, 3, 3, 16, 16)
     with torch.no_grad():
-        own_scores, own_picture = tokenizer.own_scores(video), tokenizer.own_picture(video)
+        own_scores, own_picture = tokenizer.diagnostics(video)
     assert all(row.shape == video.shape and row.min() >= 0 and row.max() <= 1 for row in own_picture.values())
     assert scores.get("own_scores", {}).keys() == own_scores.keys()
     pictures = {path.name for path in tmp_path.glob("*.png")}
@@ -223,21 +223,22 @@ def test_training_on_a_folder_of_films_stops_and_goes_on_as_if_nothing_had_happe
     """Six steps in one go, and three, a stop, three more: the same weights to the bit."""
     common = ["--data-path", films, "--frame-size", 16, "--num-steps", 6, "--batch-size", 2, "--validation-batches", 1,
               "--save-every", 3, "--validate-every", 6, "--warmup-steps", 1, "--device", "cpu", *flags(name)]  # fmt: skip
-    assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "whole") == 0
+    train = train_script(name)
+    assert call(train, *common, "--checkpoint-dir", tmp_path / "whole") == 0
 
     from video_tokenizer.training import run
 
-    keep = run.Run.save_resume
+    keep = run.Run._save_resume
 
-    def keep_and_stop(self, step, state):
-        keep(self, step, state)
-        if step == 3:
+    def keep_and_stop(self):
+        keep(self)
+        if self.step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run.Run, "save_resume", keep_and_stop)
-        assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "halves") == 130
-    assert call(TRAIN, *common, "--checkpoint-dir", tmp_path / "halves") == 0
+        patched.setattr(run.Run, "_save_resume", keep_and_stop)
+        assert call(train, *common, "--checkpoint-dir", tmp_path / "halves") == 130
+    assert call(train, *common, "--checkpoint-dir", tmp_path / "halves") == 0
     whole, halves = (load_tokenizer(tmp_path / folder / "final_model.pt").state_dict() for folder in ("whole", "halves"))
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
     assert os.path.exists(tmp_path / "halves" / "samples.png")

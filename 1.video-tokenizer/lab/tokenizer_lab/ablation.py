@@ -24,7 +24,7 @@ import torch
 
 from tokenizer_lab.ablation_table import Table, format_markdown, format_text, summarise, update_readme
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
-from video_tokenizer.training.command_line import InputError, parse_config
+from video_tokenizer.training.command_line import InputError, parse_config, value_of_flag
 from video_tokenizer.training.results import look_up, read_json, save_json
 from video_tokenizer.training.run import FIELDS_THAT_MAY_CHANGE
 
@@ -76,6 +76,12 @@ class Study(Table):
         return parse_config(self.config_class, argv=flags)
 
 
+def train_script(chapter: str, model: str | None) -> str:
+    """The script that trains a model: the chapter's own, or one of the variants'."""
+    script = {None: "train.py", "st-fsq": "train.py", "magvit2": "tokenizer_variants/magvit2/train.py"}
+    return f"{chapter}/{script.get(model, 'tokenizer_variants/train.py')}"
+
+
 @dataclass(frozen=True)
 class Training:
     """One row under one seed: the command, and the folder in which it leaves its results."""
@@ -104,7 +110,7 @@ class Training:
     @property
     def command(self) -> list[str]:
         """Script and flags, without the interpreter."""
-        return [f"{self.study.chapter}/train.py", *self.flags]
+        return [train_script(self.study.chapter, value_of_flag(self.flags, "--model")), *self.flags]
 
     @property
     def validate_command(self) -> list[str]:

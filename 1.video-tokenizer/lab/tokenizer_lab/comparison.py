@@ -21,9 +21,9 @@ from tokenizer_lab.ablation_table import Column
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.data.validation import clip_videos, most_active_clips, open_validation_data
 from video_tokenizer.figures import ACCENT, image_grid, save_figure, save_picture, style
-from video_tokenizer.registry import chosen_tokenizer, load_tokenizer
+from video_tokenizer.registry import load_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import REPOSITORY
-from video_tokenizer.training.command_line import parse_config
+from video_tokenizer.training.command_line import parse_config, value_of_flag
 from video_tokenizer.training.results import read_json
 
 CHAPTER = "1.video-tokenizer"
@@ -72,7 +72,7 @@ class TokenizerStudy(Study):
 
     def read_flags(self, flags: Sequence[str]) -> Any:
         """The config of the tokenizer that the flags name."""
-        model = chosen_tokenizer(flags)
+        model = tokenizer_class(value_of_flag(flags, "--model") or "st-fsq")
         return parse_config(model.config_class, model.presets, flags)
 
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import TrainingConfig
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.config import ReconstructionConfig
+from video_tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Dreamer4Config(TrainingConfig):
+class Dreamer4Config(ReconstructionConfig):
     """Train Dreamer 4's tokenizer (arXiv:2509.24527, section 3)."""
 
-    model: Literal["dreamer4"] = "dreamer4"  # type: ignore[assignment]
-    """tokenizer to train; --help after another name shows the flags of that one"""
+    model: Literal["dreamer4"] = "dreamer4"
+    """tokenizer to train; --help after another name shows that one's flags"""
     patch_size: int = 8
     """side of a square patch, in pixels (P); divides frame_size"""
     embed_dim: int = 128

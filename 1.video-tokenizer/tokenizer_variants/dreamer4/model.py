@@ -1,6 +1,6 @@
 """Dreamer 4's tokenizer: a few latent tokens read a partly hidden frame, and the frame is drawn from them alone.
 
-    python 1.video-tokenizer/train.py --model dreamer4 --data-path data/breakout
+    python 1.video-tokenizer/tokenizer_variants/train.py --model dreamer4 --data-path data/breakout
 
 What changes: not one token per patch but a few latents per frame, which look at all patches; no codebook, codes are numbers in
 [-1, 1]; in training patches are hidden from the encoder, and the loss is over all of them; every term of the loss is divided by
@@ -23,7 +23,7 @@ from tokenizer_variants.dreamer4.running_scale import RunningScale
 from tokenizer_variants.perceptual import PerceptualDistance
 from video_tokenizer.losses import weighted_mse
 from video_tokenizer.metrics import psnr_db
-from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput
+from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput
 from video_tokenizer.models.st_transformer import KVCache
 
 
@@ -109,19 +109,19 @@ class Dreamer4Tokenizer(Tokenizer):
         side, rows = self.config.patch_size, self.patch_grid[0]
         return repeat(~output.hidden, "b t (y x) -> b t 1 (y p) (x q)", y=rows, p=side, q=side)
 
-    def start_training(self) -> None:
-        """Look for the network of LPIPS now, not after the first batch. Raises InputError where it is not on this machine."""
+    def fit_statistics(self, frames: np.ndarray) -> None:
+        """Measure the mean frame of the recording and the scale of the rest. frames: uint8 (F, H, W, 3).
+
+        Loads the network of LPIPS as well, if it is asked for. Raises InputError where that is not on this machine.
+        """
         config = self.config
+        if config.normalise_frames:
+            self.encoder.normalise.measure(frames)
         if config.perceptual != "none" and config.perceptual_weight:
             device = self.decoder.readouts.weight.device
             self.perceptual_distance = PerceptualDistance(config.perceptual, config.num_frames, config.precision, device)
 
-    def measure_data(self, frames: np.ndarray) -> None:
-        """The mean frame of the recording and the size of what is left. frames: uint8 (F, H, W, 3)."""
-        if self.config.normalise_frames:
-            self.encoder.normalise.measure(frames)
-
-    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
+    def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
         """Squared error + 0.2 perceptual distance, each divided by its running root mean square.
 
         video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
@@ -130,20 +130,17 @@ class Dreamer4Tokenizer(Tokenizer):
         seen = self.seen_pixels(output)
         weights = (config.foreground_weight * seen, config.moving_weight * seen)
         pixels = weighted_mse(output.reconstruction, video, background, *weights)
-        loss = self.pixel_scale(pixels) if config.normalise_losses else pixels
-        if self.perceptual_distance is None:
-            return loss
-        distance = self.perceptual_distance(output.reconstruction, video)
-        scaled = self.perceptual_scale(distance) if config.normalise_losses else distance
-        return loss + config.perceptual_weight * scaled
+        losses = {"pixels": self.pixel_scale(pixels) if config.normalise_losses else pixels}
+        if self.perceptual_distance is not None:
+            distance = self.perceptual_distance(output.reconstruction, video)
+            scaled = self.perceptual_scale(distance) if config.normalise_losses else distance
+            losses["perceptual"] = config.perceptual_weight * scaled
+        return losses
 
-    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
-        """The sizes of the terms, because the loss divided by them is always about 1."""
-        found = {"pixel error": self.pixel_scale.latest, "perceptual": self.perceptual_scale.latest}
-        return {name: value for name, value in found.items() if value is not None}
+    def diagnostics(self, video: Tensor) -> Diagnostics:
+        """What the past is worth, what half of a frame is worth, and frames of which half is hidden.
 
-    def own_scores(self, video: Tensor) -> dict[str, float]:
-        """What the past is worth, and what half of a frame is worth. video: (B, T, C, H, W) in [0, 1], T at least 2.
+        video: (B, T, C, H, W) in [0, 1], T at least 2.
 
         context_gain_db: PSNR of frames 1 to T-1 drawn with their past, minus that of the same frames encoded and decoded alone.
         hidden_context_gain_db: the same where half of each frame's patches are hidden from the encoder.
@@ -160,7 +157,9 @@ class Dreamer4Tokenizer(Tokenizer):
             alone = self._drawn_again(one_by_one, None if mask is None else rearrange(mask, "b t n -> (b t) 1 n"))
             alone = rearrange(alone, "(b t) 1 c h w -> b t c h w", b=len(video))
             scores[name] = psnr_db(with_past[:, 1:], video[:, 1:]) - psnr_db(alone[:, 1:], video[:, 1:])
-        return scores
+        seen = self.seen_pixels(MaskedOutput(video, video, video, {}, hidden))
+        pictures = {"half hidden": torch.where(torch.as_tensor(seen, device=video.device), video, 0.5)}
+        return Diagnostics(scores, pictures | {"half decoded": half, "all decoded": self(video).reconstruction})
 
     def _drawn_again(self, video: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Encode and decode. video: (B, T, C, H, W) in [0, 1]; hidden: (B, T, patches) bool. Returns the same shape as video."""
@@ -171,16 +170,6 @@ class Dreamer4Tokenizer(Tokenizer):
         num_patches = self.decoder.readouts.num_embeddings
         order = torch.rand(*video.shape[:2], num_patches, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
         return (order < num_patches // 2).to(video.device)
-
-    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
-        """Frames of which half is hidden, and what the latents make of them."""
-        hidden = self.half_hidden(video)
-        seen = self.seen_pixels(MaskedOutput(video, video, video, {}, hidden))
-        drawn = {
-            "half drawn": self._drawn_again(video, hidden),
-            "whole drawn": self(video).reconstruction,
-        }
-        return {"half hidden": torch.where(torch.as_tensor(seen, device=video.device), video, 0.5)} | drawn
 
 
 def no_indices(codes: Tensor) -> Tensor:

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import TrainingConfig, check_sizes
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.config import ReconstructionConfig
+from video_tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
-class ElasticConfig(TrainingConfig):
+class ElasticConfig(ReconstructionConfig):
     """Train ElasticTok (EECS-2024-193, chapter 4)."""
 
-    model: Literal["elastictok"] = "elastictok"  # type: ignore[assignment]
-    """tokenizer to train; --help after another name shows the flags of that one"""
+    model: Literal["elastictok"] = "elastictok"
+    """tokenizer to train; --help after another name shows that one's flags"""
     # --- model ---
     patch_size: int = 8
     """side of a square patch, in pixels (P); divides frame_size"""
@@ -61,7 +61,7 @@ class ElasticConfig(TrainingConfig):
             raise InputError(f"frame_size {height} is not a multiple of patch_size {self.patch_size}; change one of them")
         if self.stem == "conv" and self.patch_size % 2:
             raise InputError(f"--stem conv halves the frame first, so patch_size {self.patch_size} must be even")
-        check_sizes(self)
+        super().check()
         for name in ("num_layers", "hidden_dim", "block_frames", "context_blocks", "latent_dim"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 1")

@@ -1,6 +1,6 @@
 """ElasticTok: as many tokens as a frame needs, from one model.
 
-    python 1.video-tokenizer/train.py --model elastictok --data-path data/breakout
+    python 1.video-tokenizer/tokenizer_variants/train.py --model elastictok --data-path data/breakout
 
 In training a random number of tokens of each block of frames is kept, always the first ones, and the rest become zero; so what
 matters most moves to the front. Afterwards any number can be kept, or a search finds the fewest that meet a quality.
@@ -28,7 +28,7 @@ from tokenizer_variants.elastictok.length_search import (
     mean_squared_error,
 )
 from tokenizer_variants.elastictok.scores import own_scores
-from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
+from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import Quantized
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.st_transformer import KeysValues
@@ -173,11 +173,8 @@ class ElasticTokenizer(Tokenizer):
             return super().encode_next(video, cache)
         return self.encode_kept(video, self.kept_places(self._default_length(), video), cache)
 
-    def own_scores(self, video: Tensor) -> dict[str, float]:
-        """Tokens needed at thresholds, kept prefix against random tokens, error and evaluations of the searches."""
-        return own_scores(self, video)
-
-    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
-        """The same frames with ever more of their tokens."""
+    def diagnostics(self, video: Tensor) -> Diagnostics:
+        """Tokens needed at thresholds, a kept prefix against random tokens, the searches; and frames with ever more tokens."""
         lengths = [max(1, self.block_tokens >> halvings) for halvings in (4, 3, 2, 1, 0)]
-        return {f"{length} tokens": self.decode(self.encode_to_length(video, length).codes) for length in lengths}
+        pictures = {f"{length} tokens": self.decode(self.encode_to_length(video, length).codes) for length in lengths}
+        return Diagnostics(own_scores(self, video), pictures)

@@ -6,16 +6,16 @@ from typing import Literal
 from tokenizer_variants.magvit2.causal_convolutions import TimePadding
 from tokenizer_variants.magvit2.discriminator import LossName
 from tokenizer_variants.perceptual import PerceptualName
-from video_tokenizer.config import TrainingConfig, check_sizes
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.config import ReconstructionConfig
+from video_tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Magvit2Config(TrainingConfig):
+class Magvit2Config(ReconstructionConfig):
     """Train MAGVIT-2 with FSQ (arXiv:2310.05737, section 3.2)."""
 
-    model: Literal["magvit2"] = "magvit2"  # type: ignore[assignment]
-    """tokenizer to train; --help after another name shows the flags of that one"""
+    model: Literal["magvit2"] = "magvit2"
+    """tokenizer to train; --help after another name shows that one's flags"""
 
     # --- model ---
     channels: tuple[int, ...] = (16, 32, 64, 96)
@@ -83,7 +83,7 @@ class Magvit2Config(TrainingConfig):
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
-        check_sizes(self)
+        super().check()
         self._check_levels()
         height, factor = self.frame_height_width[0], 2 ** (len(self.channels) - 1)
         if height % factor:

@@ -5,15 +5,14 @@ tokenizer is asked to draw what it takes for real. It is used in training only a
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenizer_variants.two_steps import TwoStepsInFloat32
-from video_tokenizer.training.device import autocast
-from video_tokenizer.training.distributed import average_gradients, mean_over_processes
+from video_tokenizer.training.distributed import mean_over_processes
 
 LossName = Literal["hinge", "non-saturating"]
 
@@ -134,55 +133,12 @@ class ScoreAverages:
         self.real += (1 - self.decay) * (float(mean_over_processes(real.mean())) - self.real)
         self.drawn += (1 - self.decay) * (float(mean_over_processes(drawn.mean())) - self.drawn)
 
+    def state_dict(self) -> dict[str, float]:
+        return {"real": self.real, "drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.real, self.drawn = state["real"], state["drawn"]
+
     def penalty(self, real: Tensor, drawn: Tensor) -> Tensor:
         """Squared distance of real scores above the mean of drawn ones, and of drawn scores below the mean of real ones."""
         return F.relu(real - self.drawn).square().mean() + F.relu(self.real - drawn).square().mean()
-
-
-class Adversary:
-    """The discriminator with its optimizer: no module of the tokenizer, so neither in its weights nor in its checkpoint."""
-
-    def __init__(self, config: Any, device: torch.device):
-        self.config, self.active = config, False
-        self.network = Discriminator(config.discriminator_channels, config.blur_pool).to(device).requires_grad_(False)
-        settings = {"lr": config.discriminator_rate, "betas": config.discriminator_betas}
-        self.optimizer = torch.optim.Adam(self.network.parameters(), **settings)
-        self.averages = ScoreAverages()
-
-    def loss(self, reconstruction: Tensor) -> Tensor:
-        """The tokenizer's term. Gradients go through the discriminator, whose own weights stay as they are."""
-        with autocast(reconstruction.device, self.config.precision):
-            scores = self.network(reconstruction)
-        return generator_loss(scores, self.config.adversarial_loss)
-
-    def learn(self, step: int, video: Tensor, reconstruction: Tensor) -> dict[str, float]:
-        """One step of the discriminator. reconstruction: as the tokenizer drew it; no gradient goes back there."""
-        config = self.config
-        self.network.requires_grad_(True)
-        with autocast(video.device, config.precision):
-            real, drawn = self.network(torch.cat([video, reconstruction.detach()])).chunk(2)
-        loss = discriminator_loss(real, drawn, config.adversarial_loss)
-        numbers = {"discriminator": loss.item(), "real_minus_drawn": (real.mean() - drawn.mean()).item()}
-        if config.lecam_weight:
-            loss = loss + config.lecam_weight * self.averages.penalty(real, drawn)
-            self.averages.update(real, drawn)
-        if config.r1_weight and step % config.r1_every == 0:  # rarely, and as much stronger: it costs a second backward pass
-            loss = loss + config.r1_weight * config.r1_every * gradient_penalty(self.network, video)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(self.network.parameters())
-        self.optimizer.step()
-        self.network.requires_grad_(False)
-        return numbers
-
-    def state(self) -> dict[str, Any]:
-        """What resume.pt keeps."""
-        averages = {"real": self.averages.real, "drawn": self.averages.drawn}
-        parts = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return parts | {"averages": averages, "active": self.active}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.averages, self.active = ScoreAverages(**state["averages"]), state["active"]

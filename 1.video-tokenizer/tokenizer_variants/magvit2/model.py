@@ -1,6 +1,6 @@
 """MAGVIT-2 with FSQ: a tokenizer of causal 3-D convolutions, trained against a discriminator in the last part of its steps.
 
-    python 1.video-tokenizer/train.py --model magvit2 --data-path data/breakout
+    python 1.video-tokenizer/tokenizer_variants/magvit2/train.py --data-path data/breakout
 
 What changes: convolutions instead of patches and attention; the picture shrinks by strided convolutions and grows back by
 depth-to-space; time may be shortened (`--time-stride 2`); a perceptual and an adversarial loss join the squared error. What
@@ -8,21 +8,18 @@ stays: FSQ with its 8x8 tokens, causality, streams, weights of the loss. MAGVIT-
 quantization where this has FSQ, and with it an entropy and a commitment loss that FSQ does without.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from tokenizer_variants.magvit2.causal_convolutions import FrameMemory, TimeSettings
 from tokenizer_variants.magvit2.config import PAPER, SMALL, Magvit2Config
-from tokenizer_variants.magvit2.discriminator import Adversary
 from tokenizer_variants.magvit2.networks import Decoder, Encoder
 from tokenizer_variants.magvit2.sharpness import moving_sharpness
-from tokenizer_variants.perceptual import PerceptualDistance
-from video_tokenizer.losses import temporal_consistency_loss, weighted_mse
-from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
+from video_tokenizer.errors import InputError
+from video_tokenizer.losses import temporal_consistency_loss
+from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
-from video_tokenizer.training.command_line import InputError
-from video_tokenizer.training.optimizer import Optimizers, build_optimizer
 
 
 class Magvit2Tokenizer(Tokenizer):
@@ -35,7 +32,6 @@ class Magvit2Tokenizer(Tokenizer):
     def __init__(self, config: Magvit2Config):
         super().__init__()
         self.config, self.is_causal = config, config.causal
-        self.best_is_newest = config.adversarial_weight > 0  # the error is least just before the discriminator joins
         self.frame_size = config.frame_height_width
         factor = 2 ** (len(config.channels) - 1)
         self.grid_size = (self.frame_size[0] // factor, self.frame_size[1] // factor)
@@ -47,8 +43,6 @@ class Magvit2Tokenizer(Tokenizer):
         time = TimeSettings(config.time_kernel, config.time_dilation, config.time_padding, config.causal)
         self.encoder = Encoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
         self.decoder = Decoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
-        self.adversary: Adversary | None = None
-        self.perceptual: PerceptualDistance | None = None
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t. Returns indices (B, 1 + t, N) and codes (B, 1 + t, N, D)."""
@@ -98,65 +92,20 @@ class Magvit2Tokenizer(Tokenizer):
         if not self.is_causal:
             raise InputError(f"magvit2 looks at later frames with --no-causal and cannot {verb} a stream; train it without")
 
-    # ---- training ------------------------------------------------------------------------------------------------------------
+    # ---- training and validation ---------------------------------------------------------------------------------------------
 
-    def build_optimizer(self) -> Optimizers:
-        """AdamW; Muon, made for matrices, has no say over kernels."""
-        config = self.config
-        return build_optimizer(self, config.learning_rate, config.weight_decay, betas=config.betas)
+    def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
+        """The weighted squared error and the temporal consistency; train.py adds the perceptual and the adversarial loss."""
+        losses = super().loss(video, output, background)
+        return losses | {"reconstruction": self.config.reconstruction_weight * losses["reconstruction"]}
 
-    def start_training(self) -> None:
-        """Make the networks that only training needs."""
-        device = next(self.parameters()).device
-        if self.config.adversarial_weight:
-            self.adversary = Adversary(self.config, device)
-        if self.config.perceptual_weight:
-            self.perceptual = PerceptualDistance(self.config.perceptual, self.config.num_frames, self.config.precision, device)
-
-    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
-        """Squared error, plus the distance of features once they are learnt, plus what the discriminator says once it is on."""
-        config, reconstruction = self.config, output.reconstruction
-        weights = (config.foreground_weight, config.moving_weight)
-        loss = config.reconstruction_weight * weighted_mse(reconstruction, video, background, *weights)
-        loss = loss + sum(output.losses.values())
-        if self.perceptual and self.perceptual.ready:
-            loss = loss + config.perceptual_weight * self.perceptual(reconstruction, video)
-        if self.adversary and self.adversary.active:
-            loss = loss + config.adversarial_weight * self.adversary.loss(reconstruction)
-        return loss
-
-    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
-        """A step of the frame-gap network in the first part of the training, of the discriminator in the last."""
-        numbers = {}
-        last_of_first_part = max(1, round(self.config.perceptual_share * num_steps))
-        if self.perceptual and not self.perceptual.ready:
-            numbers |= self.perceptual.learn(video, last=step >= last_of_first_part)
-        start, lead = (share * num_steps for share in (self.config.adversarial_start, self.config.adversarial_lead))
-        if self.adversary and step > start:
-            numbers |= self.adversary.learn(step, video, output.reconstruction)
-            self.adversary.active = step > start + lead
-        return numbers
-
-    def own_scores(self, video: Tensor) -> dict[str, float]:
-        """How sharp what moves is drawn, which squared errors do not say. video: (B, T, C, H, W) in [0, 1]."""
-        return {"moving_sharpness": moving_sharpness(self(video).reconstruction, video)}
-
-    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
-        """Frames as the end of a clip, and each as a picture, which is a video of one frame."""
-        alone = self(video.flatten(0, 1)[:, None]).reconstruction
-        return {"in its clip": self(video).reconstruction, "as a picture": alone.view_as(video)}
-
-    def training_state(self) -> dict[str, Any]:
-        """The two networks that no checkpoint holds, with their optimizers."""
-        parts = {"adversary": self.adversary, "perceptual": self.perceptual}
-        return {name: part.state() for name, part in parts.items() if part is not None}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `training_state` returned."""
-        if self.adversary:
-            self.adversary.load(state["adversary"])
-        if self.perceptual:
-            self.perceptual.load(state["perceptual"])
+    def diagnostics(self, video: Tensor) -> Diagnostics:
+        """How sharp moving objects are, which squared errors do not measure, and each frame in its clip and as a picture."""
+        in_clip = self(video).reconstruction
+        alone = self(video.flatten(0, 1)[:, None]).reconstruction.view_as(video)
+        return Diagnostics(
+            {"moving_sharpness": moving_sharpness(in_clip, video)}, {"in its clip": in_clip, "as a picture": alone}
+        )
 
     # ---- the two halves ------------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import SpaceTimeConfig, check_width
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.config import SpaceTimeConfig
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.config import check_width
 
 
 @dataclass(frozen=True)
 class VectorQuantizedConfig(SpaceTimeConfig):
     """Train Genie's tokenizer with a learned codebook (arXiv:2402.15391, section 2.1)."""
 
-    model: Literal["st-vq"] = "st-vq"  # type: ignore[assignment]
+    model: Literal["st-vq"] = "st-vq"
     """tokenizer to train; --help after another name shows the flags of that one"""
     decoder_embed_dim: int | None = None
     """width of the decoder's transformer; default: that of the encoder"""

@@ -1,6 +1,6 @@
 """Genie's own tokenizer: the main line with a learned codebook instead of FSQ.
 
-    python 1.video-tokenizer/train.py --model st-vq --data-path data/breakout
+    python 1.video-tokenizer/tokenizer_variants/train.py --model st-vq --data-path data/breakout
 
 What changes: the 4 latents of FSQ become a vector of 32 numbers, and rounding becomes the nearest of 1,024 learned vectors, which
 costs two more losses. What stays: patches, positions, space-time blocks, masks, caches. The decoder may be larger than the

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import TrainingConfig
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.config import ReconstructionConfig
+from video_tokenizer.errors import InputError
 
 
 @dataclass(frozen=True)
-class VideoGPTConfig(TrainingConfig):
+class VideoGPTConfig(ReconstructionConfig):
     """Train VideoGPT's tokenizer (arXiv:2104.10157, sections 2.2 to 2.4)."""
 
-    model: Literal["videogpt"] = "videogpt"  # type: ignore[assignment]
+    model: Literal["videogpt"] = "videogpt"
     """tokenizer to train; --help after another name shows the flags of that one"""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """adamw for everything; muon moves space-time blocks only, of which there are none here"""

@@ -1,6 +1,6 @@
 """VideoGPT's tokenizer: 3D convolutions shrink a clip in time and space to a small grid of learned codes.
 
-    python 1.video-tokenizer/train.py --model videogpt --data-path data/breakout
+    python 1.video-tokenizer/tokenizer_variants/train.py --model videogpt --data-path data/breakout
 
 What changes: patches and space-time blocks become strided 3D convolutions and residual blocks with axial attention, FSQ becomes a
 codebook that follows running means of the latents, and the error is divided by the variance of the data (arXiv:2104.10157). A
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from tokenizer_variants.videogpt.blocks import AxialPositions, Decoder, Encoder, ResidualStack, stage_strides
 from tokenizer_variants.videogpt.config import PAPER, SMALL, VideoGPTConfig
+from video_tokenizer.errors import InputError
 from video_tokenizer.losses import sample_of, weighted_mse
 from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.vector_quantizer import TrackingVectorQuantizer
-from video_tokenizer.training.command_line import InputError
 
 
 class VideoGPTTokenizer(Tokenizer):
@@ -57,7 +57,7 @@ class VideoGPTTokenizer(Tokenizer):
         self.decoder = Decoder(config.channels, strides, ResidualStack(*sizes))
         self.register_buffer("data_variance", torch.ones(()))  # of pixels in [0, 1], measured before training
 
-    def measure_data(self, frames: np.ndarray) -> None:
+    def fit_statistics(self, frames: np.ndarray) -> None:
         """Variance of all pixels and channels around their common mean, over at most 256 evenly spaced frames.
 
         Black with one white pixel in ten: 0.1 * 0.9 = 0.09. A reconstruction that is that mean everywhere has an error of 1.
@@ -66,11 +66,11 @@ class VideoGPTTokenizer(Tokenizer):
             variance = sample_of(frames).astype(np.float64).var() / 255**2
             self.data_variance.fill_(max(float(variance), 1e-4))  # frames of one colour divide nothing by 0
 
-    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
+    def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
         """The weighted error of the reconstruction in units of the data's variance, and the commitment of latents to codes."""
         weights = (self.config.foreground_weight, self.config.moving_weight)
         error = weighted_mse(output.reconstruction, video, background, *weights)
-        return error / self.data_variance + sum(output.losses.values())
+        return {"reconstruction": error / self.data_variance, **output.losses}
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1], T a multiple of time_stride. Returns indices (B, T / time_stride, N) and codes."""

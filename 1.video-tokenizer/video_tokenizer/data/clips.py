@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStore
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
+from video_tokenizer.global_batch import rank_and_size
 
 
 class Clips(Dataset):
@@ -130,18 +131,22 @@ def make_loader(
     seed: int,
     start_step: int = 0,
     num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
+    split: bool = True,
 ) -> DataLoader:
-    """A loader of `num_steps - start_step` shuffled batches, dicts as in `Clips.__getitems__`, pinned if CUDA is available."""
+    """Shuffled batches for the steps from start_step on, dicts as in `Clips.__getitems__`.
+
+    batch_size: clips per step, over all processes. split: each process gets its share of a batch; otherwise all get all of it.
+    Batches are pinned where there is CUDA.
+    """
     num_clips = len(clips)  # type: ignore[arg-type]
+    rank, world_size = rank_and_size() if split else (0, 1)
     return DataLoader(
         clips,
         batch_sampler=ShuffledBatches(num_clips, batch_size, num_steps, seed, start_step, rank, world_size),
         collate_fn=_already_a_batch,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),  # a separate generator: the loader leaves torch's global state alone
+        generator=torch.Generator().manual_seed(seed),  # so that the loader leaves the model's random numbers alone
     )
 
 

@@ -22,8 +22,8 @@ class TrainingData(NamedTuple):
     """A store and its clips; no episode is in both training and validation."""
 
     store: ClipStore
-    training: Clips
-    validation: Clips
+    training: Any  # Clips, or what a later chapter makes of them
+    validation: Any
 
 
 def open_store(config: Any) -> ClipStore:
@@ -53,19 +53,22 @@ def with_frame_size_of(store: ClipStore, config: Config) -> Config:
     return replace(config, frame_size=height)
 
 
-def open_training_data(config: Any, store: ClipStore, augmentation: Augmentation | None = None) -> TrainingData:
+def open_training_data(config: Config) -> tuple[TrainingData, Config]:
+    """The clips to train and validate on, and the config with the frame size of the recording. Raises InputError."""
+    store = open_store(config)
+    config = with_frame_size_of(store, config)
+    config.check()
+    return split_clips(config, store), config
+
+
+def split_clips(config: Any, store: ClipStore) -> TrainingData:
     """Clips of config.num_frames frames: training clips start at every frame, validation clips overlap by one frame only."""
+    flip, crop = getattr(config, "flip_augmentation", False), getattr(config, "crop_augmentation", 0.0)
+    augmentation = Augmentation(0.5 * flip, 1 - crop, config.seed) if flip or crop > 0 else None
     training_episodes, validation_episodes = split_episodes(store, config.validation_share, config.seed)
     training = Clips(store, training_episodes, config.num_frames, augment=augmentation)
     validation = Clips(store, validation_episodes, config.num_frames, stride=max(1, config.num_frames - 1))
     return TrainingData(store, training, validation)
-
-
-def number_of_steps(config: Any, num_clips: int) -> int:
-    """Number of optimizer steps: num_steps, or num_epochs passes over the clips."""
-    if config.num_epochs is None:
-        return config.num_steps
-    return max(1, round(config.num_epochs * num_clips / config.batch_size))
 
 
 def evenly_spaced(length: int, number: int) -> list[int]:

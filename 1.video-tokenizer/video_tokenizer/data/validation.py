@@ -11,7 +11,7 @@ from torch import Tensor
 
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
-from video_tokenizer.data.training_data import TrainingData, evenly_spaced, open_store, open_training_data, with_frame_size_of
+from video_tokenizer.data.training_data import TrainingData, evenly_spaced, open_store, split_clips, with_frame_size_of
 from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import MOVING, background_of
 from video_tokenizer.training.command_line import InputError
@@ -33,7 +33,7 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
             f"the checkpoint was trained on frames of {config.frame_size} pixels, {store.path} holds {store.frame_size[0]}; "
             f"record with --frame-size {config.frame_size}"
         )
-    data = open_training_data(with_frame_size_of(store, config), store)
+    data = split_clips(with_frame_size_of(store, config), store)
     if fingerprint is not None and store.fingerprint != fingerprint:
         print(f"{store.path} is not the data this checkpoint was trained on; scoring the validation episodes of this data")
     return data

@@ -1,4 +1,4 @@
-"""What every tokenizer offers, so that training, validation and the chapters to come need not know which one it is."""
+"""The interface of all tokenizers: validation and the later chapters need not know which one it is."""
 
 import math
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from video_tokenizer.config import TrainingConfig
+from video_tokenizer.config import ReconstructionConfig
+from video_tokenizer.errors import InputError
 from video_tokenizer.losses import weighted_mse
-from video_tokenizer.training.command_line import InputError
-from video_tokenizer.training.optimizer import Optimizers, build_optimizer
 
 
 class Encoded(NamedTuple):
     """indices: (B, T, N) int64, the tokens. codes: (B, T, N, D) float, the vectors they stand for.
 
-    A tokenizer without a codebook has codes only; its indices are (B, T, 0). One that shortens time has fewer steps than frames.
+    A tokenizer without a codebook has codes only; its indices are (B, T, 0). One that downsamples time has fewer steps than
+    frames.
     """
 
     indices: Tensor
@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
 
 @dataclass
 class TokenizerOutput:
-    """What a tokenizer's forward pass returns, the main line's and every variant's."""
+    """What the forward pass of a tokenizer returns."""
 
     reconstruction: Tensor
     """(B, T, C, H, W), not clamped while training"""
@@ -35,26 +35,29 @@ class TokenizerOutput:
     codes: Tensor
     """(B, T, N, D), what the decoder saw"""
     losses: dict[str, Tensor]
-    """terms to add to the reconstruction loss, each already weighted"""
+    """terms to add to the reconstruction loss, already weighted"""
+
+
+class Diagnostics(NamedTuple):
+    """scores: numbers that only one tokenizer's claims are about. pictures: label -> video (B, T, C, H, W) in [0, 1]."""
+
+    scores: dict[str, float]
+    pictures: dict[str, Tensor]
 
 
 class Tokenizer(nn.Module):
-    """Frames to tokens to frames. A variant is a subclass of this one, or of the main line's.
+    """Frames to tokens to frames: the base class of the main line's tokenizer and of every variant.
 
-    It says what its settings are (`config_class`, `presets`), sets the attributes below, and writes `encode`, `decode`,
-    `indices_to_codes` and `forward`; `encode_next` and `decode_next` as well where it is causal. What its training does besides
-    moving weights against a loss goes into `measure_data`, `training_loss` and `finish_step`, not into the training script.
+    A subclass names its settings (`config_class`, `presets`), sets the attributes below, and writes `encode`, `decode`,
+    `indices_to_codes` and `forward`. A causal one writes `encode_next` and `decode_next` as well.
     """
 
-    config_class: ClassVar[type[TrainingConfig]]
+    config_class: ClassVar[type[ReconstructionConfig]]
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
     is_causal: bool = True
-    """whether no token and no drawn frame depends on a later frame; a setting may decide"""
-    best_is_newest: bool = False
-    """whether best_model.pt holds the newest weights, instead of those with the least error in a validation; so it must be where
-    the training gives up error for something that no validation counts"""
+    """whether no token and no decoded frame depends on a later frame; a setting may decide"""
 
-    config: TrainingConfig
+    config: ReconstructionConfig
     frame_size: tuple[int, int]
     """(H, W) in pixels"""
     grid_size: tuple[int, int]
@@ -66,11 +69,11 @@ class Tokenizer(nn.Module):
     code_length: int
     """numbers in a code (D)"""
     frames_per_step: int = 1
-    """frames that a step of tokens stands for, above 1 where time is shortened"""
+    """frames per step of tokens, above 1 where time is downsampled"""
 
     @property
     def bits_per_frame(self) -> float:
-        """What the tokens of a frame can say at most: N log2(K); without a codebook 16 bits for each number of a code."""
+        """The most that the tokens of a frame can hold: N log2(K); without a codebook 16 bits per number of a code."""
         bits = math.log2(self.codebook_size) if self.codebook_size else 16 * self.code_length
         return self.tokens_per_frame * bits / self.frames_per_step
 
@@ -91,7 +94,7 @@ class Tokenizer(nn.Module):
         return self.decode(self.indices_to_codes(indices))
 
     def random_codes(self, codes: Tensor, generator: torch.Generator) -> Tensor:
-        """The noise control: codes drawn evenly, shaped as `codes` (B, T, N, D); from [-1, 1] where there is no codebook."""
+        """Codes of the noise baseline, uniform over the codebook, or over [-1, 1] without one. codes: (B, T, N, D), the shape."""
         if not self.codebook_size:
             return (2 * torch.rand(codes.shape, generator=generator) - 1).to(codes)
         return self.indices_to_codes(torch.randint(self.codebook_size, codes.shape[:-1], generator=generator).to(codes.device))
@@ -107,71 +110,46 @@ class Tokenizer(nn.Module):
         return Encoded(encoded.indices[:, 0], encoded.codes[:, 0]), cache
 
     def decode_next(self, codes: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
-        """Draw the next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1] and the cache."""
-        self._check_stream("draw")
+        """Decode the next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1] and the cache."""
+        self._check_stream("decode")
         raise NotImplementedError
 
     def decode_frame(self, indices: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
-        """Draw the next frame of a stream. indices: (B, N) int64. Returns the frame (B, C, H, W) in [0, 1] and the cache.
+        """Decode the next frame of a stream. indices: (B, N) int64. Returns the frame (B, C, H, W) in [0, 1] and the cache.
 
         Raises InputError where the tokenizer looks at later frames.
         """
-        self._check_stream("draw")
+        self._check_stream("decode")
         video, cache = self.decode_next(self.indices_to_codes(indices)[:, None], cache)
         return video[:, 0], cache
 
     def _check_stream(self, verb: str) -> None:
-        """Raise InputError where there can be no stream. verb: what was asked for."""
+        """Raise InputError for a tokenizer that is not causal. verb: what was asked for."""
         if not self.is_causal:
             raise InputError(f"{self.config.model} looks at later frames and cannot {verb} a stream; use a causal tokenizer")
 
-    def build_optimizer(self) -> Optimizers:
-        """The optimizer of the weights that a checkpoint holds."""
-        config = self.config
-        return build_optimizer(self, config.learning_rate, config.weight_decay, kind=config.optimizer)
+    # ---- what a variant may add to its training and validation ---------------------------------------------------------------
 
-    def measure_data(self, frames: np.ndarray) -> None:
-        """Read from the recording what no gradient finds, such as its variance. frames: uint8 (F, H, W, 3), not all in memory.
+    def fit_statistics(self, frames: np.ndarray) -> None:
+        """Measure on the recording what no gradient finds, such as its variance. frames: uint8 (F, H, W, 3), memory-mapped.
 
-        Called once before every training, also before one goes on; what it finds belongs into a buffer, so that a checkpoint
-        keeps it. No random numbers are drawn here.
+        Called once before every training. Keep the result in a buffer, so that a checkpoint holds it. Draw no random numbers.
         """
 
-    def training_loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> Tensor:
-        """What a training step lowers: the weighted error of the reconstruction, and the terms in `output.losses`.
+    def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
+        """The terms whose sum a training step minimizes: the weighted error of the reconstruction, and those in `output.losses`.
 
         video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
         """
         weights = (self.config.foreground_weight, self.config.moving_weight)
-        return weighted_mse(output.reconstruction, video, background, *weights) + sum(output.losses.values())
+        return {"reconstruction": weighted_mse(output.reconstruction, video, background, *weights), **output.losses}
 
-    def start_training(self) -> None:
-        """Make what only training needs. Called once, before the first step, in training mode."""
+    def diagnostics(self, video: Tensor) -> Diagnostics:
+        """Scores and pictures that only this tokenizer has. validate.py asks for them once, in evaluation mode.
 
-    def finish_step(self, step: int, num_steps: int, video: Tensor, output: TokenizerOutput) -> dict[str, float]:
-        """What else a step does, after the weights have moved. Returns numbers for the log."""
-        return {}
-
-    def own_scores(self, video: Tensor) -> dict[str, float]:
-        """Numbers that only this tokenizer's claims are about; validate.py asks for them once and writes them down.
-
-        video: (B, T, C, H, W) in [0, 1], clips not trained on. Called in evaluation mode, without gradients.
+        video: (B, T, C, H, W) in [0, 1], clips not trained on.
         """
-        return {}
-
-    def own_picture(self, video: Tensor) -> dict[str, Tensor]:
-        """Label -> video (B, T, C, H, W) in [0, 1]: rows of a picture of what only this tokenizer does; {} for no picture.
-
-        video: (B, T, C, H, W) in [0, 1]. Called like `own_scores`.
-        """
-        return {}
-
-    def training_state(self) -> dict[str, Any]:
-        """What `start_training` made and resume.pt must keep: tensors and plain values."""
-        return {}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `training_state` returned."""
+        return Diagnostics({}, {})
 
 
 def centered(video: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from video_tokenizer.training.distributed import global_batch_size, local_shard
+from video_tokenizer.global_batch import global_batch_size, local_shard
 
 
 def split_embedding(embed_dim: int) -> tuple[int, int, int]:

@@ -100,7 +100,9 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """What a transformer is a stack of, in any tokenizer: Muon moves its matrices, and sharding gathers its weights together."""
+    """A block of a transformer, the main line's or a variant's: the optimizer and sharding find it by this mark."""
+
+    is_transformer_block = True
 
 
 class SpaceTimeBlock(TransformerBlock):

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from video_tokenizer.global_batch import gather_rows
 from video_tokenizer.models.fsq import Quantized
-from video_tokenizer.training.distributed import gather_rows
 
 
 class Codebook(nn.Module):

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from filelock import FileLock, Timeout
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ROOM = 2**20

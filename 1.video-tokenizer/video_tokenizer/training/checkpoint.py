@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import write_atomically
-from video_tokenizer.training.command_line import InputError
 
 Model = TypeVar("Model", bound=nn.Module)
 CHECKPOINT_FORMAT = 1
@@ -150,15 +150,8 @@ def _check_contents(path: Path | str, content: dict[str, Any]) -> None:
         raise InputError(f"checkpoint {path} has {wrong[0]} that are missing or of the wrong kind; copy or train it again")
 
 
-def build_with_weights(build: Callable[[], Model], content: dict[str, Any], path: Path | str) -> Model:
-    """A model, made by `build` from the checkpoint's config, with the checkpoint's weights.
-
-    The sizes are compared before any memory is taken, on a model without data, because the config may have been written to fill
-    somebody's memory. Raises InputError where config and weights do not fit, or hold values that are not finite.
-    """
-    with torch.device("meta"):
-        expected = build().state_dict()
-    weights = content["weights"]
+def check_weights_fit(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path | str) -> None:
+    """Raise InputError where weights do not fit the state dict of a model, or hold values that are not finite."""
     for name in [*expected, *weights]:
         there, here = expected.get(name), weights.get(name)
         if there is None or here is None:
@@ -174,8 +167,20 @@ def build_with_weights(build: Callable[[], Model], content: dict[str, Any], path
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"checkpoint {path} holds values that are not finite in {broken[0]!r}; use an earlier checkpoint")
+
+
+def build_with_weights(build: Callable[[], Model], content: dict[str, Any], path: Path | str) -> Model:
+    """A model, made by `build` from the checkpoint's config, with the checkpoint's weights.
+
+    The sizes are compared before any memory is taken, on a model without data: the config may have been written to exhaust
+    somebody's memory. Raises InputError where config and weights do not fit.
+    """
+    with torch.device("meta"):
+        expected = build().state_dict()
+    check_weights_fit(expected, content["weights"], path)
     model = build()
-    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()})
+    weights = content["weights"].items()
+    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights})
     return model
 
 

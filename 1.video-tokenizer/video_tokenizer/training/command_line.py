@@ -12,11 +12,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tyro
 
+from video_tokenizer.errors import InputError
+
 Config = TypeVar("Config")
-
-
-class InputError(ValueError):
-    """Something the user gave cannot be used. The message is one sentence: the offending value, and what to do."""
 
 
 def value_of_flag(arguments: Sequence[str], flag: str) -> str | None:
@@ -51,10 +49,10 @@ def parse_config(
     return tyro.cli(config_class, args=arguments, default=default)
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path | str) -> dict[str, Any]:
     """The fields stored in a run folder's config.json. Raises InputError for a file that is not one."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(Path(path).read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"--config {path} cannot be read ({error}); give the config.json of a run folder") from None
     if not isinstance(values, dict):
@@ -129,5 +127,5 @@ def run_script(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last saved step", file=sys.stderr)
+        print("stopped; the same command resumes from the last saved step", file=sys.stderr)
         sys.exit(130)

@@ -1,11 +1,11 @@
-"""Device and number format: two things that differ between a laptop and a GPU machine. The third is in processes.py."""
+"""Device and number format, which differ between a laptop and a GPU machine."""
 
 import contextlib
 import os
 
 import torch
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """bfloat16 matrix products inside the block, where they pay; weights, quantizers and losses stay in float32.
+    """bfloat16 matrix products inside the block, where they are faster; weights, quantizers and losses stay in float32.
 
     precision: "bfloat16", "float32", or "auto": bfloat16 on CUDA cards and CPUs that have it in hardware.
     """
@@ -31,7 +31,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
         if device.type == "cuda":
             precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
         else:
-            # the two instruction sets that multiply bfloat16 in hardware; elsewhere it is emulated and slower
+            # elsewhere bfloat16 is emulated, and slower than float32
             has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
             precision = "bfloat16" if has_bfloat16 else "float32"
     if precision == "bfloat16":

@@ -1,4 +1,4 @@
-"""A run folder: what a training writes down, and how a stopped training goes on."""
+"""A run: one training with its folder. It resumes, logs, keeps the best and the final weights, and stops when asked to."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,78 +15,258 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from video_tokenizer.errors import InputError
+from video_tokenizer.figures import save_curves
 from video_tokenizer.training.atomic_files import FolderLock, sweep, write_text_atomically
-from video_tokenizer.training.checkpoint import read_torch_file, write_torch_file
-from video_tokenizer.training.command_line import InputError, shown_command
-from video_tokenizer.training.finite import first_not_finite
+from video_tokenizer.training.checkpoint import (
+    chapter_folder,
+    check_weights_fit,
+    load_checkpoint,
+    read_torch_file,
+    save_checkpoint,
+    write_torch_file,
+)
+from video_tokenizer.training.command_line import shown_command
+from video_tokenizer.training.device import choose_device
+from video_tokenizer.training.distributed import (
+    any_rank,
+    gather_full,
+    load_full_state_dict,
+    mean_over_processes,
+    rank_and_size,
+    start_processes,
+    stop_processes,
+)
 from video_tokenizer.training.results import to_json
 
 FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png")
-FIELDS_THAT_MAY_CHANGE = {
-    "device",
-    "num_workers",
-    "log_every",
-    "save_every",
-    "checkpoint_dir",
-    "config",
-    "data_path",
-    "preset",
-    "rate_factor",
-    "shard",
-}
-
-
+FIELDS_THAT_MAY_CHANGE = {"device", "num_workers", "log_every", "save_every", "checkpoint_dir", "config", "data_path", "preset",
+                          "rate_factor", "shard"}  # fmt: skip
+"""settings that only say how a run is carried out: with others, a stopped run still resumes"""
 PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
 """macOS counts the peak of memory in bytes, Linux in KiB"""
 
 
-class Run:
-    """One training's folder. Starting the same command again continues an unfinished run from its resume.pt.
+def start_training(config: Any) -> torch.device:
+    """Choose the device, join torchrun's other processes, and seed all random numbers. Returns the device."""
+    device = choose_device(config.device)
+    start_processes(device)
+    torch.manual_seed(config.seed)
+    return device
 
-    A folder that holds another run, or a finished one, is emptied into a neighbour `previous-1`, `previous-2`, ... first:
-    nothing is overwritten. While a run is going on, no other process can use its folder.
+
+class Run:
+    """One training and its folder. Starting the same command again resumes an unfinished run from its resume.pt.
+
+    A folder that holds another run, or a finished one, is first emptied into a subfolder `previous-1`, `previous-2`, ...: nothing
+    is overwritten. While a run is going on, no other process can use its folder.
     """
 
-    def __init__(self, folder: Path, config: Any, num_steps: int, data: str, is_main: bool = True):
-        """data: fingerprints of what is learnt from; a run stopped on other data is another run. Raises InputError where the
-        folder is a file or in use by another process."""
-        self.folder = folder
-        self.num_steps = num_steps
-        self.is_main = is_main
-        self.data = data
+    def __init__(self, kind: str, config: Any, data: Any, made_from: str | None = None, extra: Mapping[str, Any] | None = None):
+        """kind: "tokenizer", "latent_action_model" or "dynamics". data: store, training and validation clips.
+
+        made_from: fingerprints of all that is learned from, where that is more than the store; a run that was stopped on other
+        data is another run. extra: goes into the checkpoints. Raises InputError where the folder is a file or in use.
+        """
+        self.kind, self.config, self.data, self.extra = kind, config, data, dict(extra or {})
+        self.folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder(kind) / "checkpoints"
+        self.num_steps = config.num_steps
+        if config.num_epochs is not None:
+            self.num_steps = max(1, round(config.num_epochs * len(data.training) / config.batch_size))
+        self.fingerprints = made_from or data.store.fingerprint
+        self.is_main = rank_and_size()[0] == 0
         self.fields = json.loads(json.dumps(dataclasses.asdict(config)))
         self.history: list[dict[str, float]] = []
-        self.resume_state: dict[str, Any] | None = None
+        self.metrics: dict[str, Any] = {}
+        self.best_error = float("inf")
+        self.step = self.first_step = 0
         self.started = self.loop_started = time.monotonic()
-        self.first_step = 0
         self.cpu_seconds_before = 0.0
-        self.saved = False
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--checkpoint-dir {folder} is a file; give a folder")
-        if is_main:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(folder)  # goes with this object, or with the process
-        self._look_for_a_stopped_run()
-        if is_main:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"--checkpoint-dir {self.folder} is a file; give a folder")
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.folder)  # released with this object, or with the process
+        self.resume_state = self._find_stopped_run()
+        if self.is_main:
             for name in FILES_OF_A_RUN:
-                sweep(folder / name)
+                sweep(self.folder / name)
             if self.resume_state is None:
                 self._keep_previous_run()
-            write_text_atomically(folder / "config.json", json.dumps(self.fields, indent=2) + "\n")
+            write_text_atomically(self.folder / "config.json", json.dumps(self.fields, indent=2) + "\n")
 
-    def _look_for_a_stopped_run(self) -> None:
-        resume_file = self.folder / "resume.pt"
-        state = read_torch_file(resume_file) if resume_file.exists() else None
-        if not isinstance(state, dict) or not {"config", "data", "step", "history", "seconds"} <= state.keys():
+    @property
+    def resumes(self) -> bool:
+        """Whether a stopped run was found, so that nothing needs to be prepared that `track` will load."""
+        return self.resume_state is not None
+
+    def track(self, model: nn.Module, optimizer: Any, ema: Any, **others: Any) -> None:
+        """Save these with the run, and resume them where a stopped run is found. others: whatever else has a state_dict."""
+        self.model = model
+        self.parts = {"optimizer": optimizer, "ema": ema, **others}
+        self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        device = next(model.parameters()).device
+        self.print(f"device {device} | {self.num_parameters:,} parameters | run folder {self.folder}")
+        training, validation = len(self.data.training), len(self.data.validation)
+        self.print(f"data {self.data.store.path} | {training:,} training and {validation:,} validation clips")
+        if self.resume_state is not None:
+            state = self.resume_state
+            load_full_state_dict(model, state["model"])
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.best_error, self.metrics = state["best_error"], state["metrics"]
+            torch.set_rng_state(state["rng"])
+            if len(state["rng_cuda"]) == torch.cuda.device_count() > 0:
+                torch.cuda.set_rng_state_all(state["rng_cuda"])
+            self.resume_state = None  # frees the memory
+            self.print(f"resuming from step {self.first_step:,} of {self.num_steps:,}")
+
+    # ---- the loop ------------------------------------------------------------------------------------------------------------
+
+    def steps(self, loader: Iterable[Any]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """(step, batch) for every step that is left, from 1 on, behind a progress bar; resume.pt is written when it is due.
+
+        Ctrl-C and SIGTERM let the step finish, save it, print how to resume, and leave with exit code 130.
+        """
+        self.loop_started = time.monotonic()
+        hidden = None if self.is_main else True  # None: tqdm hides itself where the output is not a terminal
+        name = self.kind.replace("_", " ")
+        bar = tqdm(loader, total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden)
+        with stop_signals() as stop:
+            for step, batch in enumerate(bar, start=self.first_step + 1):
+                self.step, self.batch = step, batch
+                yield step, batch
+                stopping = any_rank(stop["requested"])
+                if self.is_due(self.config.save_every) or stopping:
+                    self._save_resume()
+                if stopping and self.step < self.num_steps:
+                    self.print(f"stopped after step {self.step:,}; resume with: {shown_command(sys.argv)}")
+                    sys.exit(130)
+        stop_processes()
+
+    def is_due(self, every: int) -> bool:
+        """Whether something is due at this step that happens every n-th step, and at the last one."""
+        return self.step % every == 0 or self.step == self.num_steps
+
+    @property
+    def should_log(self) -> bool:
+        """Whether this is the first step, a log_every-th, or the last one."""
+        return self.step == 1 or self.is_due(self.config.log_every)
+
+    def check_finite(self, loss: Tensor, gradient_norm: Tensor, *inputs: Tensor) -> None:
+        """Abort before `optimizer.step()` if the loss or the gradient norm is NaN or infinite. inputs: the model's last ones.
+
+        Raises InputError that names the first tensor that is not finite, the clips, and what to try.
+        """
+        if torch.isfinite(loss.detach() + gradient_norm):
             return
+        broken = first_not_finite(self.model, *inputs)  # in every process: sharded weights are gathered for it
+        if not self.is_main:
+            sys.exit(2)
+        clips = ", ".join(str(clip) for clip in self.batch["index"].tolist())
+        saved = (self.folder / "resume.pt").exists()
+        kept = f"{self.folder / 'resume.pt'} holds an earlier step to resume from" if saved else "no earlier step was saved"
+        self._lock.release()
+        command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
+        raise InputError(
+            f"at step {self.step:,} the loss is {float(loss):.3g} and the gradient norm {float(gradient_norm):.3g}; the first "
+            f"value that is not finite is {broken}; the batch was clips {clips}; nothing of this step is kept, {kept}; "
+            f"try a lower learning rate: {command}"
+        )
+
+    # ---- what a run writes ---------------------------------------------------------------------------------------------------
+
+    def print(self, text: str) -> None:
+        """Print a line, through the progress bar, in the first process only."""
+        if self.is_main:
+            tqdm.write(text)
+
+    def log(self, **values: Any) -> None:
+        """One log line, and a point of the curves. A tensor is averaged over the processes, so every process must call it."""
+        numbers = {
+            name: mean_over_processes(value).item() if isinstance(value, Tensor) else value for name, value in values.items()
+        }
+        seconds = (time.monotonic() - self.loop_started) / max(1, self.step - self.first_step)
+        left = (self.num_steps - self.step) * seconds / 60
+        shown = " | ".join(f"{name} {_as_text(value)}" for name, value in numbers.items())
+        self.print(f"step {self.step:6,}/{self.num_steps:,} | {shown} | {1000 * seconds:.0f} ms/step | {left:.1f} min left")
+        self.history.append({"step": float(self.step)} | {name: float(value) for name, value in numbers.items()})
+
+    def save(self, averaged: nn.Module, metrics: dict[str, Any], error: float, shown: Sequence[str]) -> None:
+        """Log a validation; keep the weights in best_model.pt if the error is the least so far, at the end in final_model.pt.
+
+        error: what the best weights have least of. NaN, a score that these data do not have, keeps the newest weights.
+        """
+        text = " | ".join(f"{name} {metrics[name]:.3f}" for name in shown)
+        self.print(f"step {self.step:6,}/{self.num_steps:,} | validation | {text}")
+        self.history.append({"step": float(self.step)} | {f"validation_{name}": float(metrics[name]) for name in shown})
+        self.metrics = metrics
+        if not error > self.best_error:
+            self._save_checkpoint("best_model.pt", averaged)
+        if self.step == self.num_steps:
+            self._save_checkpoint("final_model.pt", averaged)
+        self.best_error = min(self.best_error, error)
+
+    def finish(self) -> None:
+        """Write curves.png, and last of all metrics.json, by which a finished run is known."""
+        if not self.is_main:
+            return
+        save_curves(self.folder / "curves.png", self.history)
+        content = self.metrics | {
+            "parameters": self.num_parameters,
+            "steps": self.num_steps,
+            "minutes": round((time.monotonic() - self.started) / 60, 2),
+            "cpu_minutes": round(self.cpu_seconds / 60, 3),
+            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3),
+            "history": self.history,
+        }
+        write_text_atomically(self.folder / "metrics.json", to_json(content))
+        self._lock.release()
+        self.print(f"done: {self.folder / 'best_model.pt'}, pictures samples.png and curves.png beside it")
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of this training: unlike the clock's, it hardly depends on what else the machine does."""
+        return self.cpu_seconds_before + time.process_time()
+
+    def _save_checkpoint(self, name: str, averaged: nn.Module) -> None:
+        if self.is_main:
+            save_checkpoint(
+                self.folder / name, self.kind, getattr(self.config, "model", self.kind.replace("_", "-")),
+                dataclasses.asdict(self.config), averaged.state_dict(), self.step, self.metrics, self.data.store.fingerprint,
+                **self.extra,
+            )  # fmt: skip
+
+    def _save_resume(self) -> None:
+        """Write resume.pt: all that the loop needs to continue as if nothing had happened."""
+        parts = {"model": self.model, **self.parts}
+        state = gather_full({name: part.state_dict() for name, part in parts.items()})  # in every process
+        if self.is_main:
+            state |= {"best_error": self.best_error, "metrics": self.metrics, "step": self.step, "history": self.history}
+            state |= {"config": self.fields, "data": self.fingerprints, "cpu_seconds": self.cpu_seconds}
+            state["seconds"] = time.monotonic() - self.started
+            state["rng"] = torch.get_rng_state()
+            state["rng_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+            write_torch_file(self.folder / "resume.pt", state)
+
+    # ---- an earlier run in the same folder -----------------------------------------------------------------------------------
+
+    def _find_stopped_run(self) -> dict[str, Any] | None:
+        """The state in resume.pt, where it belongs to this very training and that is not finished."""
+        file = self.folder / "resume.pt"
+        state = read_torch_file(file) if file.exists() else None
+        if not isinstance(state, dict) or not {"config", "data", "step", "history", "seconds", "best_error"} <= state.keys():
+            return None
         finished = state["step"] >= self.num_steps and (self.folder / "metrics.json").exists()
-        if _same_run(state["config"], self.fields) and state["data"] == self.data and not finished:
-            self.resume_state = state
-            self.history = state["history"]
-            self.first_step = state["step"]
-            self.saved = True
-            self.started -= state["seconds"]
-            self.cpu_seconds_before = state.get("cpu_seconds", 0.0)
+        names = (set(state["config"]) | set(self.fields)) - FIELDS_THAT_MAY_CHANGE
+        same_settings = all(state["config"].get(name) == self.fields.get(name) for name in names)
+        if finished or not same_settings or state["data"] != self.fingerprints:
+            return None
+        self.history, self.first_step = state["history"], state["step"]
+        self.step = self.first_step
+        self.started -= state["seconds"]
+        self.cpu_seconds_before = state.get("cpu_seconds", 0.0)
+        return state
 
     def _keep_previous_run(self) -> None:
         present = [self.folder / name for name in FILES_OF_A_RUN if (self.folder / name).exists()]
@@ -101,105 +281,16 @@ class Run:
             file.rename(kept / file.name)
         self.print(f"the run that was in {self.folder} is kept in {kept.name}/")
 
-    def print(self, text: str) -> None:
-        """Print a line, through the progress bar, in the first process only."""
-        if self.is_main:
-            tqdm.write(text)
 
-    def steps(self, loader: Any, name: str) -> Iterator[Any]:
-        """The loader's batches behind a progress bar, which only a terminal shows."""
-        self.loop_started = time.monotonic()
-        hidden = None if self.is_main else True  # None: tqdm hides itself where the output is not a terminal
-        return iter(tqdm(loader, total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden))
-
-    def log(self, step: int, values: dict[str, tuple[float, str]]) -> None:
-        """One log line: values maps a name to (number, its text with unit). The numbers are kept for the curves."""
-        steps_done = step - self.first_step
-        seconds = (time.monotonic() - self.loop_started) / max(1, steps_done)
-        left = (self.num_steps - step) * seconds / 60
-        text = " | ".join(f"{name} {shown}" for name, (_, shown) in values.items())
-        self.print(f"step {step:6,}/{self.num_steps:,} | {text} | {1000 * seconds:.0f} ms/step | {left:.1f} min left")
-        self.history.append({"step": float(step)} | {name: float(number) for name, (number, _) in values.items()})
-
-    def log_validation(self, step: int, metrics: dict[str, Any], names: tuple[str, ...]) -> None:
-        """One line of validation scores; the numbers are kept for the curves as well."""
-        text = " | ".join(f"{name} {metrics[name]:.3f}" for name in names)
-        self.print(f"step {step:6,}/{self.num_steps:,} | validation | {text}")
-        self.history.append({"step": float(step)} | {f"validation_{name}": float(metrics[name]) for name in names})
-
-    def check_finite(
-        self, step: int, loss: Tensor, gradient_norm: Tensor, model: nn.Module, inputs: Sequence[Tensor], batch: dict[str, Tensor]
-    ) -> None:
-        """Stop a training, before the optimizer's step, whose loss or gradients are not numbers any more. Raises InputError.
-
-        inputs: what the model was last given. batch: as the loader made it. No step is ever left out instead.
-        """
-        if torch.isfinite(loss.detach() + gradient_norm):
-            return
-        broken = first_not_finite(model, *inputs)  # in every process: sharded weights are put together for it
-        if not self.is_main:
-            sys.exit(2)
-        clips = ", ".join(str(clip) for clip in batch["index"].tolist())
-        kept = f"{self.folder / 'resume.pt'} holds an earlier step to go on from" if self.saved else "no earlier step was saved"
-        self._lock.release()
-        command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
-        raise InputError(
-            f"at step {step:,} the loss is {float(loss):.3g} and the gradient's norm {float(gradient_norm):.3g}; not finite is "
-            f"first {broken}; the batch was clips {clips}; nothing of this step is kept, {kept}; "
-            f"try a lower rate: {command}"
-        )
-
-    def save_resume(self, step: int, state: dict[str, Any]) -> None:
-        """Write resume.pt: what the loop needs to go on as if nothing had happened."""
-        if self.is_main:
-            content = state | {"step": step, "config": self.fields, "data": self.data, "history": self.history}
-            content["seconds"] = time.monotonic() - self.started
-            content["cpu_seconds"] = self.cpu_seconds
-            content["rng"] = torch.get_rng_state()
-            content["rng_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-            write_torch_file(self.folder / "resume.pt", content)
-            self.saved = True
-
-    def restore_random_numbers(self) -> None:
-        """Go on drawing where the stopped run was."""
-        assert self.resume_state is not None
-        torch.set_rng_state(self.resume_state["rng"])
-        if len(self.resume_state["rng_cuda"]) == torch.cuda.device_count() > 0:
-            torch.cuda.set_rng_state_all(self.resume_state["rng_cuda"])
-
-    def stop(self, step: int) -> None:
-        """Leave after a stop signal; resume.pt has been written."""
-        self.print(f"stopped after step {step:,}; go on from there with: {shown_command(sys.argv)}")
-        sys.exit(130)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Time that the processor has spent on this training: unlike the clock's it hardly knows what else the machine does."""
-        return self.cpu_seconds_before + time.process_time()
-
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json: the numbers that other tools quote, with what the training cost."""
-        if self.is_main:
-            content = metrics | {
-                "minutes": round((time.monotonic() - self.started) / 60, 2),
-                "cpu_minutes": round(self.cpu_seconds / 60, 3),
-                "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3),
-                "history": self.history,
-            }
-            write_text_atomically(self.folder / "metrics.json", to_json(content))
-            self._lock.release()
-
-
-def _same_run(stored: dict[str, Any], present: dict[str, Any]) -> bool:
-    """Whether two configs describe the same training: all fields equal but those that only say how it is run."""
-    names = (set(stored) | set(present)) - FIELDS_THAT_MAY_CHANGE
-    return all(stored.get(name) == present.get(name) for name in names)
+def _as_text(value: Any) -> str:
+    """A number of the log line: 0.0312, 1.2e-05, 871."""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
 
 
 @contextmanager
 def stop_signals() -> Iterator[dict[str, bool]]:
-    """Inside the block Ctrl-C and SIGTERM only set `requested`, so that the loop can finish its step and save; a second one ends
-    the process at once, as it would outside."""
+    """Inside the block Ctrl-C and SIGTERM only set `requested`, so that the loop can finish its step and save. A second one ends
+    the process at once, as outside the block."""
     stop = {"requested": False}
 
     def request(number: Any, _: Any) -> None:
@@ -214,3 +305,59 @@ def stop_signals() -> Iterator[dict[str, bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def load_initial_weights(model: nn.Module, config: Any, kind: str) -> None:
+    """Start from the weights of --init-from, if it is given. Raises InputError where they belong to another model."""
+    if config.init_from is None:
+        return
+    content = load_checkpoint(config.init_from, kind)
+    wanted = getattr(config, "model", content["model_name"])
+    if content["model_name"] != wanted:
+        raise InputError(f"--init-from {config.init_from} holds model {content['model_name']!r}; give a checkpoint of {wanted}")
+    check_weights_fit(model.state_dict(), content["weights"], config.init_from)
+    model.load_state_dict(content["weights"])
+
+
+def is_finite(value: Any) -> bool:
+    """Whether all floating-point tensors in a tensor, tuple, list, dictionary or dataclass are finite; True for anything else."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, dict):
+        return all(is_finite(entry) for entry in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_finite(entry) for entry in value)
+    if dataclasses.is_dataclass(value):
+        return all(is_finite(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return True
+
+
+@torch.no_grad()
+def first_not_finite(model: nn.Module, *inputs: Any) -> str:
+    """Words for the first place at which a model is not finite: its inputs, its weights, a module's output in the order of the
+    forward pass, or a gradient in the order of the backward pass."""
+    if not is_finite(inputs):
+        return "the input"
+    for name, parameter in model.named_parameters():
+        if not is_finite(parameter):
+            return f"the weight {name}"
+    found: list[str] = []
+
+    def look(name: str, module: nn.Module, output: Any) -> None:
+        if not found and not is_finite(output):
+            found.append(f"the output of {name} ({type(module).__name__})")
+
+    hooks = [
+        module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        model(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if found:
+        return found[0]
+    broken = [name for name, parameter in model.named_parameters() if not is_finite(parameter.grad)]
+    return f"the gradient of {broken[-1]}" if broken else "the loss"

@@ -4,9 +4,9 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
+from video_tokenizer.global_batch import gather_rows, local_shard
 from video_tokenizer.models.fsq import FiniteScalarQuantizer, Quantized
 from video_tokenizer.models.vector_quantizer import VectorQuantizer
-from video_tokenizer.training.distributed import gather_rows, local_shard
 
 
 class ActionQuantizer(VectorQuantizer):

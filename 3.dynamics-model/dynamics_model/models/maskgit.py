@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
+from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import KVCache, SpaceTimeTransformer, causal_mask
-from video_tokenizer.training.distributed import global_batch_size, local_shard, mean_over_processes
 
 
 @dataclass

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from video_tokenizer.training.distributed import global_batch_size, local_shard
+from video_tokenizer.global_batch import global_batch_size, local_shard
 
 FEW = 32
 """tokens among which the nucleus is looked for first: sorting all thousand took as long as the rest of a dreamed frame"""

@@ -33,10 +33,10 @@ from video_tokenizer.losses import background_of, weighted_mse
 from video_tokenizer.metrics import TokenizerMetrics
 from video_tokenizer.models.base import TokenizerOutput
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
+from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.results import to_json
-from video_tokenizer.training.schedule import ExponentialMovingAverage, learning_rate_factor
 from world_lab.naive_baseline import NaiveRollout, decode_clips
 from world_lab.timing import floating_point_operations, measure, synchronize
 from world_model.evaluation.games import record_games
@@ -158,7 +158,7 @@ def training_step(config: Any, device: torch.device, precision: str) -> Callable
         return tokenizer_loss(model(video), video, background, config)
 
     model.train()
-    optimizer = build_optimizer(model, 1e-4, 0.01, kind=getattr(config, "optimizer", "adamw"))
+    optimizer = build_optimizer(model, replace(config, learning_rate=1e-4))
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -268,14 +268,13 @@ def train_tokenizer(
     torch.manual_seed(config.seed)
     background = background_of(clips.store.frames).to(device)
     model, averaged = VideoTokenizer(config).to(device), VideoTokenizer(config).to(device).eval()
-    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay, kind=config.optimizer)
+    optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     seconds = 0.0
     for step, chosen in enumerate(ShuffledBatches(len(clips), config.batch_size, config.num_steps, config.seed), start=1):
         torch.manual_seed(config.seed + step)  # two trainings that take turns draw the same random numbers
         begun = time.perf_counter()
-        factor = learning_rate_factor(step - 1, config.num_steps, config.warmup_steps, config.decay_share)
-        set_learning_rate(optimizer, config.learning_rate * factor)
+        set_learning_rate(optimizer, step, config.num_steps, config)
         frames = decode_clips(video, clips.starts[chosen], config.num_frames) if video else clips.__getitems__(chosen)["frames"]
         batch = frames.to(device) if video else to_video(frames, device)  # (B, T, 3, H, W)
         optimizer.zero_grad(set_to_none=True)

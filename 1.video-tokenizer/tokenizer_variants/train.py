@@ -1,0 +1,92 @@
+"""Train a variant of the tokenizer: the loop of chapter 1, with a model that names its own loss.
+
+    python 1.video-tokenizer/tokenizer_variants/train.py --model videogpt --data-path data/breakout
+
+--model NAME --help shows the flags of that one. MAGVIT-2 has a training step of its own, in magvit2/train.py.
+"""
+
+import sys
+
+import torch
+
+from video_tokenizer.data.clips import make_loader, to_video
+from video_tokenizer.data.training_data import open_training_data
+from video_tokenizer.errors import InputError
+from video_tokenizer.figures import save_samples
+from video_tokenizer.losses import background_of
+from video_tokenizer.metrics import validate
+from video_tokenizer.registry import VARIANTS, tokenizer_class
+from video_tokenizer.training.averaging import ExponentialMovingAverage
+from video_tokenizer.training.command_line import parse_config, read_config_file, run_script, value_of_flag
+from video_tokenizer.training.device import autocast
+from video_tokenizer.training.distributed import clip_gradients, prepare_model
+from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+from video_tokenizer.training.run import Run, load_initial_weights, start_training
+
+SHOWN_METRICS = ("psnr_db", "moving_psnr_db", "copy_last_moving_psnr_db", "foreground_recall", "codes_used")
+NAMES = [name for name in VARIANTS if name != "magvit2"]
+
+
+def chosen_model(arguments: list[str]) -> str:
+    """The name that a command line asks for: with --model, else in the file of --config. Raises InputError for no variant."""
+    name, config_file = value_of_flag(arguments, "--model"), value_of_flag(arguments, "--config")
+    if name is None and config_file is not None:
+        name = str(read_config_file(config_file).get("model"))
+    if name not in NAMES:
+        elsewhere = {"st-fsq": "1.video-tokenizer/train.py", "magvit2": "tokenizer_variants/magvit2/train.py"}
+        where = f"; {name} is trained by {elsewhere[name]}" if name in elsewhere else ""
+        raise InputError(f"--model {name}: give one of {', '.join(NAMES)}{where}")
+    return name
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv) and value_of_flag(sys.argv, "--model") is None:
+        sys.argv[1:1] = ["--model", NAMES[0]]
+    model_class = tokenizer_class(chosen_model(sys.argv))
+    config = parse_config(model_class.config_class, model_class.presets)
+    device = start_training(config)
+    data, config = open_training_data(config)
+    background = background_of(data.store.frames).to(device)  # (3, H, W)
+
+    model = model_class(config).to(device)
+    model.fit_statistics(data.store.frames)
+    averaged = model_class(config).to(device)  # holds the averaged weights, which are validated and saved
+    load_initial_weights(model, config, "tokenizer")
+    prepare_model(model, config)
+    optimizer = build_optimizer(model, config)
+    ema = ExponentialMovingAverage(model, config.ema_decay)
+    run = Run("tokenizer", config, data)
+    run.track(model, optimizer, ema)
+
+    batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
+    for step, batch in run.steps(batches):
+        rate = set_learning_rate(optimizer, step, run.num_steps, config)
+        video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
+        optimizer.zero_grad()
+        total = torch.zeros((), device=device)
+        for part in video.chunk(config.accumulate):
+            with autocast(device, config.precision):
+                output = model(part)
+            losses = model.loss(part, output, background)
+            loss = torch.stack([*losses.values()]).sum() / config.accumulate
+            loss.backward()
+            total += loss.detach()
+        gradient_norm = clip_gradients(model, config.gradient_clip)
+        run.check_finite(total, gradient_norm, part)
+        optimizer.step()
+        ema.update(model)
+
+        if run.should_log:
+            run.log(loss=total, **losses, lr=rate)
+        if run.is_due(config.validate_every):
+            ema.copy_to(averaged)
+            metrics = validate(averaged, data.validation, background, config, device)
+            run.save(averaged, metrics, error=metrics["weighted_error"], shown=SHOWN_METRICS)
+
+    if run.is_main:
+        save_samples(run.folder / "samples.png", averaged.eval(), data.validation, f"step {run.num_steps:,}", device)
+    run.finish()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,169 @@
+"""The settings that every training has, whatever it trains: data, optimization, run folder."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from video_tokenizer.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Each chapter's config adds its own fields; every field is a flag, and the text below it is the flag's help."""
+
+    # --- data ---
+    data_path: str | None = None
+    """clip store made by record.py, folder of videos, folder of images, or .h5 file"""
+    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
+    """what data_path is; auto looks at it"""
+    use_dummy_data: bool = False
+    """train on a synthetic moving square instead of data_path (a sanity check of one minute)"""
+    frame_size: int | None = None
+    """side of the square frames, in pixels; default: as recorded; videos 128, or their own size if smaller; dummy data 64"""
+    num_frames: int = 4
+    """frames per training clip (T)"""
+    frame_stride: int = 1
+    """videos, images and .h5: keep every n-th frame; raise it where little changes between frames"""
+    filter_dull: bool = False
+    """videos, images and .h5: skip black, static and repeated stretches, and report how much that was"""
+    validation_share: float = 0.1
+    """share of the episodes kept for validation"""
+    num_workers: int = 0
+    """processes that load clips; 0 loads in the training process, which is enough for a clip store"""
+
+    # --- optimization ---
+    init_from: str | None = None
+    """checkpoint to start from instead of fresh weights; same model, same sizes"""
+    batch_size: int = 8
+    """clips per step, over all processes"""
+    num_steps: int = 2_000
+    """optimizer steps"""
+    num_epochs: float | None = None
+    """passes over the training clips; overrides num_steps"""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw for everything, or muon for the matrices of the transformer blocks and adamw for the rest"""
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    rate_factor: float = 1.0
+    """multiplies learning_rate; may be changed when a run resumes, such as 0.5 after a loss that was not finite"""
+    warmup_steps: int = 200
+    """steps until the peak is reached"""
+    decay_share: float = 0.4
+    """last share of the steps, over which the learning rate falls to zero"""
+    weight_decay: float = 0.01
+    """weight decay, on matrices only"""
+    gradient_clip: float = 1.0
+    """largest norm of the gradient"""
+    accumulate: int = 1
+    """backward passes per optimizer step; the batch is split into this many parts"""
+    ema_decay: float = 0.999
+    """decay of the averaged weights that are saved; 0 saves the last weights"""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """number format of the matrix products; quantizers always run in float32"""
+    activation_checkpointing: bool = False
+    """recompute the activations of transformer blocks in the backward pass: less memory, about a third more time"""
+    shard: bool = False
+    """under torchrun, shard weights, gradients and moments over the processes (FSDP2), for models too large for one GPU"""
+    compile: bool = False
+    """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
+
+    # --- run ---
+    checkpoint_dir: str | None = None
+    """run folder; default: checkpoints/ inside the chapter"""
+    log_every: int = 100
+    """steps between log lines"""
+    validate_every: int = 500
+    """steps between validations; the best weights are kept in best_model.pt"""
+    save_every: int = 500
+    """steps between writes of resume.pt, from which a stopped run resumes"""
+    validation_batches: int = 16
+    """batches per validation"""
+    seed: int = 0
+    """seeds the weights, the order of the clips, the split, and every random choice of the training"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    preset: Literal["tiny", "small", "paper"] = "tiny"
+    """sizes: tiny (CPU, minutes), small (one GPU), paper (Genie's Appendix F)"""
+    config: str | None = None
+    """config.json of an earlier run to take the settings from"""
+
+    @property
+    def frame_height_width(self) -> tuple[int, int]:
+        """(H, W) in pixels. Raises InputError while frame_size is not known."""
+        if self.frame_size is None:
+            raise InputError("frame_size is not known; give --frame-size or a data path it can be read from")
+        return self.frame_size, self.frame_size
+
+    def check(self) -> None:
+        """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""
+        for name in ("num_frames", "context_frames", "num_heads", "batch_size", "num_steps", "accumulate", "log_every",
+                     "validate_every", "save_every", "validation_batches", "num_blocks"):  # fmt: skip
+            if getattr(self, name, 1) < 1:
+                raise InputError(f"{name} {getattr(self, name)} must be at least 1")
+        for name, largest in LARGEST.items():
+            value = getattr(self, name, 0)
+            if max(value) > largest if isinstance(value, tuple) else (value or 0) > largest:
+                raise InputError(f"{name} {value} is too large; give at most {largest}")
+        if (width := getattr(self, "embed_dim", None)) is not None:
+            check_width(width, getattr(self, "num_heads", 1))
+        if self.num_epochs is not None and self.num_epochs <= 0:
+            raise InputError(f"num_epochs {self.num_epochs} must be above 0")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}; change one of them"
+            )
+        if not 0 < self.validation_share < 1:
+            raise InputError(f"validation_share {self.validation_share} must lie between 0 and 1; 0.1 keeps a tenth")
+        if self.learning_rate <= 0:
+            raise InputError(f"learning_rate {self.learning_rate} must be above 0")
+        if self.rate_factor <= 0:
+            raise InputError(f"rate_factor {self.rate_factor} must be above 0; 1 leaves the learning rate as it is")
+
+
+LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
+           "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
+"""far above every published model: larger values are typing errors, or a checkpoint made to exhaust the memory"""
+
+
+def check_width(embed_dim: int, num_heads: int) -> None:
+    """Raise InputError for a transformer's width that its heads cannot share or its positions cannot fill."""
+    if embed_dim % num_heads:
+        raise InputError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; change one of them")
+    if embed_dim % 2 or embed_dim < 6:
+        raise InputError(f"embed_dim {embed_dim} must be even and at least 6; 128 is the default")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What every validate.py is told; each chapter's adds its own fields."""
+
+    checkpoint: str | None = None
+    """checkpoint to score; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
+    data_path: str | None = None
+    """clip store, folder of videos, folder of images or .h5 file; default: what the checkpoint was trained on"""
+    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
+    """what data_path is; auto looks at it"""
+    use_dummy_data: bool = False
+    """score on the synthetic moving square"""
+    num_batches: int | None = None
+    """batches to score, spread evenly over the validation clips; default: all clips"""
+    batch_size: int = 16
+    """clips per batch"""
+    save_images: bool = False
+    """also write the pictures"""
+    num_samples: int = 5
+    """clips shown in the pictures, the same ones every time"""
+    output: str | None = None
+    """folder for pictures and numbers; default: validation/ beside the checkpoint"""
+    json: str | None = None
+    """file for the numbers; default: validation.json in the output folder"""
+    seed: int = 0
+    """seeds every random choice of the scores"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+    def check(self, **smallest: float) -> None:
+        """Raise InputError for a count that leaves nothing to score. smallest: further fields and their smallest values."""
+        for name, least in ({"num_batches": 1, "batch_size": 1, "num_samples": 1} | smallest).items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {least}")
