@@ -31,7 +31,7 @@ from tokenizer_lab.draw import (
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.command_line import InputError
-from world_lab.draw import heat, running_mean
+from world_lab.draw import heat
 from world_lab.drift import confidence_by_place, frame_psnr, longest_gap, longest_without, middle_stretch, player_series
 
 WORLD, BREAKOUT = REPOSITORY / "assets" / "worlds" / "breakout", "ALE/Breakout-v5"
@@ -194,11 +194,6 @@ def test_the_psnr_of_a_paddle_in_the_wrong_place_is_flattering():
     assert player_series(breakout([20])[None], breakout([38])[None], BREAKOUT)["error_px"] == pytest.approx([18], abs=0.5)
 
 
-def test_the_longest_gap_of_a_ball():
-    assert longest_gap(np.array([True, True, False, False, False, True, False])) == (2, 3)
-    assert longest_gap(np.array([True, True]))[1] == 0
-
-
 def test_the_stretch_that_is_shown_is_the_middle_one_and_not_the_best():
     real = np.stack([breakout([20] * 4)] * 3)
     dream = np.stack([breakout([20] * 4), breakout([50] * 4), breakout([26] * 4)])  # 0, 30 and 6 pixels off
@@ -211,6 +206,7 @@ def test_the_rollout_that_is_shown_is_the_one_without_a_ball_for_longest():
     videos = {"real": np.stack([there] * 2), "dream": np.stack([there] * 2)}
     chosen = longest_without(videos | {"cold": np.stack([there, np.concatenate([there[:2], gone[2:]])])}, BREAKOUT)
     assert (chosen["stretch"], chosen["gone_for"], chosen["frames"]) == (1, 4, [2, 3, 4, 5, 6])  # frame 2 is the last with it
+    assert longest_gap(np.array([True, True, False, False, False, True, False])) == (2, 3)
 
 
 def test_confidence_is_separated_by_what_a_patch_shows():
@@ -225,7 +221,3 @@ def test_confidence_is_separated_by_what_a_patch_shows():
 def test_a_heat_map_is_yellow_at_1_and_dark_up_to_a_half():
     picture = heat(np.array([[1.0, 0.5], [0.2, 0.75]]), 3)
     assert picture[0, 0].tolist() == [253, 231, 36] and picture[0, 3].tolist() == picture[3, 0].tolist() == [68, 1, 84]
-
-
-def test_a_running_mean_has_as_many_values_as_full_windows():
-    assert running_mean([1, 2, 3, 6], 2).tolist() == [1.5, 2.5, 4.5] and running_mean([1, 3], 8).tolist() == [2]
