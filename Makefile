@@ -36,6 +36,7 @@ play: $(VENV)/installed  ## play a world in the browser, beside the real game: y
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
 
 experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers side by side, papers' claims; hours
+	$(INSTALL) $(INDEX) --editable ".[lab]"
 	$(RUN) 1.video-tokenizer/lab/compare.py
 	$(RUN) 1.video-tokenizer/lab/compare.py --equal parameters
 	$(RUN) 1.video-tokenizer/lab/experiments.py

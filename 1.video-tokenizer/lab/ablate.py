@@ -3,7 +3,7 @@
     python 1.video-tokenizer/lab/ablate.py --data-path data/breakout
     python 1.video-tokenizer/lab/ablate.py --rows defaults linear-stem --seeds 0 1 2
 
-Stopped and started again, it goes on where it was. A line added to ROWS is a row added to the table.
+The same command resumes what was stopped. A line added to ROWS is a row added to the table.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokenizer_lab.ablation import AblationConfig, Study, run_study
-from tokenizer_lab.ablation_table import Column
+from tokenizer_lab.sweep import AblationConfig, Column, Study, run_ablation
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clips import split_episodes, to_video
 from video_tokenizer.data.training_data import open_store
@@ -72,11 +71,10 @@ def changed_tokens(checkpoint: Path, chunk: int = 64) -> dict[str, float]:
 
 STUDY = Study(
     chapter="1.video-tokenizer",
-    config_class=TokenizerConfig,
+    read_flags=lambda flags: parse_config(TokenizerConfig, argv=flags),
     rows=ROWS,
     columns=COLUMNS,
     controls=CONTROLS,
-    validate_flags=lambda row: "",  # all validation clips, and the balls, which train.py does not look for
     score=changed_tokens,
 )
 
@@ -90,8 +88,7 @@ class TokenizerAblationConfig(AblationConfig):
 
 
 def main() -> None:
-    config = parse_config(TokenizerAblationConfig)
-    run_study(STUDY, config)
+    run_ablation(STUDY, parse_config(TokenizerAblationConfig))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,11 @@
     python 2.latent-action-model/lab/ablate.py --data-path data/breakout
     python 2.latent-action-model/lab/ablate.py --rows defaults no-noise --seeds 0 1 2
 
-Stopped and started again, it goes on where it was. A line added to ROWS is a row added to the table.
+The same command resumes what was stopped. A line added to ROWS is a row added to the table.
 """
 
-from dataclasses import dataclass
-
 from latent_action_model.config import LatentActionConfig
-from tokenizer_lab.ablation import AblationConfig, Study, run_study
-from tokenizer_lab.ablation_table import Column
+from tokenizer_lab.sweep import AblationConfig, Column, Study, run_ablation
 from video_tokenizer.training.command_line import parse_config, run_script
 
 ROWS = {
@@ -45,7 +42,7 @@ def validate_flags(row: str) -> str:
 
 STUDY = Study(
     chapter="2.latent-action-model",
-    config_class=LatentActionConfig,
+    read_flags=lambda flags: parse_config(LatentActionConfig, argv=flags),
     rows=ROWS,
     columns=COLUMNS,
     controls=CONTROLS,
@@ -53,17 +50,8 @@ STUDY = Study(
 )
 
 
-@dataclass(frozen=True)
-class LatentActionAblationConfig(AblationConfig):
-    """Train the latent action model again without each of its parts, and compare."""
-
-    num_steps: int = 400
-    """optimizer steps of each training"""
-
-
 def main() -> None:
-    config = parse_config(LatentActionAblationConfig)
-    run_study(STUDY, config)
+    run_ablation(STUDY, parse_config(AblationConfig))
 
 
 if __name__ == "__main__":

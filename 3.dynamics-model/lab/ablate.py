@@ -4,15 +4,14 @@
     python 3.dynamics-model/lab/ablate.py --rows defaults no-corruption --seeds 0 1 2
 
 Every row learns from the same tokens and is steered by the recorded keys, so that no row is better for its tokenizer or its
-latent actions. Stopped and started again, it goes on where it was. A line added to ROWS is a row added to the table.
+latent actions. The same command resumes what was stopped. A line added to ROWS is a row added to the table.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from dynamics_model.config import DynamicsConfig
-from tokenizer_lab.ablation import AblationConfig, Study, from_folder, run_study
-from tokenizer_lab.ablation_table import Column
+from tokenizer_lab.sweep import AblationConfig, Column, Study, run_ablation
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.command_line import parse_config, run_script
 
@@ -40,11 +39,10 @@ CONTROLS = {
 }
 STUDY = Study(
     chapter="3.dynamics-model",
-    config_class=DynamicsConfig,
+    read_flags=lambda flags: parse_config(DynamicsConfig, argv=flags),
     rows=ROWS,
     columns=COLUMNS,
     controls=CONTROLS,
-    validate_flags=lambda row: "",  # all validation clips, and the dreams, which train.py does not score
 )
 
 
@@ -52,16 +50,14 @@ STUDY = Study(
 class DynamicsAblationConfig(AblationConfig):
     """Train the dynamics model again without each of its parts, and compare."""
 
-    num_steps: int = 400
-    """optimizer steps of each training"""
     tokenizer_checkpoint: str = "assets/worlds/breakout/tokenizer.pt"
     """the tokenizer whose tokens every row learns; the reference world's, so that everybody has the same"""
 
 
 def main() -> None:
     config = parse_config(DynamicsAblationConfig)
-    tokenizer = from_folder(REPOSITORY, resolve_path(Path(config.tokenizer_checkpoint), REPOSITORY))
-    run_study(STUDY, config, ["--actions", "true", "--tokenizer-checkpoint", tokenizer])
+    tokenizer = STUDY.relative(resolve_path(Path(config.tokenizer_checkpoint), REPOSITORY))
+    run_ablation(STUDY, config, ["--actions", "true", "--tokenizer-checkpoint", tokenizer])
 
 
 if __name__ == "__main__":

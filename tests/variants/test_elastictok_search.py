@@ -1,9 +1,10 @@
-"""ElasticTok's searches: the fewest tokens that are good enough, and what validate.py is told (EECS-2024-193, chapter 4)."""
+"""ElasticTok's searches: the fewest tokens that are good enough, and the study of them (EECS-2024-193, chapter 4)."""
 
 import pytest
 import torch
 from tiny_tokenizers import tiny_config
 
+from tokenizer_lab.elastic_lengths import random_places, scores_of
 from tokenizer_variants.elastictok.length_search import (
     Answer,
     LengthRegressor,
@@ -15,7 +16,6 @@ from tokenizer_variants.elastictok.length_search import (
     mean_squared_error,
     threshold_of,
 )
-from tokenizer_variants.elastictok.scores import own_scores, random_places
 from video_tokenizer.metrics import psnr_db
 from video_tokenizer.registry import build_tokenizer
 
@@ -131,13 +131,13 @@ def test_any_number_can_be_the_target(clip):
 def test_the_scores_set_tokens_beside_satisfaction_and_the_prefix_beside_random_tokens(clip):
     tokenizer = built()
     state = torch.get_rng_state()
-    scores = own_scores(tokenizer, clip)
+    scores = scores_of(tokenizer, clip)
     assert torch.equal(torch.get_rng_state(), state) and all(isinstance(value, float) for value in scores.values())
     assert 2 <= scores["tokens_at_28_db"] <= 16 and 0 <= scores["satisfied_at_28_db"] <= 1
     assert scores["prefix_psnr_db_16_tokens"] == pytest.approx(scores["random_psnr_db_16_tokens"])  # all is all
     assert scores["full_search_error_percent"] == 0 and scores["full_search_evaluations"] == 15
     assert scores["binary_search_evaluations"] == 4 and scores["regression_search_evaluations"] == 1
-    fixed = own_scores(built(kept_tokens=6), clip)
+    fixed = scores_of(built(kept_tokens=6), clip)
     assert fixed["tokens_at_28_db"] == fixed["tokens_at_31_db"] == 6
 
 

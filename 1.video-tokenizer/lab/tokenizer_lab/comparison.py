@@ -4,10 +4,11 @@ Equal minutes of processor time are not an equal number of steps. So each tokeni
 which only the difference counts (starting Python and validating cost the same in both), and gets as many steps as fit.
 """
 
+import shlex
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from tokenizer_lab.ablation import Study, run_script_of
-from tokenizer_lab.ablation_table import Column
+from tokenizer_lab.sweep import Column, Study, run_command, runs_of
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.data.validation import clip_videos, most_active_clips, open_validation_data
 from video_tokenizer.figures import ACCENT, image_grid, save_figure, save_picture, style
@@ -39,7 +39,7 @@ EQUAL_PARAMETERS = {
     "dreamer4": "",
     "elastictok": "--hidden-dim 336",
 }
-"""flags that bring each tokenizer to the main line's number of parameters, to one part in twenty"""
+"""flags that bring each tokenizer to the main line's number of parameters, within 5 %"""
 COLUMNS = (
     Column("bits_per_frame", "bits a frame", ",.0f"),
     Column("tokens_per_frame", "tokens a frame", ",.0f"),
@@ -66,32 +66,47 @@ CONTROLS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizerStudy(Study):
-    """A study whose rows may be different tokenizers: `--model` among their flags says which."""
+def train_script(model: str | None) -> str:
+    """The script that trains this tokenizer: the chapter's, its own, or the one of the other variants."""
+    if model in (None, "st-fsq"):
+        return f"{CHAPTER}/train.py"
+    own = f"{CHAPTER}/tokenizer_variants/{model}/train.py"
+    return own if (REPOSITORY / own).exists() else f"{CHAPTER}/tokenizer_variants/train.py"
 
-    def read_flags(self, flags: Sequence[str]) -> Any:
-        """The config of the tokenizer that the flags name."""
-        model = tokenizer_class(value_of_flag(flags, "--model") or "st-fsq")
-        return parse_config(model.config_class, model.presets, flags)
+
+def read_flags(flags: Sequence[str]) -> Any:
+    """The config that the tokenizer's train.py makes of these flags; --model among them names the tokenizer."""
+    model = tokenizer_class(value_of_flag(flags, "--model") or "st-fsq")
+    return parse_config(model.config_class, model.presets, flags)
+
+
+tokenizer_study = partial(
+    Study, chapter=CHAPTER, read_flags=read_flags, train_script=lambda flags: train_script(value_of_flag(flags, "--model"))
+)
+"""a study whose rows may be different tokenizers"""
+
+
+def comparison(name: str, rows: Mapping[str, str]) -> Study:
+    """The table of these tokenizers."""
+    return tokenizer_study(name=name, rows=rows, columns=COLUMNS, controls=CONTROLS, score=facts_and_speed, transposed=True)
 
 
 @torch.no_grad()
 def facts_and_speed(checkpoint: Path, rounds: int = 5) -> dict[str, float]:
-    """What neither script writes: million parameters, bits and tokens a frame, and frames encoded and decoded a second.
+    """Million parameters, bits and tokens a frame, and frames encoded and decoded a second.
 
-    The fastest of `rounds` counts, on 8 clips of as many frames as it was trained on.
+    The fastest of `rounds` counts, on 8 clips of as many frames as the tokenizer was trained on.
     """
     tokenizer = load_tokenizer(checkpoint)
     height, width = tokenizer.frame_size
     clip = torch.rand(8, tokenizer.config.num_frames, 3, height, width, generator=torch.Generator().manual_seed(0))
     encode, decode = [], []
     for _ in range(rounds):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         codes = tokenizer.encode(clip).codes
         encoded = time.perf_counter()
         tokenizer.decode(codes)
-        encode.append(encoded - begun)
+        encode.append(encoded - start)
         decode.append(time.perf_counter() - encoded)
     frames = clip.shape[0] * clip.shape[1]
     return {
@@ -103,55 +118,46 @@ def facts_and_speed(checkpoint: Path, rounds: int = 5) -> dict[str, float]:
     }
 
 
-def steps_for(study: Study, flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str]) -> tuple[int, float]:
+def steps_for(flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str]) -> tuple[int, float]:
     """(steps that take this processor time, seconds of one step) of a training with these flags. At least 1 step."""
-    spent = []
+    study, spent = comparison("timing", {}), []
     with tempfile.TemporaryDirectory() as folder:
         for steps in (SHORT, LONG):
-            place = f"{folder}/{steps}"
-            more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", place]
-            run_script_of(study, [f"{CHAPTER}/train.py", *flags, *more], environment, "the timing")
-            spent.append(60 * read_json(Path(place) / "metrics.json")["cpu_minutes"])
+            more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", f"{folder}/{steps}"]
+            command = ["python", train_script(value_of_flag(flags, "--model")), *flags, *more]
+            run_command(study, shlex.join(command), environment)
+            spent.append(60 * read_json(Path(folder, str(steps), "metrics.json"))["cpu_minutes"])
     seconds = max(1e-3, (spent[1] - spent[0]) / (LONG - SHORT))
     return max(1, round(60 * cpu_minutes / seconds)), round(seconds, 4)
 
 
-def spread_apart(values: Sequence[float], gap: float) -> list[float]:
-    """Places for labels near their values, in the same order, at least `gap` apart: [1.0, 1.1, 5.0] with 1 is [1.0, 2.0, 5.0]."""
-    places = list(values)
-    lowest = -float("inf")
-    for index in sorted(range(len(values)), key=lambda index: values[index]):
-        places[index] = lowest = max(values[index], lowest + gap)
-    return places
-
-
 def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
-    """Moving PSNR against bits per frame, one point per tokenizer with its seeds' range, and the copied last frame as a line."""
+    """Moving PSNR against bits a frame: a point per tokenizer with its seeds' range, and a line for the copied last frame."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     style(axes)
-    bits = [row["scores"]["bits_per_frame"]["mean"] for row in results["rows"].values()]
-    values = [np.array(row["scores"]["moving_psnr_db"]["values"]) for row in results["rows"].values()]
-    copied = results["controls"]["copy-last-frame"]["moving_psnr_db"]
-    lowest = min(copied if copied is not None else np.inf, *(found.min() for found in values))
-    gap = 0.055 * (max(found.max() for found in values) - lowest)
-    near = [[other for other, x in enumerate(bits) if 0.95 < x / bits[one] < 1.05] for one in range(len(bits))]
-    places = [spread_apart([values[one].mean() for one in group], gap)[group.index(own)] for own, group in enumerate(near)]
-    for name, x, found, place in zip(results["rows"], bits, values, places, strict=True):
-        axes.plot([x, x], [found.min(), found.max()], color=ACCENT, linewidth=1.4)
-        axes.plot(x, found.mean(), marker="o", markersize=5, color=ACCENT)
-        left = x < 0.95 * np.median(bits)  # there is room beside the points of most
-        axes.annotate(name, (x * (0.98 if left else 1.03), place), fontsize=8, va="center", ha="right" if left else "left")
-    if copied is not None:
-        axes.axhline(copied, color="#8d96a3", linewidth=1.0, linestyle="--")
-        axes.annotate(
-            "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
-        )
+    runs = runs_of(results, {row: row for row in results["rows"]})
+    copied = runs[CONTROLS["copy-last-frame"]["moving_psnr_db"]].iloc[0]
+    names = sorted(results["rows"], key=lambda row: runs.loc[row, "moving_psnr_db"].mean())
+    bits = {name: float(runs.loc[name, "bits_per_frame"].mean()) for name in names}
+    few, many = min(bits.values()), max(bits.values())
+    gap = 0.055 * (runs["moving_psnr_db"].max() - copied)
+    lowest = {"left": -np.inf, "right": -np.inf}  # a label keeps its distance from the one below it
+    for name, x in bits.items():
+        values = runs.loc[name, "moving_psnr_db"]
+        axes.plot([x, x], [values.min(), values.max()], color=ACCENT, linewidth=1.4)
+        axes.plot(x, values.mean(), marker="o", markersize=5, color=ACCENT)
+        side = "right" if x < 0.95 * np.median(list(bits.values())) else "left"  # there is room to the left of the smallest ones
+        lowest[side] = max(values.mean(), lowest[side] + gap)
+        axes.annotate(name, (x * (1.03 if side == "left" else 0.98), lowest[side]), fontsize=8, va="center", ha=side)
+    axes.axhline(copied, color="#8d96a3", linewidth=1.0, linestyle="--")
+    axes.annotate(
+        "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+    )
     axes.set_xscale("log")
-    axes.set_xlim(min(bits) * 0.75, max(bits) * 1.35)
-    ticks = [
-        tick for tick in (8, 16, 32, 64, 125, 250, 500, 1_000, 2_000, 4_000, 8_000) if 0.8 * min(bits) < tick < 1.4 * max(bits)
-    ]
+    axes.set_xlim(few * 0.75, many * 1.35)
+    places = (8, 16, 32, 64, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)
+    ticks = [tick for tick in places if 0.8 * few < tick < 1.35 * many]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("bits a frame", fontsize=8)
@@ -161,7 +167,7 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def save_gallery(path: Path, checkpoints: Mapping[str, Path], number: int = 5) -> None:
-    """The same validation frames as each tokenizer draws them, one row each, those of the most movement in their stretches."""
+    """The same validation frames as each tokenizer reconstructs them, one row each: the most active ones."""
     rows = []
     for name, checkpoint in checkpoints.items():
         tokenizer = load_tokenizer(checkpoint)

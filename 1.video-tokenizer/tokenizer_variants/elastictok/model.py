@@ -27,7 +27,6 @@ from tokenizer_variants.elastictok.length_search import (
     encode_to_threshold,
     mean_squared_error,
 )
-from tokenizer_variants.elastictok.scores import own_scores
 from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import Quantized
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
@@ -174,7 +173,7 @@ class ElasticTokenizer(Tokenizer):
         return self.encode_kept(video, self.kept_places(self._default_length(), video), cache)
 
     def diagnostics(self, video: Tensor) -> Diagnostics:
-        """Tokens needed at thresholds, a kept prefix against random tokens, the searches; and frames with ever more tokens."""
+        """The same frames with ever more of their tokens."""
         lengths = [max(1, self.block_tokens >> halvings) for halvings in (4, 3, 2, 1, 0)]
         pictures = {f"{length} tokens": self.decode(self.encode_to_length(video, length).codes) for length in lengths}
-        return Diagnostics(own_scores(self, video), pictures)
+        return Diagnostics({}, pictures)
