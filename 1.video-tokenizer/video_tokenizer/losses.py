@@ -1,4 +1,4 @@
-"""The reconstruction loss, and why plain mean squared error loses the ball."""
+"""The reconstruction loss. Plain mean squared error would lose the ball."""
 
 import numpy as np
 import torch.nn.functional as F
@@ -7,9 +7,9 @@ from torch import Tensor, from_numpy
 from video_tokenizer.global_batch import mean_over_processes
 
 MOVING = 0.05
-"""a pixel moves when a channel changes by more than this from one frame to the next"""
+"""a pixel moves if a channel changes by more than this between two frames"""
 FOREGROUND = 0.1
-"""a pixel is foreground when a channel differs from the background by more than this"""
+"""a pixel is foreground if a channel differs from the background by more than this"""
 
 
 def sample_of(frames: np.ndarray, number: int = 256) -> np.ndarray:

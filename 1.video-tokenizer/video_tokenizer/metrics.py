@@ -1,8 +1,8 @@
 """How good is a reconstruction, when repeating the previous frame already scores 37 dB?
 
-On Atari less than 1 % of the pixels change from one frame to the next, so plain PSNR measures the background. Every score here is
-therefore meant to stand next to a control: the previous frame, the temporal median (a model that draws no moving object at all)
-and the picture decoded from random tokens. `VideoScores` scores any of them, batch after batch, with the same code:
+On Atari less than 1 % of the pixels change between two frames, so plain PSNR measures the background. Every score is therefore
+reported beside its baselines: the previous frame, the temporal median (a model that reconstructs no moving object at all) and the
+picture decoded from random tokens. `VideoScores` scores any of them, batch after batch, with the same code:
 
     psnr_db             over all pixels: 10 * log10(1 / mean squared error)
     ssim                structural similarity, mean over frames

@@ -84,9 +84,11 @@ def test_both_sides_of_the_time_to_quality_learn_the_same(tmp_path):
     world = WorldModel.load(WORLD, "cpu")
     store = record_games(open_game("ALE/Breakout-v5", world.facts, world.frame_size), 2, 60, 0).store
     write_video(tmp_path / "film.avi", store.frames, 15.0, "FFV1")
-    config = TokenizerConfig(frame_size=64, embed_dim=24, num_heads=2, num_blocks=1, batch_size=2, num_steps=2)
+    config = TokenizerConfig(
+        frame_size=64, embed_dim=24, num_heads=2, num_blocks=1, batch_size=2, num_steps=2, precision="float32"
+    )
     clips = Clips(store, [0, 1], 4)
-    ours, plain = (list(train_tokenizer(config, clips, clips, CPU, "float32", video)) for video in (None, tmp_path / "film.avi"))
+    ours, plain = (list(train_tokenizer(config, clips, clips, CPU, video)) for video in (None, tmp_path / "film.avi"))
     assert [(step, score) for step, _, score in ours] == [(step, score) for step, _, score in plain]
 
 

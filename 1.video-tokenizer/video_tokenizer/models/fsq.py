@@ -23,11 +23,11 @@ class Quantized(NamedTuple):
 class FiniteScalarQuantizer(nn.Module):
     """FSQ, arXiv:2309.15505: no codebook to learn, hence none that can collapse.
 
-    levels: number of values of each latent dimension, e.g. (8, 5, 5, 5): D = 4 and K = 8 * 5 * 5 * 5 = 1000 tokens.
+    levels: number of values per latent dimension. (8, 5, 5, 5) has D = 4 and K = 8 * 5 * 5 * 5 = 1000 tokens.
 
-    Each latent value is squeezed into its range by tanh and rounded to a whole number: -2, -1, 0, 1, 2 for 5 levels,
-    -4 .. 3 for 8 levels. An even number of levels has no middle level, so its range is moved by half a step, and tanh is moved
-    so that a latent of 0 still lands in the middle of level 0. Two levels are just the sign.
+    Each latent value is bounded by tanh and rounded to an integer: -2, -1, 0, 1, 2 for 5 levels, -4 .. 3 for 8 levels. An even
+    number of levels has no middle level, so the range is shifted by half a step, and tanh is shifted so that a latent of 0 still
+    falls in the middle of level 0. Two levels are the sign.
     """
 
     half_width: Tensor
@@ -58,8 +58,8 @@ class FiniteScalarQuantizer(nn.Module):
         )
 
     def forward(self, latents: Tensor) -> Quantized:
-        """latents: (..., D), any float dtype, unbounded. Gradients pass the rounding as if it were not there."""
-        # bfloat16 has 8 bits of precision: too few to count to 1000
+        """latents: (..., D), any float dtype, unbounded. Gradients pass straight through the rounding."""
+        # bfloat16 has 8 bits of precision, too few to count to 1000
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
             bounded = torch.tanh(latents + self.shift) * self.half_width - self.offset
@@ -79,7 +79,7 @@ class FiniteScalarQuantizer(nn.Module):
         return self._levels_to_indices(rounded)
 
     def _scale(self, rounded: Tensor) -> Tensor:
-        """Whole levels to codes in [-1, 1]: divide by L // 2; the two levels -1 and 0 of L = 2 become -1 and +1."""
+        """Integer levels to codes in [-1, 1]: divide by L // 2. The two levels -1 and 0 of L = 2 become -1 and +1."""
         return torch.where(self.levels_tensor == 2, 2 * rounded + 1, rounded / (self.levels_tensor // 2))
 
     def _levels_to_indices(self, rounded: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ class PatchEmbedding(nn.Module):
     """Cut every frame into patches and turn each patch into one vector.
 
     stem "linear": one convolution with kernel = stride = patch_size, which is a matrix product per patch (ViT, arXiv:2010.11929).
-    stem "conv": the same convolution after two 3x3 convolutions, so that a vector also knows the pixels just outside its patch
-    ("early convolutions", arXiv:2106.14881).
+    stem "conv": two 3x3 convolutions come first, so a vector also depends on the pixels just outside its patch ("early
+    convolutions", arXiv:2106.14881).
     """
 
     def __init__(self, in_channels: int, embed_dim: int, patch_size: int, stem: str = "linear"):
@@ -18,7 +18,7 @@ class PatchEmbedding(nn.Module):
         if stem == "conv":
             width = 4 * in_channels * 4
             self.stem = nn.Sequential(
-                # (C, H, W) -> (4C, H/2, W/2): nothing is lost, and the convolutions get 4 times cheaper
+                # (C, H, W) -> (4C, H/2, W/2) loses nothing, and makes the convolutions 4 times cheaper
                 nn.PixelUnshuffle(2),
                 nn.Conv2d(4 * in_channels, width, kernel_size=3, padding=1),
                 nn.GELU(),
@@ -39,8 +39,8 @@ class PatchEmbedding(nn.Module):
 class PatchUnembedding(nn.Module):
     """Turn each patch vector back into a patch of pixels: one linear layer, then pixel shuffle (arXiv:1609.05158).
 
-    The linear layer gives each patch its C * P * P values; the shuffle only moves them to their places. Together they are the
-    same function as a transposed convolution with kernel = stride.
+    The linear layer predicts the C * P * P values of a patch, and the shuffle moves them to their places. Together they equal a
+    transposed convolution with kernel = stride.
     """
 
     def __init__(self, embed_dim: int, out_channels: int, patch_size: int, grid_size: tuple[int, int]):
@@ -50,7 +50,7 @@ class PatchUnembedding(nn.Module):
         self.pixel_shuffle = nn.PixelShuffle(patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, T, N, E). Returns video (B, T, C, H, W), not bounded."""
+        """x: (B, T, N, E). Returns video (B, T, C, H, W), unbounded."""
         rows, columns = self.grid_size
         values = self.projection(x)  # (B, T, N, C*P*P)
         grid = rearrange(values, "b t (h w) c -> (b t) c h w", h=rows, w=columns)

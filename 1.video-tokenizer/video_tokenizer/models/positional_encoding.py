@@ -1,4 +1,4 @@
-"""Where and when: sine waves that tell each patch its column, its row and its frame (solution 2 of the chapter)."""
+"""Positional encoding of column, row and frame by sine waves (solution 2 of the chapter)."""
 
 import math
 
@@ -11,7 +11,7 @@ from video_tokenizer.global_batch import global_batch_size, local_shard
 def split_embedding(embed_dim: int) -> tuple[int, int, int]:
     """How many of the E values hold x, y and t: three even parts that add up to exactly E. 128 -> (42, 42, 44)."""
     if embed_dim % 2 or embed_dim < 6:
-        raise ValueError(f"embed_dim {embed_dim} must be even and at least 6, to give x, y and t a sine and a cosine each")
+        raise ValueError(f"embed_dim {embed_dim} must be even and at least 6: x, y and t need a sine and a cosine each")
     part = 2 * (embed_dim // 6)
     return part, part, embed_dim - 2 * part
 
@@ -25,8 +25,8 @@ def sine_code(positions: Tensor, frequencies: Tensor) -> Tensor:
 def space_frequencies(num: int, length: int) -> Tensor:
     """Geometric frequencies, as in "Attention Is All You Need" (arXiv:1706.03762), for positions 0 .. length-1.
 
-    The fastest wave turns by pi/2 a step, the slowest makes a quarter turn over the whole side, so that no two positions
-    share a code and even the slowest wave tells left from right.
+    The fastest wave turns by pi/2 a step, the slowest by a quarter turn over the whole side: no two positions share a code, and
+    even the slowest wave separates left from right.
     """
     slowest = (math.pi / 2) / max(length, 2)
     return torch.logspace(math.log10(math.pi / 2), math.log10(slowest), num)
@@ -39,11 +39,11 @@ def time_frequencies(num: int, period: int) -> Tensor:
 
 
 class SpaceTimePositions(nn.Module):
-    """Adds a code of (x, y, t) to every patch vector. Nothing here is learned.
+    """Adds a fixed code of (x, y, t) to every patch vector.
 
-    Space has an edge, time has none: a dream may last 10,000 frames. So the code of t is periodic, like the hands of a clock.
-    Attention only looks back over a few frames, and within those the hands never show the same time twice. In training every
-    clip starts at a random time, so that no frame number is special.
+    Space has an edge. Time has none: a rollout may last 10,000 frames, so the code of t is periodic, like the hands of a clock.
+    Attention only reaches back a few frames, and within those the hands never show the same time twice. In training every clip
+    starts at a random time, so the model cannot rely on absolute frame numbers.
     """
 
     space: Tensor
@@ -62,7 +62,7 @@ class SpaceTimePositions(nn.Module):
         self.register_buffer("time", t_code, persistent=False)
 
     def forward(self, x: Tensor, start: Tensor | int = 0) -> Tensor:
-        """x: (B, T, N, E). start: number of the first frame, one for all or (B,) one per clip. Returns x plus its code."""
+        """x: (B, T, N, E). start: number of the first frame, one for all clips or (B,). Returns x plus the code."""
         batch_size, num_frames, num_patches, _ = x.shape
         start = torch.as_tensor(start, device=x.device).expand(batch_size)
         frame_numbers = (start[:, None] + torch.arange(num_frames, device=x.device)) % self.period  # (B, T)

@@ -1,4 +1,4 @@
-"""The space-time transformer: look around inside a frame, look back in time, think (solutions 3 to 5 of the chapter)."""
+"""The space-time transformer: attention inside a frame, then over time, then a feed-forward network (solutions 3 to 5)."""
 
 from dataclasses import dataclass, field
 
@@ -15,8 +15,8 @@ Conditioning = list[Tensor] | None
 def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V, the one place where attention is computed.
 
-    queries: (..., S, d), keys and values: (..., R, d). mask: (S, R) bool, True where a query may look. Returns (..., S, d).
-    On CUDA the fused kernel is the fast path; on CPU its bfloat16 backward pass is several times slower than the three lines.
+    queries: (..., S, d), keys and values: (..., R, d). mask: (S, R) bool, True where a query may attend. Returns (..., S, d).
+    On CUDA the fused kernel is fastest. On CPU its bfloat16 backward pass is several times slower than the three lines below.
     """
     if queries.is_cuda:
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
@@ -27,11 +27,11 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 
 
 def causal_mask(num_frames: int, window: int, num_past: int = 0, device: torch.device | None = None) -> Tensor:
-    """(T, past + T) bool, True where frame t may look at frame s: not later than t, and at most window - 1 frames back.
+    """(T, past + T) bool, True where frame t may attend to frame s: not later than t, and at most window - 1 frames back.
 
-    Three frames, window 2, nothing before:   1 0 0
-                                              1 1 0
-                                              0 1 1
+    Three frames, window 2, no past:   1 0 0
+                                       1 1 0
+                                       0 1 1
     """
     now = torch.arange(num_past, num_past + num_frames, device=device)[:, None]
     then = torch.arange(num_past + num_frames, device=device)[None, :]
@@ -40,9 +40,9 @@ def causal_mask(num_frames: int, window: int, num_past: int = 0, device: torch.d
 
 @dataclass
 class KVCache:
-    """What a stack of blocks remembers of the frames it has seen: keys and values of the last window - 1 frames per block.
+    """Keys and values of the last window - 1 frames, per block.
 
-    Its size does not grow with time: memory and cost of a step are the same at frame 10 and at frame 10,000.
+    It does not grow: memory and cost of a step are the same at frame 10 and at frame 10,000.
     """
 
     position: int = 0
@@ -52,7 +52,7 @@ class KVCache:
 
     @property
     def num_kept(self) -> int:
-        """number of frames whose keys and values are kept"""
+        """frames whose keys and values are cached"""
         return self.blocks[0][0].shape[2] if self.blocks else 0
 
 
@@ -78,7 +78,7 @@ class MultiHeadAttention(nn.Module):
         return self.output(rearrange(mixed, "b h s d -> b s (h d)")), own
 
     def keys_and_values(self, x: Tensor) -> KeysValues:
-        """What `forward` returns as x's own keys and values, without the rest. x: (batch, S, E)."""
+        """The keys and values of x alone, as `forward` returns them. x: (batch, S, E)."""
         _, keys, values = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
         return keys, values
 
@@ -88,7 +88,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, embed_dim: int, hidden_dim: int | None = None):
         super().__init__()
-        # 8/3 instead of 4: three matrices with the parameters of two
+        # 8/3 E instead of the usual 4 E: three matrices then have the parameters of two
         hidden = 32 * round(embed_dim * 8 / 3 / 32) if hidden_dim is None else hidden_dim
         self.gate_and_value = nn.Linear(embed_dim, 2 * hidden, bias=False)
         self.output = nn.Linear(hidden, embed_dim, bias=False)
@@ -118,7 +118,7 @@ class SpaceTimeBlock(TransformerBlock):
         self.feed_forward = SwiGLU(embed_dim)
 
     def forward(self, x: Tensor, time_mask: Tensor, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (B, T, N, E). time_mask: (T, M + T). past_kv: keys and values of M frames to look back at.
+        """x: (B, T, N, E). time_mask: (T, M + T). past_kv: keys and values of M earlier frames.
 
         Returns x (B, T, N, E), and its own keys and values.
         """
@@ -129,19 +129,19 @@ class SpaceTimeBlock(TransformerBlock):
         return x + self.feed_forward(self.feed_forward_norm(x)), own
 
     def attend_space(self, x: Tensor) -> Tensor:
-        """Spatial attention, the first third of the block. x: (B, T, N, E)."""
+        """Attention inside each frame, the first third of the block. x: (B, T, N, E)."""
         frames = rearrange(x, "b t n e -> (b t) n e")  # each frame is a sequence of N patches
         update, _ = self.space_attention(self.space_norm(frames))
         return x + rearrange(update, "(b t) n e -> b t n e", b=x.shape[0])
 
     def prefill_kv(self, x: Tensor) -> KeysValues:
-        """The keys and values that `forward` returns, without the rest of the block. x: (B, T, N, E)."""
+        """Only the keys and values that `forward` returns. x: (B, T, N, E)."""
         columns = rearrange(self.attend_space(x), "b t n e -> (b n) t e")
         return self.time_attention.keys_and_values(self.time_norm(columns))
 
 
 class SpaceTimeTransformer(nn.Module):
-    """A stack of space-time blocks in which frame t never sees a later frame, and looks back `window` frames at most."""
+    """A stack of space-time blocks. Frame t attends to frames t - window + 1 to t, never to a later one."""
 
     def __init__(self, embed_dim: int, num_heads: int, num_blocks: int, window: int, activation_checkpointing: bool = False):
         super().__init__()
@@ -169,14 +169,14 @@ class SpaceTimeTransformer(nn.Module):
     ) -> tuple[Tensor, list[KeysValues]]:
         """Every block in turn. x: (B, T, N, E); mask: (T, M + T).
 
-        past_kv: per block, keys and values of M frames to look back at. conditioning: per block, what is added to x before it,
+        past_kv: per block, keys and values of M earlier frames. conditioning: per block, what is added to x before it,
         broadcast to (B, T, N, E). Returns the normalised output and per block x's own keys and values.
         """
         x, kept = self._run_blocks(x, len(self.blocks), mask, past_kv, conditioning)
         return self.norm(x), kept
 
     def prefill_kv(self, x: Tensor, conditioning: Conditioning = None) -> list[KeysValues]:
-        """Per block, the keys and values of frames x (B, T, N, E): `run` without the output, which saves most of a block."""
+        """Per block, the keys and values of frames x (B, T, N, E). Unlike `run` it skips most of the last block."""
         last = len(self.blocks) - 1
         mask = causal_mask(x.shape[1], self.window, device=x.device)
         x, kept = self._run_blocks(x, last, mask, None, conditioning)
@@ -201,7 +201,7 @@ class SpaceTimeTransformer(nn.Module):
 
 
 def last_frames(past_kv: KeysValues | None, own: KeysValues, window: int) -> KeysValues:
-    """Keys and values of the last window - 1 frames: all that a later frame may look at."""
+    """Keys and values of the last window - 1 frames: all that a later frame may attend to."""
     keys, values = own if past_kv is None else (torch.cat([past_kv[0], own[0]], dim=2), torch.cat([past_kv[1], own[1]], dim=2))
     first = max(0, keys.shape[2] - (window - 1))
     return keys[:, :, first:], values[:, :, first:]

@@ -16,8 +16,8 @@ from video_tokenizer.models.st_transformer import KVCache, SpaceTimeTransformer
 class VideoTokenizer(Tokenizer):
     """Genie's ST-ViViT tokenizer (arXiv:2402.15391, section 2.1) with FSQ instead of a learned codebook.
 
-    Encoder and decoder are space-time transformers that never look at a later frame, so a token depends on the past only and
-    frames can be encoded and decoded one by one, with the same result as all at once.
+    Encoder and decoder are space-time transformers, causal in time. A token depends on the present and the past only, so frames
+    can be encoded and decoded one by one, with the same result as all at once.
     """
 
     config_class: ClassVar[type[SpaceTimeConfig]] = TokenizerConfig
@@ -46,7 +46,7 @@ class VideoTokenizer(Tokenizer):
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
     def make_quantizer(self, config: Any) -> Any:
-        """What turns latents (..., latent_dim) into one of codebook_size tokens, and those into codes. A variant has another."""
+        """The module between latents (..., latent_dim) and codebook_size tokens. To try another quantizer, override this."""
         return FiniteScalarQuantizer(config.levels)
 
     def encode(self, video: Tensor) -> Encoded:
@@ -63,7 +63,7 @@ class VideoTokenizer(Tokenizer):
         return self.quantizer.indices_to_codes(indices)
 
     def forward(self, video: Tensor) -> TokenizerOutput:
-        """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random time of the periodic clock."""
+        """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random position in time."""
         start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
         latents = self._latents(video, start)  # (B, T, N, D)
         codes, indices, losses = self.quantizer(latents)

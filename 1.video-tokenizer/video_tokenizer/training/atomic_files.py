@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, sweeping up after killed processes, full disks, one process per folder."""
+"""Atomic file writes and a lock per folder: readers see the old file or the complete new one."""
 
 import errno
 import os
@@ -18,16 +18,16 @@ from video_tokenizer.errors import InputError
 
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ROOM = 2**20
-"""bytes; where fewer are free, a write that failed without saying why failed for want of room"""
+"""free bytes below which an unexplained write error is reported as a full disk"""
 
 
 def temporary_neighbour(path: Path) -> Path:
-    """The name under which this process writes what shall become `path`: hidden, and tells whose it is."""
-    return path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}.tmp{path.suffix}")  # the suffix stays: savers look at it
+    """A hidden name beside `path`, with the number of this process, to write to before renaming."""
+    return path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}.tmp{path.suffix}")  # the suffix decides the format
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes of this machine that are gone had begun to write for `path`: files or folders."""
+    """Remove temporary files and folders for `path` that killed processes of this machine left behind."""
     pattern = re.compile(re.escape(f".{path.stem}.{platform.node()}-") + r"(\d+)\.tmp" + re.escape(path.suffix))
     for leftover in path.parent.glob(".*.tmp*"):
         match = pattern.fullmatch(leftover.name)
@@ -36,7 +36,7 @@ def sweep(path: Path) -> None:
 
 
 def _is_gone(process: int) -> bool:
-    """Whether no process has this number; where one cannot ask without doing harm (Windows), it may be there."""
+    """Whether no process has this number. Asking would do harm on Windows, so there the answer is no."""
     if sys.platform == "win32":
         return False
     try:
@@ -49,10 +49,10 @@ def _is_gone(process: int) -> bool:
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, flush it to disk, then rename it over `path`.
+    """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
-    A reader sees the old file or the whole new one, never a part, whatever kills the process in between. What a killed process
-    left behind is removed. Raises InputError where the disk is full.
+    A reader sees the old file or the complete new one, whenever the process is killed. Leftovers of killed processes are removed.
+    Raises InputError if the disk is full.
     """
     path = Path(path)
     temporary = temporary_neighbour(path)
@@ -69,18 +69,18 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
 
 
 def write_text_atomically(path: Path | str, text: str) -> None:
-    """Write a text file so that it is either the old one or the whole new one."""
+    """Replace a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_array(file: BinaryIO, array: np.ndarray) -> None:
-    """What `np.save` writes. np.save itself does not notice when the disk is full by the end, and leaves a file cut short."""
+    """Like `np.save`, which leaves a truncated file without an error if the disk fills up at its end."""
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(array)))
     file.write(np.ascontiguousarray(array).data)
 
 
 def write_array_atomically(path: Path | str, array: np.ndarray) -> None:
-    """Write an .npy file so that it is either the old one or the whole new one."""
+    """Replace an .npy file atomically."""
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -94,7 +94,7 @@ def _old_one(path: Path) -> Path:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Rename the folder `new` to `path`; what was there goes only after that. Killed in between, `restore_folder` undoes it."""
+    """Rename the folder `new` to `path`, and only then delete the old one. If killed in between, `restore_folder` repairs it."""
     old = _old_one(path)
     if path.exists():
         path.rename(old)
@@ -103,7 +103,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def restore_folder(path: Path) -> None:
-    """Finish or undo a `replace_folder` whose process was killed."""
+    """Complete or undo a `replace_folder` whose process was killed."""
     old = _old_one(path)
     if not old.exists():
         return
@@ -115,43 +115,43 @@ def restore_folder(path: Path) -> None:
 
 @contextmanager
 def clear_error_on_full_disk(path: Path) -> Iterator[None]:
-    """Turn a write that fails for want of room into an InputError that names `path`."""
+    """Turn a write error on a full disk into an InputError that names `path`."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch says RuntimeError, numpy an OSError without a number
         if _for_want_of_room(error) or (getattr(error, "errno", None) is None and _free_bytes(path) < ROOM):
             raise InputError(
                 f"{path} cannot be written, its disk is full ({_free_bytes(path) / 2**20:,.0f} MiB free); "
-                "what was there is kept, so make room and give the same command again"
+                "the old file is kept; free some space and repeat the command"
             ) from None
         raise
 
 
 def _for_want_of_room(error: BaseException | None) -> bool:
-    """Whether this error, or one that it hides, is the system's word that a file cannot grow."""
+    """Whether this error, or one it was raised from, says that a file cannot grow."""
     if error is None:
         return False
     return getattr(error, "errno", None) in DISK_IS_FULL or _for_want_of_room(error.__context__)
 
 
 def _free_bytes(path: Path) -> int:
-    """Free bytes on the disk that holds the nearest folder above `path` that exists."""
+    """Free bytes on the disk of `path`."""
     folder = next((parent for parent in path.absolute().parents if parent.exists()), Path.cwd())
     return shutil.disk_usage(folder).free
 
 
 class FolderLock:
-    """One process at a time works in a folder. The system takes the lock back when that process ends, however it ends."""
+    """At most one process works in a folder. The system releases the lock when that process ends, however it ends."""
 
     def __init__(self, folder: Path):
-        """Raises InputError, with the other process's number, where the folder is taken."""
+        """Raises InputError with the number of the process that holds the folder."""
         file = folder / ".lock"
         self._lock = FileLock(file, timeout=0)
         try:
             self._lock.acquire()
         except Timeout:
             owner = ""
-            with suppress(OSError):  # on Windows nobody else can read a locked file
+            with suppress(OSError):  # a locked file cannot be read on Windows
                 owner = file.read_text()
             raise InputError(
                 f"{folder} is in use by process {owner or '(unknown)'}; wait until it has ended, stop it, or give another folder"
@@ -160,5 +160,4 @@ class FolderLock:
             file.write_text(str(os.getpid()))
 
     def release(self) -> None:
-        """Let others in; again and again does no harm."""
         self._lock.release()

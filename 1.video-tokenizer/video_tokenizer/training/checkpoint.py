@@ -37,7 +37,7 @@ def save_checkpoint(
     data_fingerprint: str,
     **extra: Any,
 ) -> None:
-    """Write one model with all that is needed to rebuild it: name, config, weights, step, metrics, data, versions.
+    """Write a model with all that is needed to rebuild it: name, config, weights, step, metrics, data, versions.
 
     kind: "tokenizer", "latent_action_model" or "dynamics". Everything else must be tensors, plain numbers, strings, lists
     or dictionaries of these, because the file is loaded with `weights_only=True`.
@@ -59,7 +59,7 @@ def save_checkpoint(
 
 
 def write_torch_file(path: Path | str, content: Any) -> None:
-    """torch.save, atomically. Through a Python file, because torch's own one ends the process when the disk is full."""
+    """torch.save, atomically, into a Python file: torch's own writer ends the process if the disk is full."""
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -69,7 +69,7 @@ def write_torch_file(path: Path | str, content: Any) -> None:
 
 
 def read_torch_file(path: Path | str) -> Any:
-    """torch.load restricted to tensors and plain values. Raises InputError for anything else."""
+    """torch.load for tensors and plain values only. Raises InputError for anything else."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist; train the chapter first or give another path")
@@ -95,7 +95,7 @@ def read_torch_file(path: Path | str) -> Any:
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether a file has the ending of a zip file; a damaged one can make even this question fail."""
+    """Whether a file ends like a zip file. A damaged one can make even this check fail."""
     try:
         return zipfile.is_zipfile(path)
     except (OSError, zipfile.BadZipFile):
@@ -118,7 +118,7 @@ def from_eight_bits(weights: dict[str, torch.Tensor], scales: dict[str, torch.Te
 
 
 def load_checkpoint(path: Path | str, kind: str) -> dict[str, Any]:
-    """Read a checkpoint written by `save_checkpoint` and check that it is of this chapter and format."""
+    """Read a checkpoint written by `save_checkpoint`. Raises InputError for another chapter or format."""
     content = read_torch_file(path)
     if not isinstance(content, dict) or "kind" not in content or "weights" not in content:
         raise InputError(f"checkpoint {path} was not written by this project; train {CHAPTERS[kind]} to get one")
@@ -135,7 +135,7 @@ def load_checkpoint(path: Path | str, kind: str) -> dict[str, Any]:
 
 
 def _check_contents(path: Path | str, content: dict[str, Any]) -> None:
-    """Raise InputError where a checkpoint's parts are not of the kinds that `save_checkpoint` writes."""
+    """Raise InputError for parts of other types than `save_checkpoint` writes."""
     kinds = {"model_name": str, "config": dict, "weights": dict, "step": int, "metrics": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
     weights, scales = content["weights"], content.get("scales", {})
@@ -147,7 +147,7 @@ def _check_contents(path: Path | str, content: dict[str, Any]) -> None:
         rows = weights[name].shape[:1] if name in weights and weights[name].ndim >= 2 else None
         wrong = wrong if isinstance(scale, torch.Tensor) and scale.shape == rows else ["scales"]
     if wrong:
-        raise InputError(f"checkpoint {path} has {wrong[0]} that are missing or of the wrong kind; copy or train it again")
+        raise InputError(f"checkpoint {path} has {wrong[0]} that are missing or of the wrong type; copy or train it again")
 
 
 def check_weights_fit(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path | str) -> None:
@@ -185,7 +185,7 @@ def build_with_weights(build: Callable[[], Model], content: dict[str, Any], path
 
 
 def fingerprint(weights: dict[str, torch.Tensor]) -> str:
-    """A short name for a set of weights: 16 hex digits of the SHA-256 over names and bytes. Caches are keyed to it."""
+    """16 hex digits of the SHA-256 over names and bytes of the weights: the key of caches."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
@@ -199,7 +199,7 @@ def chapter_folder(kind: str) -> Path:
 
 
 def resolve_path(path: str | Path, folder: Path) -> Path:
-    """A relative path that does not exist from the working directory is looked up in the chapter's folder as well."""
+    """The path; if it is relative and does not exist in the working directory, but in the chapter's folder, that one."""
     path = Path(path)
     return folder / path if not path.is_absolute() and not path.exists() and (folder / path).exists() else path
 
@@ -207,7 +207,7 @@ def resolve_path(path: str | Path, folder: Path) -> Path:
 def find_checkpoint(given: str | None, kind: str, game: str = "breakout", announce: Callable[[str], None] = print) -> Path:
     """The checkpoint to use: the given path, else the reader's own from the chapter, else the reference world's.
 
-    given: what the flag says, or None. game: reference world to fall back to. announce: is told when the fallback is used.
+    given: value of the flag, or None. game: reference world to fall back to. announce: prints which fallback is used.
     Raises InputError where there is none.
     """
     if given is not None:
@@ -217,6 +217,8 @@ def find_checkpoint(given: str | None, kind: str, game: str = "breakout", announ
         return own
     shipped = REPOSITORY / "assets" / "worlds" / game / f"{kind}.pt"
     if shipped.exists():
-        announce(f"{own.relative_to(REPOSITORY)} is not there yet; using the reference world's {shipped.relative_to(REPOSITORY)}")
+        announce(
+            f"{own.relative_to(REPOSITORY)} does not exist yet; using the reference world's {shipped.relative_to(REPOSITORY)}"
+        )
         return shipped
     raise InputError(f"no {kind} checkpoint: train {CHAPTERS[kind]} first (python {CHAPTERS[kind]}/train.py) or give its path")

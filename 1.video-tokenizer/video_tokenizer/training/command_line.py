@@ -1,4 +1,4 @@
-"""One dataclass becomes one command line, and bad input becomes one clear sentence."""
+"""The command line of a script from its config dataclass, and one clear sentence for bad input."""
 
 import dataclasses
 import json
@@ -72,7 +72,9 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
     for name, value in values.items():
         if not _fits(value, hints[name]):
             wanted = getattr(hints[name], "__name__", None) if get_origin(hints[name]) is None else str(hints[name])
-            raise InputError(f"{config_class.__name__} field {name} is {value!r:.60}, which is no {wanted}; write it anew")
+            raise InputError(
+                f"{config_class.__name__} field {name} is {value!r:.60}, not a {wanted}; train it again or correct the file"
+            )
     try:
         return config_class(**values)
     except TypeError as error:
@@ -80,7 +82,7 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from a file is of the type that a field declares; a whole number is a float as well, a bool no number."""
+    """Whether a value from a file has the type that a field declares. An int counts as a float, a bool as no number."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Literal:
         return value in inner
@@ -104,7 +106,7 @@ def check_smallest(config: Any, smallest: Mapping[str, float]) -> None:
 
 
 def shown_command(command: Sequence[str], **flags: Any) -> str:
-    """A script and its flags as the reader can type them, from the present folder; `flags` replace those of the same name."""
+    """A script and its flags as they can be typed in the current folder. `flags` replace those of the same name."""
     interpreter, here = Path(sys.executable), Path.cwd()
     start = [str(interpreter.relative_to(here)) if interpreter.is_relative_to(here) else "python"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

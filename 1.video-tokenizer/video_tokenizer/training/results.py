@@ -1,4 +1,4 @@
-"""Results as a reader wants them: a table in the terminal, and JSON for programs."""
+"""Results as a table in the terminal, and as JSON."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def format_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def format_number(value: Any) -> str:
-    """Whole numbers as they are, others with four significant digits; "-" for None and NaN."""
+    """Integers as they are, other numbers with about four significant digits, "-" for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
@@ -37,12 +37,12 @@ def format_number(value: Any) -> str:
 
 
 def to_json(results: Any) -> str:
-    """JSON text of nested dictionaries and lists; numpy and torch numbers become plain ones, NaN and infinity null."""
+    """JSON of nested dictionaries and lists. Numpy and torch numbers become plain ones, NaN and infinity null."""
     return json.dumps(plain(results), indent=2) + "\n"
 
 
 def plain(value: Any) -> Any:
-    """The same value made of dictionaries, lists, strings, numbers and None only."""
+    """The same value, made of dictionaries, lists, strings, numbers and None only."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray | torch.Tensor):
@@ -57,12 +57,12 @@ def plain(value: Any) -> Any:
 
 
 def save_json(path: Path | str, results: Any) -> None:
-    """Write results as JSON, all of it or nothing."""
+    """Write results as JSON, atomically."""
     write_text_atomically(path, to_json(results))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} where it is absent or damaged."""
+    """The object in a JSON file; {} if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def look_up(scores: Mapping[str, Any], name: str) -> float | None:
-    """The number that "a.b" leads to, {"a": {"b": 1.5}} -> 1.5; None where there is none."""
+    """The number at a dotted name: "a.b" in {"a": {"b": 1.5}} is 1.5; None if there is none."""
     value: Any = scores
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

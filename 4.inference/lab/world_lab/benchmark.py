@@ -25,12 +25,11 @@ from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.clips import Clips, ShuffledBatches, make_loader, split_episodes, to_video
 from video_tokenizer.data.sources import open_clips_source
-from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.data.video_files import write_video
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.policies import random_policy
 from video_tokenizer.losses import background_of, weighted_mse
-from video_tokenizer.metrics import TokenizerMetrics
+from video_tokenizer.metrics import validate
 from video_tokenizer.models.base import TokenizerOutput
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.averaging import ExponentialMovingAverage
@@ -258,7 +257,7 @@ CHECK_EVERY = 100
 
 
 def train_tokenizer(
-    config: TokenizerConfig, clips: Clips, validation: Clips, device: torch.device, precision: str, video: Path | None = None
+    config: TokenizerConfig, clips: Clips, validation: Clips, device: torch.device, video: Path | None = None
 ) -> Iterator[tuple[int, float, float]]:
     """Train as train.py does and yield (step, seconds of training, score) every `CHECK_EVERY` steps.
 
@@ -267,7 +266,7 @@ def train_tokenizer(
     """
     torch.manual_seed(config.seed)
     background = background_of(clips.store.frames).to(device)
-    model, averaged = VideoTokenizer(config).to(device), VideoTokenizer(config).to(device).eval()
+    model, averaged = VideoTokenizer(config).to(device), VideoTokenizer(config).to(device)
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     seconds = 0.0
@@ -275,10 +274,12 @@ def train_tokenizer(
         torch.manual_seed(config.seed + step)  # two trainings that take turns draw the same random numbers
         begun = time.perf_counter()
         set_learning_rate(optimizer, step, config.num_steps, config)
-        frames = decode_clips(video, clips.starts[chosen], config.num_frames) if video else clips.__getitems__(chosen)["frames"]
-        batch = frames.to(device) if video else to_video(frames, device)  # (B, T, 3, H, W)
+        if video is None:
+            batch = to_video(clips.__getitems__(chosen)["frames"], device)  # (B, T, 3, H, W)
+        else:
+            batch = decode_clips(video, clips.starts[chosen], config.num_frames).to(device)
         optimizer.zero_grad(set_to_none=True)
-        with autocast(device, precision):
+        with autocast(device, config.precision):
             output = model(batch)
         tokenizer_loss(output, batch, background, config).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
@@ -287,21 +288,9 @@ def train_tokenizer(
         synchronize(device)
         seconds += time.perf_counter() - begun
         if step % CHECK_EVERY == 0 or step == config.num_steps:
-            averaged.load_state_dict(ema.weights)
-            yield step, seconds, validation_score(averaged, validation, background, precision)
-
-
-@torch.no_grad()
-def validation_score(model: VideoTokenizer, clips: Clips, background: Tensor, precision: str) -> float:
-    """Moving PSNR of 64 validation clips above that of repeating the last frame, in dB."""
-    metrics = TokenizerMetrics(model.codebook_size)
-    for chosen in np.array_split(evenly_spaced(len(clips), 64), 8):
-        video = to_video(clips.__getitems__(chosen.tolist())["frames"], background.device)
-        with autocast(background.device, precision):
-            output = model(video)
-        metrics.update(output.reconstruction, video, output.indices, background)
-    result = metrics.result()
-    return result["moving_psnr_db"] - result["copy_last_moving_psnr_db"]
+            ema.copy_to(averaged)
+            scores = validate(averaged, validation, background, config, device)
+            yield step, seconds, scores["moving_psnr_db"] - scores["copy_last_moving_psnr_db"]
 
 
 def time_to_quality(bench: Bench, game: Game, quick: bool) -> dict[str, Row]:
@@ -310,14 +299,14 @@ def time_to_quality(bench: Bench, game: Game, quick: bool) -> dict[str, Row]:
     Plain is float32 with clips decoded from a video in the loop; weights, clips and schedule are the same. The two take turns, so
     that both see the same machine load.
     """
-    config = TokenizerConfig(frame_size=game.frame_size[0], num_steps=8 if quick else 2_200)
+    config = TokenizerConfig(frame_size=game.frame_size[0], num_steps=8 if quick else 2_200, validation_batches=8)
     store = record_games(game, 3 if quick else 24, 120 if quick else 500, 0).store
     clips, validation = (Clips(store, part, config.num_frames) for part in split_episodes(store))
     video = bench.folder / "quality.avi"
     write_video(video, store.frames, 15.0, "FFV1")  # lossless
     runs = {
-        "quality_ours": train_tokenizer(config, clips, validation, bench.device, bench.precision),
-        "quality_plain": train_tokenizer(config, clips, validation, bench.device, "float32", video),
+        "quality_ours": train_tokenizer(replace(config, precision=bench.precision), clips, validation, bench.device),
+        "quality_plain": train_tokenizer(replace(config, precision="float32"), clips, validation, bench.device, video),
     }
     rows: dict[str, Row] = {}
     unfinished = list(runs)
