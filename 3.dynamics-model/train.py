@@ -6,12 +6,11 @@ python 3.dynamics-model/train.py --data-path data/breakout --actions latent
 import torch
 
 from dynamics_model.config import PRESETS, DynamicsConfig
+from dynamics_model.data.prepare import prepare_frames
 from dynamics_model.figures import save_rollout_strips
 from dynamics_model.metrics import validate
-from dynamics_model.models.maskgit import DynamicsModel
+from dynamics_model.models.maskgit import MaskGIT
 from dynamics_model.prior_training import train_action_prior
-from dynamics_model.token_cache import TokenClips
-from dynamics_model.training_tokens import prepare_tokens
 from video_tokenizer.data.clips import make_loader
 from video_tokenizer.data.training_data import TrainingData, open_training_data
 from video_tokenizer.training.averaging import ExponentialMovingAverage
@@ -28,12 +27,12 @@ def main() -> None:
     config = parse_config(DynamicsConfig, PRESETS)
     device = start_training(config)
     data, config = open_training_data(config)
-    prepared = prepare_tokens(config, data.store, device)
+    prepared = prepare_frames(config, data.store, device)
     config = prepared.config
-    training, validation = (TokenClips(clips, prepared.tokens, prepared.actions) for clips in (data.training, data.validation))
+    training, validation = (prepared.clips(clips) for clips in (data.training, data.validation))
 
-    model = DynamicsModel(config).to(device)
-    averaged = DynamicsModel(config).to(device)  # holds the averaged weights, which are validated and saved
+    model = MaskGIT(config).to(device)
+    averaged = MaskGIT(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "dynamics")
     run = Run("dynamics", config, TrainingData(data.store, training, validation), prepared.fingerprints, prepared.extra)
     if model.action_prior is not None and not run.resumes:
@@ -49,12 +48,12 @@ def main() -> None:
     batches = make_loader(training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)
-        tokens, actions = batch["tokens"].to(device), batch["actions"].to(device)  # (B, T, N), (B, T)
+        tokens, actions = batch["frames"].to(device), batch["actions"].to(device)  # (B, T, N), (B, T)
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
         for part, part_actions in zip(tokens.chunk(config.accumulate), actions.chunk(config.accumulate), strict=True):
             with autocast(device, config.precision):
-                losses = model(part, part_actions).losses  # cross-entropy of the masked tokens
+                losses = model.loss(part, part_actions)  # cross-entropy of the masked tokens
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()
             total += loss.detach()

@@ -1,36 +1,45 @@
-"""Score a trained dynamics model on episodes it never saw: the next tokens, and dreams beside what really happened.
+"""Score a trained dynamics model on episodes it never saw: next frames, and rollouts beside what really happened.
 
     python 3.dynamics-model/validate.py --data-path data/breakout --save-images
 
 Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.config import DynamicsConfig
-from dynamics_model.figures import action_labels, save_action_gif, save_horizon_chart, save_real_and_dreamed, save_rollout_strips
-from dynamics_model.metrics import DynamicsMetrics, HorizonScores
-from dynamics_model.models.maskgit import DynamicsModel
-from dynamics_model.readings import HORIZONS, print_delta, print_dreams, print_tokens
-from dynamics_model.registry import load_dynamics
-from dynamics_model.rollouts import dreams_beside_real
-from dynamics_model.token_cache import TokenClips
-from dynamics_model.training_tokens import TrainingTokens, prepare_tokens
+from dynamics_model.data.frame_cache import FrameClips
+from dynamics_model.data.prepare import PreparedFrames, prepare_frames
+from dynamics_model.figures import (
+    action_labels,
+    save_action_gif,
+    save_horizon_chart,
+    save_real_and_predicted,
+    save_rollout_strips,
+)
+from dynamics_model.metrics import DynamicsMetrics, HorizonScores, delta_psnr_db
+from dynamics_model.models.base import DynamicsModel, Sampling
+from dynamics_model.registry import dynamics_config, load_dynamics
+from dynamics_model.rollouts import rollouts_and_baselines
+from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.data.clips import Clips, split_episodes, to_frames
 from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.data.validation import clip_videos, even_batches, open_validation_data, output_folder
 from video_tokenizer.figures import save_gif
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import InputError, config_from_dict, parse_config, run_script
+from video_tokenizer.training.command_line import InputError, check_smallest, config_from_dict, parse_config, run_script
 from video_tokenizer.training.device import autocast, choose_device
-from video_tokenizer.training.results import format_number, save_json
+from video_tokenizer.training.results import format_number, format_table, save_json
 
+HORIZONS = (1, 4, 16)
+"""rollout steps at which tables quote a score"""
 STEPS = (1, 2, 4, 8, 16)
 """steps of the chart"""
 
@@ -42,7 +51,7 @@ class ValidateConfig:
     checkpoint: str | None = None
     """checkpoint of chapter 3; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
     tokenizer_checkpoint: str | None = None
-    """chapter 1's; default: the one beside the checkpoint, as in a world folder, else the one it was trained with"""
+    """chapter 1's; default: the one beside the checkpoint, as in a world folder, else the one of the training"""
     latent_action_checkpoint: str | None = None
     """chapter 2's, for latent actions; default as above"""
     true_checkpoint: str | None = None
@@ -54,77 +63,66 @@ class ValidateConfig:
     use_dummy_data: bool = False
     """score on the synthetic moving square"""
     num_batches: int | None = None
-    """batches of next tokens to score, spread evenly over the validation clips; default: all clips"""
+    """batches of next frames to score, spread evenly over the validation clips; default: all clips"""
     batch_size: int = 16
     """clips per batch, at least 2"""
     num_rollouts: int = 32
-    """dreams that are compared with the real video"""
-    sampling_steps: int = 4
-    """passes in which the tokens of one dreamed frame are filled in"""
-    temperature: float = 1.0
-    """divides the logits; 0 always takes the most likely token"""
-    top_p: float = 0.9
-    """draw among the likeliest tokens that together have this share only; 1: all"""
+    """rollouts that are compared with the real video"""
+    sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
+    """how frames are sampled"""
     save_images: bool = False
     """also write the pictures"""
     num_samples: int = 3
-    """dreams shown in the pictures, the same ones every time"""
+    """rollouts shown in the pictures, the same ones every time"""
     output: str | None = None
     """folder for pictures and numbers; default: validation/ beside the checkpoint"""
     json: str | None = None
     """file for the numbers; default: validation.json in the output folder"""
     seed: int = 0
-    """seeds the dreams, the random actions and the shuffle"""
+    """seeds the rollouts, the random actions and the shuffle"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
 
     def check(self) -> None:
         """Raise InputError for numbers that leave nothing to score."""
-        smallest = {"num_batches": 1, "batch_size": 2, "num_rollouts": 1, "sampling_steps": 1, "temperature": 0, "num_samples": 1}
-        for name, least in smallest.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"--{name.replace('_', '-')} {value} must be at least {least}")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"--top-p {self.top_p} must be a share above 0, at most 1")
+        check_smallest(self, {"num_batches": 1, "batch_size": 2, "num_rollouts": 1, "num_samples": 1})
 
 
-def score_tokens(model: DynamicsModel, clips: TokenClips, flags: ValidateConfig, device: torch.device) -> DynamicsMetrics:
-    """Next tokens given the real past."""
+def score_frames(model: DynamicsModel, clips: FrameClips, flags: ValidateConfig, device: torch.device) -> DynamicsMetrics:
+    """Next frames, predicted from the real past."""
     metrics, generator = DynamicsMetrics(), torch.Generator().manual_seed(flags.seed)
-    for indices in tqdm(list(even_batches(len(clips), flags.batch_size, flags.num_batches)), desc="next tokens", disable=None):
+    for indices in tqdm(list(even_batches(len(clips), flags.batch_size, flags.num_batches)), desc="next frames", disable=None):
         batch = clips.__getitems__(indices)
         with autocast(device, model.config.precision):
-            metrics.update(model, batch["tokens"].to(device), batch["actions"].to(device), generator)
+            metrics.update(model, batch["frames"].to(device), batch["actions"].to(device), generator)
     return metrics
 
 
-def score_dreams(
-    model: DynamicsModel, prepared: TrainingTokens, clips: Clips, flags: ValidateConfig, device: torch.device
+def score_rollouts(
+    model: DynamicsModel, prepared: PreparedFrames, clips: Clips, flags: ValidateConfig, sampling: Sampling, device: torch.device
 ) -> tuple[dict[str, HorizonScores], dict[str, np.ndarray]]:
-    """PSNR against steps of dreams and their controls, and the videos of the first num_samples: label -> uint8 (S, K, H, W,
-    3)."""
-    token_clips = TokenClips(clips, prepared.tokens, prepared.actions)
+    """PSNR of rollouts and their baselines against steps, and the videos of the first num_samples: label -> uint8
+    (S, K, H, W, 3)."""
+    frame_clips = prepared.clips(clips)
     generators = torch.Generator(device).manual_seed(flags.seed), torch.Generator().manual_seed(flags.seed)
-    sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature, "top_p": flags.top_p}
     scores: dict[str, HorizonScores] = {}
     samples: dict[str, list[np.ndarray]] = {}
     chosen = evenly_spaced(len(clips), flags.num_rollouts)
-    for places in tqdm(list(even_batches(len(chosen), flags.batch_size)), desc="dreams", disable=None):
+    for places in tqdm(list(even_batches(len(chosen), flags.batch_size)), desc="rollouts", disable=None):
         indices = [chosen[place] for place in places]
-        batch = token_clips.__getitems__(indices)
-        told = batch["tokens"].to(device), batch["actions"].to(device)
-        video = clip_videos(clips, indices, device)
-        videos = dreams_beside_real(model, prepared.tokenizer, *told, video=video, generators=generators, **sampling)
-        for label, frames in videos.items():
+        batch = frame_clips.__getitems__(indices)
+        frames, actions, video = batch["frames"].to(device), batch["actions"].to(device), clip_videos(clips, indices, device)
+        videos = rollouts_and_baselines(model, prepared.tokenizer, frames, actions, video, generators, sampling)
+        for label, predicted in videos.items():
             if label != "real":
-                scores.setdefault(label, HorizonScores(STEPS)).update(frames, videos["real"], video[:, model.context_frames - 1])
-            samples.setdefault(label, []).extend(to_frames(frames))
+                last = video[:, model.context_frames - 1]
+                scores.setdefault(label, HorizonScores(STEPS)).update(predicted, videos["real"], last)
+            samples.setdefault(label, []).extend(to_frames(predicted))
     return scores, {label: np.stack(part[: flags.num_samples]) for label, part in samples.items()}
 
 
-def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, Any], path: Path, data, device) -> TrainingTokens:
-    """Tokens and actions of the store, with the very tokenizer the model was trained on. Raises InputError for another."""
+def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, Any], path: Path, data, device) -> PreparedFrames:
+    """Frames and actions of the store, with the tokenizer of the training. Raises InputError for another one."""
 
     def neighbour(given: str | None, kind: str, trained_with: str | None) -> str | None:
         beside = path.parent / f"{kind}.pt"
@@ -137,69 +135,111 @@ def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, An
             flags.latent_action_checkpoint, "latent_action_model", config.latent_action_checkpoint
         ),
     )  # fmt: skip
-    prepared = prepare_tokens(config, data.store, device)
+    prepared = prepare_frames(config, data.store, device)
     found = fingerprint(prepared.tokenizer.state_dict())
     if found != content.get("tokenizer_fingerprint", found):
-        raise InputError(f"{path} was trained on the tokens of another tokenizer; give that one with --tokenizer-checkpoint")
+        raise InputError(f"{path} was trained with another tokenizer; give that one with --tokenizer-checkpoint")
     return prepared
 
 
-def save_pictures(model, prepared, content, scores, videos, caption: str, folder: Path, flags: ValidateConfig) -> None:
+def print_frames(scores: dict[str, float], model: DynamicsModel) -> None:
+    """The table of next frames, and what it means."""
+    names = ("loss", "loss_changed", "accuracy", "accuracy_changed")
+    rows = {"dynamics": {name: scores[name] for name in names if name in scores}}
+    rows["copy last frame"] = {name.removeprefix("copy_"): scores[name] for name in scores if name.startswith("copy_")}
+    if model.num_actions:
+        rows["actions shuffled"] = {"loss_changed": scores["loss_changed_shuffled"]}
+    print(format_table(rows))
+    print(f"{scores['share_changed']:.1%} of the {model.reads} change from frame to frame; a copy gets none of these right")
+    if model.num_actions:
+        ratio = scores["shuffle_ratio"]
+        verdict = "uses its actions" if ratio > 1.05 else "hardly uses its actions"
+        print(f"shuffle ratio {ratio:.2f}: under other clips' actions the loss is that many times higher; the model {verdict}")
+
+
+def print_rollouts(scores: dict[str, HorizonScores], model: DynamicsModel) -> dict[str, Any]:
+    """The table of rollouts against the real video. Returns what the report keeps of it."""
+    rows: dict[str, dict[str, float]] = {}
+    for label, part in scores.items():
+        psnr, moving = part.result(), part.result("moving_psnr_db")
+        rows[label] = {f"psnr_db t={step}": psnr[step] for step in HORIZONS}
+        rows[label] |= {f"moving t={step}": moving[step] for step in HORIZONS}
+    print("\nrollouts against the real video, t steps after the last prompt frame")
+    print(format_table(rows))
+    report: dict[str, Any] = {"rollout": {label: part.result() for label, part in scores.items()}}
+    report["rollout_moving"] = {label: part.result("moving_psnr_db") for label, part in scores.items()}
+    if model.num_actions:
+        report["delta_psnr_db"] = print_delta(scores, f"with {model.action_kind} actions")
+        report["delta_moving_psnr_db"] = delta_psnr_db(*right_and_random(scores), "moving_psnr_db")
+    return report
+
+
+def right_and_random(scores: dict[str, HorizonScores]) -> tuple[HorizonScores, HorizonScores]:
+    return scores["dream, right actions"], scores["dream, random actions"]
+
+
+def print_delta(scores: dict[str, HorizonScores], what: str) -> dict[int, float]:
+    """One line: how many dB the right actions gain over random ones at each horizon."""
+    delta = delta_psnr_db(*right_and_random(scores))
+    print(f"delta_psnr_db {what}: " + ", ".join(f"{delta[step]:+.2f} at t = {step}" for step in HORIZONS))
+    return delta
+
+
+def save_pictures(model, prepared, content, scores, videos, caption: str, folder: Path, seed: int, sampling: Sampling) -> None:
     """actions.png and actions.gif, rollout_<k>.png and .gif, horizons.png."""
-    sampling = {"num_steps": flags.sampling_steps, "temperature": flags.temperature, "top_p": flags.top_p}
     title = f"One start, one action held per row. {caption}"
-    dreams = save_rollout_strips(
-        folder / "actions.png", model, prepared.tokenizer, content, flags.seed, caption=title, **sampling
+    rollouts = save_rollout_strips(
+        folder / "actions.png", model, prepared.tokenizer, content, seed, caption=title, sampling=sampling
     )
     speed = content["frames_per_second"]
-    save_action_gif(folder / "actions.gif", dreams, action_labels(model, content), speed)
+    save_action_gif(folder / "actions.gif", rollouts, action_labels(model, content), speed)
     for sample, real in enumerate(videos["real"]):
-        followed = {label: part[sample] for label, part in videos.items() if label.startswith("dream")}
-        save_real_and_dreamed(
-            folder / f"rollout_{sample + 1}.png", real, followed, f"What happened and what was dreamed. {caption}"
-        )
-        save_gif(folder / f"rollout_{sample + 1}.gif", {"real": real, **followed}, speed)
+        predicted = {label: part[sample] for label, part in videos.items() if label.startswith("dream")}
+        title = f"What happened and what was predicted. {caption}"
+        save_real_and_predicted(folder / f"rollout_{sample + 1}.png", real, predicted, title)
+        save_gif(folder / f"rollout_{sample + 1}.gif", {"real": real, **predicted}, speed)
     curves = {label: part.result("moving_psnr_db") for label, part in scores.items()}
-    save_horizon_chart(folder / "horizons.png", curves, f"Moving pixels of dreams. {caption}", "moving PSNR, dB")
+    save_horizon_chart(folder / "horizons.png", curves, f"Moving pixels of rollouts. {caption}", "moving PSNR, dB")
 
 
 def main() -> None:
-    """Load the checkpoint and the data it was not trained on, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
     flags.check()
     device = choose_device(flags.device)
     path = find_checkpoint(flags.checkpoint, "dynamics")
     content = load_checkpoint(path, "dynamics")
     model = load_dynamics(path, device)
-    config = config_from_dict(DynamicsConfig, content["config"])
+    sampling = config_from_dict(model.sampling_class, flags.sampling.given())
+    config = dynamics_config(content["config"])
     data = open_validation_data(flags, config, content["data_fingerprint"])
     prepared = prepare(flags, config, content, path, data, device)
     folder = output_folder(flags.output, path)
 
-    metrics = score_tokens(model, TokenClips(data.validation, prepared.tokens, prepared.actions), flags, device)
-    tokens = metrics.result()
-    print(f"{path} | step {content['step']:,} | {metrics.right.num_tokens:,} tokens of {data.store.path.name} never trained on")
-    print_tokens(tokens, model)
+    metrics = score_frames(model, prepared.clips(data.validation), flags, device)
+    next_frames = metrics.result()
+    scored = f"{metrics.right.num_tokens:,} {model.reads} of {data.store.path.name}"
+    print(f"{path} | step {content['step']:,} | {scored}, never trained on")
+    print_frames(next_frames, model)
 
     _, episodes = split_episodes(data.store, config.validation_share, config.seed)
     clips = Clips(data.store, episodes, model.context_frames + max(HORIZONS))
-    scores, videos = score_dreams(model, prepared, clips, flags, device)
-    report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), **tokens}
-    report |= print_dreams(scores, model)
+    scores, videos = score_rollouts(model, prepared, clips, flags, sampling, device)
+    report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), **next_frames}
+    report |= print_rollouts(scores, model)
     if flags.true_checkpoint is not None:
         ceiling = load_dynamics(flags.true_checkpoint, device)
         if ceiling.action_kind != "true":
-            raise InputError(f"--true-checkpoint {flags.true_checkpoint} follows {ceiling.action_kind} actions, not true ones")
-        followed = prepared._replace(actions=np.asarray(data.store.actions, np.int64))
-        true_scores, _ = score_dreams(ceiling, followed, clips, flags, device)
+            raise InputError(f"--true-checkpoint {flags.true_checkpoint} takes {ceiling.action_kind} actions, not true ones")
+        recorded = replace(prepared, actions=np.asarray(data.store.actions, np.int64))
+        true_scores, _ = score_rollouts(ceiling, recorded, clips, flags, sampling, device)
         report["delta_psnr_db_true_actions"] = print_delta(true_scores, "with true actions, the ceiling")
 
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
     save_json(json_path, report)
     print(f"numbers in {json_path}")
     if flags.save_images:
-        caption = f"Step {content['step']:,}, shuffle ratio {format_number(tokens['shuffle_ratio'])}."
-        save_pictures(model, prepared, content, scores, videos, caption, folder, flags)
+        caption = f"Step {content['step']:,}, shuffle ratio {format_number(next_frames['shuffle_ratio'])}."
+        save_pictures(model, prepared, content, scores, videos, caption, folder, flags.seed, sampling)
         print(f"pictures in {folder}")
 
 

@@ -7,28 +7,29 @@ What each number means stands in the chapter's README; beside the world stand an
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from tyro.conf import OmitArgPrefixes
 
+from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import plain, save_json
-from world_model.evaluation.dreams import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
 from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_game_sets, validation_games
-from world_model.evaluation.long_dream import long_dream_results
+from world_model.evaluation.long_rollouts import long_rollout_results
 from world_model.evaluation.model_scores import (
     dynamics_scores,
+    frame_clips,
     latent_action_scores,
-    token_clips,
     tokenizer_scores,
     untrained_copy,
 )
+from world_model.evaluation.rollouts import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
 from world_model.evaluation.table import reasons_for_gaps, results_table
-from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
+from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_true_world
 from world_model.real_game import open_game
-from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P
 from world_model.world import WorldModel
 
 
@@ -66,14 +67,8 @@ class EvaluateConfig:
     """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
     speed_frames: int = 100
     """steps that are timed"""
-    num_steps: int = NUM_STEPS
-    """sampling steps per frame"""
-    temperature: float = TEMPERATURE
-    """temperature of the token draws"""
-    top_k: int | None = None
-    """draw among the k likeliest tokens only; default: all"""
-    top_p: float = TOP_P
-    """draw among the likeliest tokens that together have this share only; 1: all"""
+    sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
+    """how frames are sampled"""
     true_metrics: str | None = None
     """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
     quick: bool = False
@@ -118,7 +113,7 @@ def model_results(
         model = world.latent_action_model
         results |= timed("latent actions", lambda: latent_action_scores(model, labelled, config.probe_steps, config.seed))
         control |= latent_action_scores(latent.to(world.device).eval(), games, 0, config.seed)
-    clips = token_clips(world, games)
+    clips = frame_clips(world, games)
     results |= timed("dynamics", lambda: dynamics_scores(world, clips, config.num_clips, config.seed))
     control |= dynamics_scores(untrained_copy(world), clips, min(16, config.num_clips), config.seed)
     return results, control
@@ -139,7 +134,7 @@ def dream_results(
     control["rollout"], _ = rollout_scores(fresh, games, few, config.seed)
     results["long_dream"], control["long_dream"], still["long_dream"] = timed(
         "long dream",
-        lambda: long_dream_results(world, fresh, games, others, config.long_frames, config.num_long_dreams, config.seed),
+        lambda: long_rollout_results(world, fresh, games, others, config.long_frames, config.num_long_dreams, config.seed),
     )
     if game is not None and player_keys(game) and world.num_actions:
         branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, config.seed)
@@ -157,11 +152,10 @@ def main() -> None:
         config = replace(config, **QUICK)
     config.check()
     begun = time.perf_counter()
-    options = {name: getattr(config, name) for name in ("num_steps", "temperature", "top_k", "top_p")}
-    world = WorldModel.load(config.world, config.device, seed=config.seed, **options)
+    world = WorldModel.load(config.world, config.device, seed=config.seed, **config.sampling.given())
 
     # --- games ---
-    env_id = config.env or world.facts.get("env_id")
+    env_id = config.env or world.metadata.env_id
     true_metrics = read_true_metrics(config.true_metrics, env_id) if config.true_metrics is not None else None
     game = others = None
     if config.data_path is not None:
@@ -172,7 +166,7 @@ def main() -> None:
             f"{config.world} was learnt from videos, not from a game; give --data-path with the clip store it was learnt from"
         )
     else:
-        game = open_game(env_id, world.facts, world.frame_size)
+        game = open_game(env_id, world.metadata, world.frame_size)
         num_labelled = config.num_labelled_games if world.latent_action_model is not None else 0
         lengths = (config.num_frames, config.long_frames)
         games, others, labelled = timed(
@@ -194,8 +188,9 @@ def main() -> None:
     still |= {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
     results["controls"] = {"untrained": control | dreamed_control, "copy_last": still}
     results["reasons"] = reasons
-    settings = {name: value for name, value in asdict(config).items() if name not in ("json", "device")}
-    results["settings"] = settings | {"env": env_id, "action_kind": world.action_kind, "num_frames": len(games.store.frames),
+    settings = {name: value for name, value in vars(config).items() if name not in ("json", "device", "sampling")}
+    results["settings"] = settings | vars(world.sampling) | {
+                                      "env": env_id, "action_kind": world.action_kind, "num_frames": len(games.store.frames),
                                       "num_episodes": len(games.store.episodes),
                                       "seconds": round(time.perf_counter() - begun, 1)}  # fmt: skip
 

@@ -9,18 +9,19 @@ The file's ending says what is written: .gif or .mp4 for a film, .png for a stri
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes
 
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from dynamics_model.sampling_flags import SamplingFlags
+from video_tokenizer.training.command_line import InputError, check_smallest, config_from_dict, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys
-from world_model.sampling import Sampling
 from world_model.starts import frames_from_text, read_start
 from world_model.world import WorldModel
 
@@ -48,16 +49,8 @@ class GenerateConfig:
     """which of the world's own starts, or the first frame of a clip store or video; default 0"""
     seed: int | None = None
     """same seed, start and actions give the same dream; default 0"""
-    temperature: float | None = None
-    """how adventurous the token draws are: 0 takes the likeliest, 1 draws as often as predicted; default 1"""
-    num_steps: int | None = None
-    """sampling steps per frame; default 4"""
-    top_k: int | None = None
-    """draw among the k likeliest tokens only; default: all"""
-    top_p: float | None = None
-    """draw among the likeliest tokens that together have this share only; 1: all; default 0.9"""
-    order: Literal["confidence", "random"] | None = None
-    """which tokens of a frame are settled first; default confidence"""
+    sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
+    """how frames are sampled"""
     scale: int | None = None
     """enlargement of every pixel; default: chosen for the page"""
     fps: float | None = None
@@ -71,7 +64,7 @@ class GenerateConfig:
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
-        check_smallest(self, {"num_frames": 1, "num_steps": 1, "top_k": 1, "scale": 1, "temperature": 0, "fps": 0.1})
+        check_smallest(self, {"num_frames": 1, "scale": 1, "fps": 0.1})
         if self.beside_emulator is not None and self.start is not None:
             raise InputError(
                 "--start and --beside-emulator exclude each other: beside the emulator the dream begins where the game is"
@@ -79,21 +72,16 @@ class GenerateConfig:
         check_suffix(Path(self.output))
 
 
-def settings_of(config: GenerateConfig) -> tuple[dict[str, Any], ActionFile | None]:
-    """What flags, actions file and defaults make together, in this order of precedence; and the file."""
-    settings: dict[str, Any] = {"seed": 0, **vars(Sampling()), "start_index": 0}
-    recorded = None
-    if config.actions_file is not None:
-        recorded = read_action_file(config.actions_file)
-        settings |= recorded.settings
-    settings |= {name: getattr(config, name) for name in settings if getattr(config, name, None) is not None}
-    return settings, recorded
+def settings_of(config: GenerateConfig, recorded: ActionFile | None) -> dict[str, Any]:
+    """seed, start_index and sampling settings: flags take precedence over the actions file, and that over the defaults."""
+    flags = {name: getattr(config, name) for name in ("seed", "start_index") if getattr(config, name) is not None}
+    return {"seed": 0, "start_index": 0} | (recorded.settings if recorded else {}) | flags | config.sampling.given()
 
 
-def beginning_of(
+def prompt_of(
     config: GenerateConfig, world: WorldModel, recorded: ActionFile | None, index: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The frames (T, H, W, 3) to begin with and their actions: those of the flags, else of the actions file, else stored ones."""
+    """The frames (T, H, W, 3) to start from and their actions: those of the flags, else of the actions file, else stored ones."""
     if recorded is None or recorded.start_frames is None or config.start is not None or config.start_index is not None:
         return read_start(world, config.start, index)
     frames = frames_from_text(recorded.start_frames, world.frame_size)
@@ -103,10 +91,10 @@ def beginning_of(
     return frames, None if known is None else np.array(known, dtype=np.int64)
 
 
-def dream_frames(world: WorldModel, actions: np.ndarray, changes: dict[int, dict[str, Any]]) -> np.ndarray:
-    """One frame for each action: (num_frames, H, W, 3) uint8. changes: frame -> sampling settings that hold from there on."""
+def roll_out(world: WorldModel, actions: np.ndarray, changes: dict[int, dict[str, Any]]) -> np.ndarray:
+    """One frame for each action: (num_frames, H, W, 3) uint8. changes: frame -> sampling settings from there on."""
     frames = []
-    assert world.current is not None, "the dream has begun"
+    assert world.current is not None, "the world has been reset"
     for number, action in enumerate(tqdm(actions, desc="dreaming", unit="frame", disable=None)):
         world.current.sampling = replace(world.current.sampling, **changes.get(number, {}))
         frames.append(world.step(int(action)))
@@ -136,7 +124,7 @@ def chosen_actions(config: GenerateConfig, world: WorldModel, recorded: ActionFi
 
 def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Play the keys in the real game. Returns the frames before them, their actions for the world, and the frames under them."""
-    game = open_game(env_id, world.facts, world.frame_size)
+    game = open_game(env_id, world.metadata, world.frame_size)
     unknown = sorted(set(keys) - set(game.action_names))
     if unknown:
         raise InputError(
@@ -157,21 +145,23 @@ def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> t
 def main() -> None:
     config = parse_config(GenerateConfig)
     config.check()
-    settings, recorded = settings_of(config)
-    start_index = settings.pop("start_index")
-    world = WorldModel.load(config.world, config.device, **settings)
-    actions = chosen_actions(config, world, recorded, settings["seed"])
+    world = WorldModel.load(config.world, config.device)
+    recorded = read_action_file(config.actions_file, world.dynamics.sampling_class) if config.actions_file else None
+    settings = settings_of(config, recorded)
+    seed, start_index = settings.pop("seed"), settings.pop("start_index")
+    world.sampling = config_from_dict(world.dynamics.sampling_class, settings)
+    actions = chosen_actions(config, world, recorded, seed)
     labels = [action_label(int(action), world.action_names, world.action_map) for action in actions]
 
     real = None
     if config.beside_emulator is not None:
-        frames, known, real = play_beside(config.beside_emulator, world, labels, settings["seed"])
+        frames, known, real = play_beside(config.beside_emulator, world, labels, seed)
     else:
-        frames, known = beginning_of(config, world, recorded, start_index)
+        frames, known = prompt_of(config, world, recorded, start_index)
 
-    world.reset(frames, known)
+    world.reset(frames, known, seed)
     begun = time.perf_counter()
-    dream = dream_frames(world, actions, {} if recorded is None else recorded.changes)
+    dream = roll_out(world, actions, {} if recorded is None else recorded.changes)
     seconds = time.perf_counter() - begun
 
     videos = {"": dream} if real is None else {"dream": dream, "real game": real}
@@ -179,7 +169,7 @@ def main() -> None:
     save_film(Path(config.output), videos, captions, config.fps or world.frames_per_second, config.scale)
     print(
         f"{len(dream)} frames of {config.world} dreamed in {seconds:.1f} s, {len(dream) / seconds:.0f} a second on {world.device}"
-        f" | seed {settings['seed']} | {config.output}{comparison(recorded, dream)}"
+        f" | seed {seed} | {config.output}{comparison(recorded, dream)}"
     )
 
 

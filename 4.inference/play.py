@@ -7,17 +7,17 @@ The page is served to this machine only, unless --host says otherwise.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from aiohttp import web
+from tyro.conf import OmitArgPrefixes
 
+from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.training.command_line import InputError, parse_config, run_script
 from world_model.play.server import make_app
 from world_model.play.world_registry import WorldRegistry, find_worlds
-from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -34,16 +34,8 @@ class PlayConfig:
     """address to serve: 127.0.0.1 is this machine only, 0.0.0.0 everybody who can reach it (a phone in the same network)"""
     port: int = 8000
     """port of the page; 0 takes a free one"""
-    num_steps: int = NUM_STEPS
-    """sampling steps per frame at the beginning: fewer are faster"""
-    temperature: float = TEMPERATURE
-    """how adventurous the token draws are at the beginning: 0 takes the likeliest"""
-    top_k: int | None = None
-    """draw among the k likeliest tokens only; default: all"""
-    top_p: float = TOP_P
-    """draw among the likeliest tokens that together have this share only; 1: all"""
-    order: Literal["confidence", "random"] = "confidence"
-    """which tokens of a frame are settled first"""
+    sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
+    """how frames are sampled at first; the page can change it"""
     num_threads: int | None = None
     """threads for the models; default: half of the cores, four at most, since the browser on this machine wants some too"""
     device: str = "auto"
@@ -57,8 +49,7 @@ def main() -> None:
     if config.num_threads is not None and config.num_threads < 1:
         raise InputError(f"--num-threads {config.num_threads} is too few; give at least 1")
     torch.set_num_threads(config.num_threads or max(1, min(4, torch.get_num_threads() // 2)))
-    sampling = {name: getattr(config, name) for name in vars(Sampling())}
-    registry = WorldRegistry(find_worlds(config.world, REPOSITORY), config.device, config.env, **sampling)
+    registry = WorldRegistry(find_worlds(config.world, REPOSITORY), config.device, config.env, **config.sampling.given())
     opened = registry.load(registry.first)  # a wrong world or game is named now, not in the browser
 
     def announce(text: str) -> None:

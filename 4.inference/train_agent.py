@@ -105,7 +105,7 @@ def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
     }
 
 
-def players(trained: Any, seed: int) -> dict[str, Agent]:
+def test_players(trained: Any, seed: int) -> dict[str, Agent]:
     """Who plays the test: the agent, and three who have learnt nothing. The last one goes where the ball is, by hand."""
     rng = np.random.default_rng(seed)
 
@@ -126,10 +126,10 @@ def main() -> None:
     config.check()
     torch.manual_seed(config.seed)
     world = WorldModel.load(config.world, config.device)
-    env_id = config.env or world.facts.get("env_id")
+    env_id = config.env or world.metadata.env_id
     if not env_id:
         raise InputError(f"{config.world} was learnt from videos, and an agent must be tested in a game; give --env")
-    game: Game = open_game(env_id, world.facts, world.frame_size)
+    game: Game = open_game(env_id, world.metadata, world.frame_size)
 
     dreams = BallGame(WorldModelEnv(world, max_steps=config.episode_steps), env_id, three_keys(env_id, world.action_map))
     begun = time.perf_counter()
@@ -138,7 +138,7 @@ def main() -> None:
 
     numbers = {name: number for number, name in enumerate(game.action_names)}
     real = BallGame(RealGameEnv(game, config.game_steps), env_id, three_keys(env_id, numbers))
-    results = {name: play(agent, real, config) for name, agent in players(trained, config.seed).items()}
+    results = {name: play(agent, real, config) for name, agent in test_players(trained, config.seed).items()}
     print(f"{config.num_steps:,} frames dreamed in {seconds:.0f} s, none of them real; then {config.num_games} games of {env_id}")
     print(format_table(results))
     if config.json:

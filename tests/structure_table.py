@@ -39,8 +39,8 @@ MAIN_LINE = {  # chapter -> file, relative to the chapter -> what it holds
     "3.dynamics-model": {
         "train.py": "the loop, which predicts the next frame's tokens",
         "dynamics_model/config.py": "the settings of this chapter",
-        "dynamics_model/training_tokens.py": "videos become tokens and actions, once",
-        "dynamics_model/token_cache.py": "tokens on the disk, clips of them",
+        "dynamics_model/data/frame_cache.py": "videos become tokens or latents, once, and clips of them",
+        "dynamics_model/models/base.py": "what every dynamics model can do",
         "dynamics_model/models/masking.py": "hiding tokens, and sampling them",
         "dynamics_model/models/maskgit.py": "the model, its sampling and its cache",
         "dynamics_model/models/action_prior.py": "which actions are possible now",
@@ -58,13 +58,14 @@ LEFT_CLOSED = {
     "1.video-tokenizer": "`data/` and `games/` (recordings and clips), `training/` (run folders, checkpoints, processes), "
     "`metrics.py` and `figures.py`, `tokenizer_variants/`, `lab/`",
     "2.latent-action-model": "`metrics.py`, `action_map.py`, `action_probe.py` and `figures.py` (how actions are graded), `lab/`",
-    "3.dynamics-model": "`metrics.py`, `rollouts.py` and `figures.py` (how predictions are graded), `lab/`",
+    "3.dynamics-model": "`data/prepare.py` (which checkpoints it starts from, what a world must know), "
+    "`metrics.py`, `rollouts.py` and `figures.py` (how predictions are graded), `lab/`",
     "4.inference": "`play/` (server and page), `evaluation/`, the build (`build_world.py` and what it calls), `lab/`",
 }
 MODEL_AND_LOSS = {  # what each loop must name: its model's class, and the function or output that holds its loss
     "1.video-tokenizer": ("VideoTokenizer", "weighted_mse"),
     "2.latent-action-model": ("LatentActionModel", "losses"),
-    "3.dynamics-model": ("MaskGITDynamics", "losses"),
+    "3.dynamics-model": ("MaskGIT", "losses"),
 }
 BEFORE_COMMIT = "2a39488"
 BEFORE: dict[str, Any] = {  # measured by the functions below on that commit; the hops of chapter 1 counted by hand

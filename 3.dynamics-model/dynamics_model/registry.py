@@ -1,24 +1,43 @@
-"""Rebuild a dynamics model from its checkpoint alone."""
+"""Find a dynamics model by its name, and rebuild one from its checkpoint alone."""
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dynamics_model.config import DynamicsConfig
-from dynamics_model.models.maskgit import DynamicsModel
+from dynamics_model.models.base import DynamicsModel
+from dynamics_model.models.maskgit import MaskGIT
 from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
-from video_tokenizer.training.command_line import config_from_dict
+from video_tokenizer.training.command_line import InputError, config_from_dict
+
+
+def dynamics_class(name: str) -> type[DynamicsModel]:
+    """The class of a dynamics model: MaskGIT, or one that `dynamics_variants.DYNAMICS` names, {"name": "module.Class"}."""
+    variants = import_module("dynamics_variants").DYNAMICS if find_spec("dynamics_variants") else {}
+    if name == "maskgit":
+        return MaskGIT
+    if name not in variants:
+        raise InputError(f"there is no dynamics model called {name!r}; there are {', '.join(['maskgit', *variants])}")
+    module, _, attribute = variants[name].rpartition(".")
+    return getattr(import_module(module), attribute)
+
+
+def dynamics_config(values: dict[str, Any]) -> DynamicsConfig:
+    """The settings in a checkpoint. Raises InputError if they are not those of their model."""
+    return config_from_dict(dynamics_class(str(values.get("model", "maskgit"))).config_class, values)
 
 
 def build_dynamics(config: DynamicsConfig) -> DynamicsModel:
     """A dynamics model with fresh weights. Raises InputError for sizes that do not fit together."""
     config.check()
-    return DynamicsModel(config)
+    return dynamics_class(config.model)(config)
 
 
 def load_dynamics(path: str | Path, device: str | torch.device = "cpu") -> DynamicsModel:
-    """The model of a checkpoint, in evaluation mode. Raises InputError where the file is not one of this chapter and version."""
+    """The model of a checkpoint, in evaluation mode. Raises InputError for a file of another chapter or version."""
     content = load_checkpoint(path, "dynamics")
-    config = config_from_dict(DynamicsConfig, content["config"])
-    model = build_with_weights(lambda: build_dynamics(config), content, path)
-    return model.to(device).eval()
+    config = dynamics_config(content["config"])
+    return build_with_weights(lambda: build_dynamics(config), content, path).to(device).eval()

@@ -49,7 +49,7 @@ def operations_of_a_step(config: DynamicsConfig) -> tuple[int, int]:
         tokens = torch.zeros(config.batch_size, config.num_frames, model.tokens_per_frame, dtype=torch.int64)
         actions = torch.zeros(config.batch_size, config.num_frames, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        model(tokens, actions).losses["cross_entropy"].backward()
+        model.loss(tokens, actions)["cross_entropy"].backward()
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops()
 
 

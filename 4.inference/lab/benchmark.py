@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from video_tokenizer.figures import save_curves
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import format_table, save_json
 from world_lab.benchmark import SIZES, Bench, cost_curves, data_rows, inference_rows, time_to_quality, training_rows
@@ -54,7 +54,9 @@ def main() -> None:
         torch.set_num_threads(config.num_threads)
     device, seconds = choose_device(config.device), 0.1 if config.quick else config.seconds
     world = WorldModel.load(config.world, config.device)
-    game = open_game(world.facts["env_id"], world.facts, world.frame_size)
+    if world.metadata.env_id is None:
+        raise InputError(f"--world {config.world} was learned from videos; the benchmark needs one with a game")
+    game = open_game(world.metadata.env_id, world.metadata, world.frame_size)
 
     # --- the machine ---
     formats = (torch.float32, torch.bfloat16)

@@ -68,10 +68,10 @@ def main() -> None:
         raise InputError(f"--key {config.key}: {config.world} has {', '.join(world.action_map) or 'no keys'}")
     check_clip(config.clip, len(world.start_frames))
     if config.measure:
-        env_id = world.facts.get("env_id")
+        env_id = world.metadata.env_id
         if env_id is None:
             raise InputError(f"{config.world} was trained on videos; --measure needs a world of a game")
-        results = measure_drift(world, open_game(env_id, world.facts, world.frame_size), config)
+        results = measure_drift(world, open_game(env_id, world.metadata, world.frame_size), config)
         save_json(config.drift, {"world": config.world, **results})
         print(f"numbers in {config.drift}")
     drift = read_numbers(config.drift, PARTS, "python 4.inference/lab/illustrate.py --measure")

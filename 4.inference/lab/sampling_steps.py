@@ -16,8 +16,8 @@ from video_tokenizer.games.detectors import game_facts, player_distortion
 from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
 from world_lab.draw import save_sampling_steps
-from world_model.evaluation.dreams import horizon_scores, obedience_scores, real_stretches, step_seconds
 from world_model.evaluation.games import check_seed, record_branches, record_games
+from world_model.evaluation.rollouts import horizon_scores, obedience_scores, real_stretches, step_seconds
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -64,13 +64,13 @@ def main() -> None:
     if not config.steps or min(config.steps) < 1:
         raise InputError(f"--steps {' '.join(map(str, config.steps))} must be numbers of at least 1")
     world = WorldModel.load(config.world, config.device, seed=config.seed)
-    env_id = world.facts.get("env_id") or "videos"
+    env_id = world.metadata.env_id or "videos"
     known = game_facts(env_id)
     if known is None or known.player is None or not known.player.lengths:
         raise InputError(f"{config.world} was trained on {env_id}, which has no player of known shape")
 
     # --- the real game ---
-    game, context = open_game(env_id, world.facts, world.frame_size), world.context_frames
+    game, context = open_game(env_id, world.metadata, world.frame_size), world.context_frames
     games = record_games(game, config.num_episodes, 500, config.seed)
     branches = record_branches(game, config.num_beginnings, context, 8, config.seed)
     real, past, actions = real_stretches(world, games, HORIZON, config.num_dreams)
@@ -81,7 +81,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for steps in tqdm(config.steps, desc="steps", disable=None):
         world.sampling = replace(world.sampling, num_steps=steps)
-        videos = world.dream(real[:, :context], past, actions, config.seed)
+        videos = world.rollout(real[:, :context], past, actions, config.seed)
         scores = horizon_scores(videos, real[:, context - 1 :], env_id)
         rows[f"steps_{steps}"] = {
             "sprite_error_px_16": scores["16"]["sprite_error_px"],

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from video_tokenizer.training.command_line import InputError
-from world_model.sampling import Sampling
+from dynamics_model.models.base import Sampling
+from dynamics_model.models.maskgit import MaskGITSampling
+from video_tokenizer.training.command_line import InputError, config_from_dict
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,6 @@ class ActionFile:
     """the actions that led to start_frames, None where they are to be read off the frames"""
     frames_sha256: str | None = None
     """digest of all frames that were recorded, to tell whether the same ones are dreamed again"""
-
-
-SAMPLING_OF_A_FILE = tuple(vars(Sampling()))
-SETTINGS_OF_A_FILE = ("seed", *SAMPLING_OF_A_FILE, "start_index")
 
 
 def parse_actions(
@@ -69,8 +66,11 @@ def action_number(name: int | str, num_actions: int, action_map: Mapping[str, in
     raise InputError(f"this world has no action {str(name).strip()!r}; there are {known} 0 to {num_actions - 1}")
 
 
-def read_action_file(path: Path | str) -> ActionFile:
-    """Read a JSON file: a list of actions, or an object with `actions` and optional settings. Raises InputError."""
+def read_action_file(path: Path | str, sampling_class: type[Sampling] = MaskGITSampling) -> ActionFile:
+    """Read a JSON file: a list of actions, or an object with `actions` and optional settings. Raises InputError.
+
+    sampling_class: that of the world's dynamics model, whose settings the file may hold.
+    """
     try:
         content = json.loads(Path(path).read_text())
     except (OSError, ValueError, RecursionError) as error:
@@ -84,33 +84,32 @@ def read_action_file(path: Path | str) -> ActionFile:
     known_is_right = known is None or (isinstance(known, list) and all(type(action) is int for action in known))
     if not (isinstance(frames, str | None) and isinstance(digest, str | None) and known_is_right):
         raise InputError(f"--actions-file {path} has a damaged start_frames, start_actions or frames_sha256; save the film again")
-    settings = settings_in(content, SETTINGS_OF_A_FILE, path)
-    known = None if known is None else tuple(known)
-    return ActionFile(tuple(actions), settings, changes_in(content, path), frames, known, digest)
-
-
-def settings_in(content: Mapping[str, Any], names: tuple[str, ...], path: Path | str) -> dict[str, Any]:
-    """Those of the named settings that an object of the file holds. Raises InputError for one of the wrong kind."""
-    settings = {name: content[name] for name in names if content.get(name) is not None}
+    settings = {name: content[name] for name in ("seed", "start_index") if content.get(name) is not None}
     for name, value in settings.items():
-        kinds = {"order": str, "temperature": (int, float), "top_p": (int, float)}.get(name, int)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise InputError(
-                f"--actions-file {path} has {name} {value!r}, which is not what a {name} looks like; correct or remove it"
-            )
+        if type(value) is not int:
+            raise InputError(f"--actions-file {path} has {name} {value!r}, which is not a whole number; correct or remove it")
+    known = None if known is None else tuple(known)
+    settings |= sampling_in(content, sampling_class, path)
+    return ActionFile(tuple(actions), settings, changes_in(content, sampling_class, path), frames, known, digest)
+
+
+def sampling_in(content: Mapping[str, Any], sampling_class: type[Sampling], path: Path | str) -> dict[str, Any]:
+    """The sampling settings that an object of the file holds. Raises InputError for a value that the model does not have."""
+    names = {one.name for one in fields(sampling_class)}
+    settings = {name: value for name, value in content.items() if name in names and value is not None}
     try:
-        Sampling(**{name: value for name, value in settings.items() if name in SAMPLING_OF_A_FILE})
+        config_from_dict(sampling_class, settings)
     except InputError as error:
         raise InputError(f"--actions-file {path}: {error}") from None
     return settings
 
 
-def changes_in(content: Mapping[str, Any], path: Path | str) -> dict[int, dict[str, Any]]:
+def changes_in(content: Mapping[str, Any], sampling_class: type[Sampling], path: Path | str) -> dict[int, dict[str, Any]]:
     """The file's `changes`, [{"frame": 30, "temperature": 1.0}], as {30: {"temperature": 1.0}}. Raises InputError."""
     changes = content.get("changes") or []
     if not isinstance(changes, list) or not all(isinstance(one, dict) and type(one.get("frame")) is int for one in changes):
         raise InputError(f'--actions-file {path} has changes that are no list of {{"frame": 30, "temperature": 1.0}}')
-    return {one["frame"]: settings_in(one, SAMPLING_OF_A_FILE, path) for one in changes}
+    return {one["frame"]: sampling_in(one, sampling_class, path) for one in changes}
 
 
 def action_label(action: int, action_names: list[str], action_map: Mapping[str, int] | None = None) -> str:

@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from dynamics_model.data.metadata import WorldMetadata
 from video_tokenizer.games.emulator import Episode, Game, Policy, record_episode
 from video_tokenizer.games.policies import make_players, replay
 from video_tokenizer.training.command_line import InputError
@@ -15,12 +15,11 @@ BEGINNING_FRAMES = (24, 96)
 """how many frames a live game is played before the dream joins in, beside those that the dream is shown"""
 
 
-def open_game(env_id: str, facts: dict[str, Any], frame_size: tuple[int, int]) -> Game:
-    """The world's own game, filmed as it was for training. facts: what dynamics.pt tells about its data."""
-    frame_skip, delay, merged = facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames", 2)
-    game = Game(env_id, frame_size, frame_skip, delay, merged)
-    names = facts.get("action_names") or []
-    if names and list(names) != game.action_names:
+def open_game(env_id: str, metadata: WorldMetadata, frame_size: tuple[int, int]) -> Game:
+    """The world's own game, recorded as it was for training. Raises InputError for a game with other actions."""
+    game = Game(env_id, frame_size, metadata.frame_skip or 4, metadata.picture_delay, metadata.merged_frames)
+    names = metadata.action_names
+    if names and names != game.action_names:
         raise InputError(
             f"{env_id} has the actions {', '.join(game.action_names)}, but this world was learnt from a game with "
             f"{', '.join(names)}; give its own game"
@@ -59,7 +58,7 @@ class RealGame:
 
     def __init__(self, env_id: str, world: WorldModel):
         self.world = world
-        self.game = open_game(env_id, world.facts, world.frame_size)
+        self.game = open_game(env_id, world.metadata, world.frame_size)
         self.frames: deque[np.ndarray] = deque(maxlen=world.context_frames)
         self.actions: deque[int] = deque(maxlen=world.context_frames)
 

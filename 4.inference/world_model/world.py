@@ -1,4 +1,4 @@
-"""A learned world: load it, show it how a game begins, and play on in its imagination."""
+"""A learned world: load it, reset it to the first frames of a game, and step it from there."""
 
 import time
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from dynamics_model import load_dynamics
+from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.action_prior import replace_implausible_actions
-from dynamics_model.models.maskgit import DecodingPass, DynamicsModel, DynamicsState
+from dynamics_model.models.base import DecodingPass, DynamicsModel, Sampling, codes_of
 from latent_action_model import load_latent_action_model
 from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
@@ -21,43 +22,40 @@ from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.data.video_files import resize_by_area
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.training.command_line import InputError, config_from_dict
 from video_tokenizer.training.device import autocast, choose_device
-from world_model.sampling import NUM_STEPS, TEMPERATURE, TOP_P, Sampling
 
-FEW_LABELS = 0.3
-"""smoothing of P(key | code): a code that came five times, always with LEFT, is believed"""
+LABEL_SMOOTHING = 0.3
+"""pseudo-count in P(key | code): a code that came five times, always with LEFT, is taken to mean LEFT"""
 
 
 @dataclass
-class Dream:
-    """A batch of games being dreamed, in a memory that does not grow: rolling caches and the newest frame."""
+class RolloutState:
+    """A batch of rollouts in progress. Its size does not grow with them: rolling caches and the newest frame."""
 
-    dynamics: DynamicsState
-    """keys and values of the last `context_frames` frames, for the dynamics model"""
-    decoder: Any
+    dynamics_state: Any
+    """the dynamics model's own state, with keys and values of the last `context_frames` frames"""
+    decoder_cache: Any
     """keys and values of the last frames, for the tokenizer's decoder"""
-    tokens: Tensor
-    """(B, N) int64 tokens of the newest frame"""
+    latest: Tensor
+    """the newest frame as the dynamics model knows it: tokens (B, N) int64 or latents (B, N, D)"""
     frames: np.ndarray
-    """(B, H, W, 3) uint8, the newest frame as the decoder draws it"""
+    """(B, H, W, 3) uint8, the newest frame, decoded"""
     generator: torch.Generator
-    """where every random choice of this batch comes from"""
+    """the RNG of this batch"""
     sampling: Sampling
-    """how tokens are drawn from here on; may be replaced between two frames"""
+    """settings of the next frames; may be replaced between two steps"""
 
 
 class WorldModel:
     """Tokenizer and dynamics model behind two calls: `reset(frames)` and `step(action)`.
 
-    What is dreamed is fed back as tokens, never as pictures that would be encoded again: each round trip through the
+    Predicted frames are fed back as tokens or latents, never as pictures that would be encoded again: each round trip through
     pixels would lose a little. A step costs the same at frame 10 and at frame 10,000.
 
-    num_steps: sampling steps per frame. temperature: of the token draws. top_k: draw among the k likeliest tokens only
-    (None: all). top_p: draw among the likeliest tokens that together have this share only (1: all). order: which tokens are
-    settled first, "confidence" or "random". seed: same seed, frames and actions give the same dream. precision: "float32",
-    "bfloat16" or "auto" (see `autocast`). replace_impossible: a latent action that has never been seen in the present situation
-    gives way to what the same key leads to here (see `replace_implausible_actions`).
+    sampling: settings of the dynamics model's `sampling_class`, None for its defaults. seed: the same seed, frames and actions
+    give the same rollout. precision: "float32", "bfloat16" or "auto" (see `autocast`). replace_impossible: replace a latent
+    action that the action prior finds implausible in the present situation (see `replace_implausible_actions`).
     """
 
     def __init__(
@@ -65,14 +63,10 @@ class WorldModel:
         tokenizer: Tokenizer,
         dynamics: DynamicsModel,
         latent_action_model: LatentActionModel | None = None,
-        facts: dict[str, Any] | None = None,
+        metadata: WorldMetadata | None = None,
         *,
         device: str = "cpu",
-        num_steps: int = NUM_STEPS,
-        temperature: float = TEMPERATURE,
-        top_k: int | None = None,
-        top_p: float = TOP_P,
-        order: str = "confidence",
+        sampling: Sampling | None = None,
         seed: int = 0,
         precision: str = "auto",
         replace_impossible: bool = True,
@@ -81,37 +75,47 @@ class WorldModel:
         self.tokenizer = tokenizer.to(self.device).eval()
         self.dynamics = dynamics.to(self.device).eval()
         self.latent_action_model = None if latent_action_model is None else latent_action_model.to(self.device).eval()
-        self.facts = facts or {}
-        self.sampling = Sampling(num_steps, temperature, top_k, top_p, order)
-        self.seed, self.precision = seed, precision
-        self.replace_impossible = replace_impossible
-        known = replace_impossible and self.action_kind == "latent"
-        self.p_key_given_code = torch.as_tensor(self.key_of_action(), device=self.device) if known else None
+        self.metadata = metadata or WorldMetadata()
+        self.sampling = sampling or dynamics.sampling_class()
+        self.seed, self.precision, self.replace_impossible = seed, precision, replace_impossible
+        self.p_key_given_code = torch.as_tensor(self.key_probabilities(), device=self.device)  # (A, A)
         self.stage_seconds: dict[str, float] = {}
-        """how long the parts of the last step took: "dynamics" and "decoder" """
-        self.current: Dream | None = None
+        """duration of the last step's parts, "dynamics" and "decoder" """
+        self.current: RolloutState | None = None
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto", **options: Any) -> "WorldModel":
+    def load(
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        *,
+        seed: int = 0,
+        precision: str = "auto",
+        replace_impossible: bool = True,
+        **sampling: Any,
+    ) -> "WorldModel":
         """Rebuild a world from tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt in `folder`.
 
-        options: num_steps, temperature, top_k, top_p, order, seed, precision, replace_impossible. Raises InputError where a
-        file is missing, damaged or made for another world.
+        sampling: settings of the dynamics model's `sampling_class` by name, such as temperature=0. Raises InputError if a file is
+        missing, damaged or belongs to another world.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"world folder {folder} does not exist; build one with: python 4.inference/build_world.py")
         tokenizer = load_tokenizer(folder / "tokenizer.pt")
         dynamics = load_dynamics(folder / "dynamics.pt")
-        facts = load_checkpoint(folder / "dynamics.pt", "dynamics")
+        metadata = WorldMetadata.of_checkpoint(load_checkpoint(folder / "dynamics.pt", "dynamics"))
         latent_path = folder / "latent_action_model.pt"
-        latent = load_latent_action_model(latent_path) if facts["action_kind"] == "latent" else None
-        check_parts_fit(folder, tokenizer, dynamics, latent, facts)
-        return cls(tokenizer, dynamics, latent, facts, device=device, **options)
+        latent = load_latent_action_model(latent_path) if dynamics.action_kind == "latent" else None
+        check_parts_fit(folder, tokenizer, dynamics, latent, metadata)
+        return cls(
+            tokenizer, dynamics, latent, metadata, device=device, sampling=config_from_dict(dynamics.sampling_class, sampling),
+            seed=seed, precision=precision, replace_impossible=replace_impossible,
+        )  # fmt: skip
 
     @property
     def num_actions(self) -> int:
-        """How many different actions `step` takes; 0 for a world that only goes on by itself."""
+        """How many different actions `step` takes; 0 for a world without actions."""
         return self.dynamics.num_actions
 
     @property
@@ -122,21 +126,21 @@ class WorldModel:
     @property
     def action_names(self) -> list[str]:
         """One name for each action: the game's own, or what a latent action mostly stands for."""
-        names = self.facts.get("latent_names" if self.action_kind == "latent" else "action_names") or []
+        names = self.metadata.latent_names if self.action_kind == "latent" else self.metadata.action_names
         return list(names) if len(names) == self.num_actions else [f"action {i}" for i in range(self.num_actions)]
 
     @property
     def action_map(self) -> dict[str, int]:
-        """True action name -> the number to give to `step`; learnt from few labels where actions are latent."""
-        return dict(self.facts.get("action_map") or {})
+        """True action name -> the number to give to `step`; learned from a few labels where actions are latent."""
+        return dict(self.metadata.action_map)
 
-    def key_of_action(self) -> np.ndarray:
+    def key_probabilities(self) -> np.ndarray:
         """(A, A) float32: entry a, c is P(the keys that are mapped to a | latent action c); zeros where no labels are known."""
         table = np.zeros((self.num_actions, self.num_actions), np.float32)
-        counts = np.array(self.facts.get("code_counts") or [])
-        if counts.shape == (self.num_actions, len(self.facts.get("action_names") or [])):
-            given_code = action_given_code(counts, FEW_LABELS)  # (A, keys)
-            for key, name in enumerate(self.facts["action_names"]):
+        counts, names = np.array(self.metadata.code_counts), self.metadata.action_names
+        if self.action_kind == "latent" and counts.shape == (self.num_actions, len(names)):
+            given_code = action_given_code(counts, LABEL_SMOOTHING)  # (A, keys)
+            for key, name in enumerate(names):
                 if name in self.action_map:
                     table[self.action_map[name]] += given_code[:, key]
         return table
@@ -154,86 +158,90 @@ class WorldModel:
     @property
     def frames_per_second(self) -> float:
         """The speed of the recorded game, in frames per second."""
-        return float(self.facts.get("frames_per_second") or 15.0)
+        return float(self.metadata.frames_per_second)
 
     @property
     def start_frames(self) -> np.ndarray:
-        """(S, T, H, W, 3) uint8: S real beginnings, stored in the checkpoint."""
-        return torch.as_tensor(self.facts["start_frames"]).numpy()
+        """(S, T, H, W, 3) uint8: S prompts of real frames, stored in the checkpoint."""
+        return self.metadata.start_frames.numpy()
 
     @property
     def start_actions(self) -> np.ndarray:
-        """(S, T) int64: the actions of `start_frames`, as numbers for `step`, -1 where unknown."""
-        return torch.as_tensor(self.facts["start_actions"]).numpy()
+        """(S, T) int64: the actions that led to `start_frames`, -1 where unknown."""
+        return self.metadata.start_actions.numpy()
 
     def reset(self, frames: np.ndarray, actions: Sequence[int] | np.ndarray | None = None, seed: int | None = None) -> np.ndarray:
-        """Begin a dream where these frames end. Returns the last of them as the tokenizer draws it: (H, W, 3) uint8.
+        """Start a rollout after these prompt frames. Returns the last of them, encoded and decoded: (H, W, 3) uint8.
 
-        frames: (T, H, W, 3) uint8 RGB, any T >= 1; another size is shrunk by area. actions: (T,), the action that led to
-        each frame, -1 unknown; None lets the latent action model read them off the frames, if there is one.
+        frames: (T, H, W, 3) uint8 RGB, any T >= 1; larger ones are shrunk by area. actions: (T,), the action that led to each
+        frame, -1 unknown; None lets the latent action model infer them from the frames, if there is one.
         """
         frames = self.fit_frames(frames)
         given = None if actions is None else np.asarray(actions, dtype=np.int64)[None]
-        self.current = self.begin(frames[None], given, seed)
+        self.current = self.start_rollouts(frames[None], given, seed)
         return self.current.frames[0]
 
     def step(self, action: int) -> np.ndarray:
-        """Dream one frame under an action in [0, num_actions), -1 for "unknown". Returns (H, W, 3) uint8."""
+        """Predict one frame under an action in [0, num_actions), -1 for "unknown". Returns (H, W, 3) uint8."""
         if self.current is None:
-            raise InputError("step() before reset(): show the world its first frames with reset(frames)")
-        return self.advance(self.current, np.array([action]))[0]
+            raise InputError("step() before reset(): give the world its prompt frames with reset(frames)")
+        return self.step_rollouts(self.current, np.array([action]))[0]
 
     @torch.no_grad()
-    def begin(self, frames: np.ndarray, actions: np.ndarray | None = None, seed: int | None = None) -> Dream:
-        """Start B dreams at once from frames (B, T, H, W, 3) uint8 and, where known, the actions (B, T) that led to them."""
+    def start_rollouts(self, frames: np.ndarray, actions: np.ndarray | None = None, seed: int | None = None) -> RolloutState:
+        """Start B rollouts after prompt frames (B, T, H, W, 3) uint8 and, if known, the actions (B, T) that led to them."""
         if actions is not None and actions.shape != frames.shape[:2]:
             raise InputError(f"{frames.shape[1]} start frames came with {actions.shape[1]} actions; give one for each frame")
-        recent = slice(-4 * self.context_frames, None)  # what is older hardly reaches any of the models
+        recent = slice(-4 * self.context_frames, None)  # older frames hardly influence any of the models
         video = to_video(np.ascontiguousarray(frames[:, recent]), self.device)  # (B, T, C, H, W)
         actions = self.infer_actions(video) if actions is None else actions[:, recent]
         with autocast(self.device, self.precision):
-            tokens, decoder, picture, encoder = [], None, None, None
+            prompt, encoder_cache, decoder_cache = [], None, None
             for t in range(video.shape[1]):
-                encoded, encoder = self.tokenizer.encode_frame(video[:, t], encoder)
-                picture, decoder = self.tokenizer.decode_frame(encoded.indices, decoder)
-                tokens.append(encoded.indices)  # (B, N)
+                encoded, encoder_cache = self.tokenizer.encode_next(video[:, t : t + 1], encoder_cache)
+                prompt.append(self.dynamics.frames_of(encoded)[:, 0])  # (B, N) or (B, N, D)
+                pictures, decoder_cache = self.decode(prompt[-1], decoder_cache)
             known = torch.as_tensor(self.checked(actions), device=self.device)
-            state = self.dynamics.start(torch.stack(tokens, dim=1), known)
-        assert picture is not None, "video has at least one frame"
+            dynamics_state = self.dynamics.start(torch.stack(prompt, dim=1), known)
         generator = torch.Generator(self.device).manual_seed(self.seed if seed is None else seed)
-        return Dream(state, decoder, tokens[-1], to_frames(picture[:, None])[:, 0], generator, self.sampling)
+        return RolloutState(dynamics_state, decoder_cache, prompt[-1], pictures, generator, self.sampling)
 
     @torch.no_grad()
-    def advance(self, dream: Dream, actions: np.ndarray, trace: list[DecodingPass] | None = None) -> np.ndarray:
-        """Dream the next frame of every game in the batch under actions (B,). Returns (B, H, W, 3) uint8.
+    def step_rollouts(self, state: RolloutState, actions: np.ndarray, trace: list[DecodingPass] | None = None) -> np.ndarray:
+        """The next frame of every rollout in the batch under actions (B,). Returns (B, H, W, 3) uint8.
 
-        trace: a list to which each sampling step of this frame is appended.
+        trace: a list to which each decoding pass of this frame is appended, if the dynamics model has passes.
         """
         chosen = torch.as_tensor(self.checked(actions), device=self.device)
-        draws: dict[str, Any] = {**vars(dream.sampling), "generator": dream.generator}
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
-            if self.p_key_given_code is not None:
-                prior = self.dynamics.next_action_probabilities(dream.dynamics)
-                chosen = replace_implausible_actions(chosen, prior, self.p_key_given_code, dream.generator)
-            dream.tokens = self.dynamics.generate_next(dream.dynamics, chosen, **draws, trace=trace)
+            prior = self.dynamics.next_action_probabilities(state.dynamics_state) if self.replace_impossible else None
+            if prior is not None:
+                chosen = replace_implausible_actions(chosen, prior, self.p_key_given_code, state.generator)
+            state.latest = self.dynamics.step(state.dynamics_state, chosen, state.sampling, state.generator, trace)
             predicted = time.perf_counter()
-            picture, dream.decoder = self.tokenizer.decode_frame(dream.tokens, dream.decoder)  # (B, C, H, W)
-        dream.frames = to_frames(picture[:, None])[:, 0]
+            state.frames, state.decoder_cache = self.decode(state.latest, state.decoder_cache)
         self.stage_seconds = {"dynamics": predicted - begun, "decoder": time.perf_counter() - predicted}
-        return dream.frames
+        return state.frames
 
-    def dream(self, frames: np.ndarray, known: np.ndarray | None, actions: np.ndarray, seed: int | None = None) -> np.ndarray:
-        """Whole dreams: start frames (B, T, H, W, 3) with their actions `known` (B, T) or None, then actions (B, K).
+    def rollout(
+        self, frames: np.ndarray, prompt_actions: np.ndarray | None, actions: np.ndarray, seed: int | None = None
+    ) -> np.ndarray:
+        """Complete rollouts: prompt frames (B, T, H, W, 3), the actions (B, T) that led to them or None, then actions (B, K).
 
-        Returns the K dreamed frames, (B, K, H, W, 3) uint8.
+        Returns the K predicted frames, (B, K, H, W, 3) uint8.
         """
-        dream = self.begin(frames, known, seed)
-        return np.stack([self.advance(dream, actions[:, k]) for k in range(actions.shape[1])], axis=1)
+        state = self.start_rollouts(frames, prompt_actions, seed)
+        return np.stack([self.step_rollouts(state, actions[:, k]) for k in range(actions.shape[1])], axis=1)
+
+    def decode(self, frames: Tensor, cache: Any) -> tuple[np.ndarray, Any]:
+        """Pictures (B, H, W, 3) uint8 of the dynamics model's frames (B, N) or (B, N, D), and the decoder's next cache."""
+        video, cache = self.tokenizer.decode_next(codes_of(frames, self.tokenizer)[:, None], cache)  # (B, 1, C, H, W)
+        return to_frames(video)[:, 0], cache
 
     @torch.no_grad()
     def infer_actions(self, video: Tensor) -> np.ndarray:
-        """(B, T) action numbers read off a video (B, T, C, H, W) by the latent action model; -1 where nobody can know."""
+        """(B, T) actions that the latent action model infers from a video (B, T, C, H, W); -1 where that is impossible."""
         actions = np.full(tuple(video.shape[:2]), -1, dtype=np.int64)
         if self.latent_action_model is not None and video.shape[1] > 1:
             actions[:, 1:] = self.latent_action_model.encode(video).indices.cpu().numpy()
@@ -250,7 +258,7 @@ class WorldModel:
         return actions
 
     def fit_frames(self, frames: np.ndarray) -> np.ndarray:
-        """Check frames (T, H, W, 3) uint8 and shrink them by area to this world's size where they are larger."""
+        """Check frames (T, H, W, 3) uint8 and shrink them by area if they are larger than this world's."""
         frames = np.asarray(frames)
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
             raise InputError(f"start frames are {frames.dtype} {frames.shape}; give uint8 RGB of shape (T, H, W, 3), T >= 1")
@@ -266,17 +274,16 @@ class WorldModel:
 
 
 def check_parts_fit(
-    folder: Path, tokenizer: Tokenizer, dynamics: DynamicsModel, latent: LatentActionModel | None, facts: dict[str, Any]
+    folder: Path, tokenizer: Tokenizer, dynamics: DynamicsModel, latent: LatentActionModel | None, metadata: WorldMetadata
 ) -> None:
-    """Raise InputError where the models of a world folder were not trained for each other."""
-    if (tokenizer.codebook_size, tokenizer.tokens_per_frame) != (dynamics.codebook_size, dynamics.tokens_per_frame):
-        raise InputError(
-            f"{folder}: dynamics.pt predicts {dynamics.tokens_per_frame} tokens out of {dynamics.codebook_size}, tokenizer.pt "
-            f"writes {tokenizer.tokens_per_frame} out of {tokenizer.codebook_size}; train the dynamics on this tokenizer"
-        )
-    stored = facts.get("tokenizer_fingerprint")
+    """Raise InputError if the models of a world folder were not trained for each other."""
+    sizes = dynamics.sizes_from(tokenizer)
+    trained_for = {name: getattr(dynamics.config, name) for name in sizes}
+    if trained_for != sizes:
+        raise InputError(f"{folder}: dynamics.pt was trained for {trained_for}, but tokenizer.pt has {sizes}; copy its own one")
+    stored = metadata.tokenizer_fingerprint
     if stored and stored != fingerprint(tokenizer.state_dict()):
-        raise InputError(f"{folder}: dynamics.pt was trained on the tokens of another tokenizer.pt; copy the one it belongs to")
+        raise InputError(f"{folder}: dynamics.pt was trained with another tokenizer.pt; copy the one it belongs to")
     if latent is not None and latent.num_actions != dynamics.num_actions:
         raise InputError(
             f"{folder}: dynamics.pt takes {dynamics.num_actions} actions, but latent_action_model.pt has {latent.num_actions}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynamics_model.token_cache import cached
+from dynamics_model.data.frame_cache import cached
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
 from video_tokenizer.data.clips import Clips, ShuffledBatches, make_loader, split_episodes, to_frames, to_video

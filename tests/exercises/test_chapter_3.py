@@ -51,7 +51,7 @@ def test_exercise_3_the_nucleus(answers):
 def test_exercise_4_a_frame_is_filled_in_as_the_model_does_it(answers, beginning):
     model, tokens = beginning
     action, everywhere = torch.tensor([2]), torch.arange(64)[None]
-    expected = model.generate_next(model.start(tokens[:1]), action, num_steps=4, temperature=0)[0]
+    expected = model.step(model.start(tokens[:1]), action, model.sampling_class(num_steps=4, temperature=0))[0]
     cache = model.start(tokens[:1]).cache
 
     def predict(hidden: torch.Tensor) -> torch.Tensor:

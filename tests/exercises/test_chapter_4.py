@@ -9,8 +9,8 @@ from tiny_world import save_tiny_world
 
 from world_model.actions import parse_actions
 from world_model.environment import WorldModelEnv
-from world_model.evaluation.dreams import agreement
 from world_model.evaluation.games import directions
+from world_model.evaluation.rollouts import agreement
 from world_model.world import WorldModel
 
 WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
@@ -18,7 +18,7 @@ WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
 
 def test_exercise_1_the_dream_has_the_predicted_size(answers, tmp_path):
     world = WorldModel.load(save_tiny_world(tmp_path, "true"), "cpu")
-    dream = world.dream(world.start_frames[[0, 1, 0]], world.start_actions[[0, 1, 0]], np.zeros((3, 5), np.int64), 0)
+    dream = world.rollout(world.start_frames[[0, 1, 0]], world.start_actions[[0, 1, 0]], np.zeros((3, 5), np.int64), 0)
     assert dream.shape == tuple(answers.size_of_dream(3, world.start_frames.shape[1], 5, 32))
 
 

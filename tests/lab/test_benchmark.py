@@ -82,7 +82,7 @@ def test_the_benchmark_writes_the_keys_that_the_texts_quote(tmp_path):
 def test_both_sides_of_the_time_to_quality_learn_the_same(tmp_path):
     """Same weights and clips to the last pixel, although one side decodes them from a video."""
     world = WorldModel.load(WORLD, "cpu")
-    store = record_games(open_game("ALE/Breakout-v5", world.facts, world.frame_size), 2, 60, 0).store
+    store = record_games(open_game("ALE/Breakout-v5", world.metadata, world.frame_size), 2, 60, 0).store
     write_video(tmp_path / "film.avi", store.frames, 15.0, "FFV1")
     config = TokenizerConfig(
         frame_size=64, embed_dim=24, num_heads=2, num_blocks=1, batch_size=2, num_steps=2, precision="float32"

@@ -9,6 +9,7 @@ import torch
 from dynamics_model import load_dynamics
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.action_prior import ActionPrior, replace_implausible_actions
+from dynamics_model.models.maskgit import MaskGITSampling
 from dynamics_model.models.masking import tokens_left_masked
 from dynamics_model.registry import build_dynamics
 from video_tokenizer.training.checkpoint import save_checkpoint
@@ -47,8 +48,8 @@ def test_a_prediction_never_depends_on_a_later_token_or_action(model, tokens, ac
     later_tokens, later_actions = tokens.clone(), actions.clone()
     later_tokens[:, 5:] = (later_tokens[:, 5:] + 7) % 20
     later_actions[:, 6:] = (later_actions[:, 6:] + 1) % 4
-    before, after = model.loss_per_token(tokens, actions), model.loss_per_token(later_tokens, later_actions)
-    assert torch.equal(before[:, :5], after[:, :5])
+    before, after = (model.teacher_forced(*clip).error for clip in ((tokens, actions), (later_tokens, later_actions)))
+    assert torch.equal(before[:, :4], after[:, :4])  # frames 1 .. 4
     logits = model.predict(tokens[:, :-1], torch.full_like(tokens[:, 1:], model.mask_token), actions)
     changed = model.predict(later_tokens[:, :-1], torch.full_like(tokens[:, 1:], model.mask_token), later_actions)
     assert torch.equal(logits[:, :5], changed[:, :5])  # frames 1 .. 5: frame 5 is predicted from frames 0 .. 4
@@ -59,8 +60,9 @@ def test_a_prediction_never_depends_on_a_later_token_or_action(model, tokens, ac
 def test_the_action_that_led_to_a_frame_changes_that_frame_and_none_before(model, tokens, actions):
     other = actions.clone()
     other[:, 4] = (other[:, 4] + 1) % 4
-    difference = (model.loss_per_token(tokens, actions) - model.loss_per_token(tokens, other)).abs().amax(dim=(0, 2))
-    assert torch.equal(difference[:4], torch.zeros(4)) and (difference[4:] > 0).all()
+    right, wrong = model.teacher_forced(tokens, actions).error, model.teacher_forced(tokens, other).error  # of frames 1 .. 8
+    difference = (right - wrong).abs().amax(dim=(0, 2))
+    assert torch.equal(difference[:3], torch.zeros(3)) and (difference[3:] > 0).all()
 
 
 @torch.no_grad()
@@ -81,14 +83,14 @@ def test_greedy_dreams_are_the_arg_max_of_the_same_forward_pass(model, tokens, a
     hidden = torch.full_like(tokens[:, 1:], model.mask_token)
     expected = model.predict(tokens[:, :-1], hidden, actions).argmax(dim=-1)
     state = model.start(tokens[:, :8], actions[:, :8])
-    assert torch.equal(model.generate_next(state, actions[:, 8], num_steps=1, temperature=0), expected[:, 7])
+    assert torch.equal(model.step(state, actions[:, 8], MaskGITSampling(num_steps=1, temperature=0)), expected[:, 7])
 
 
 def test_a_dream_remembers_the_same_amount_at_frame_100_as_at_frame_10(model, tokens, actions):
     state = model.start(tokens, actions)
     sizes = []
     for frame in range(100):
-        model.generate_next(state, torch.tensor([0, 1]), num_steps=1)
+        model.step(state, torch.tensor([0, 1]), MaskGITSampling(num_steps=1))
         if frame in (9, 99):
             sizes.append(sum(part.numel() for pair in state.cache.blocks for part in pair))
     assert sizes[0] == sizes[1] and state.cache.num_kept == TINY.context_frames - 1
@@ -99,7 +101,8 @@ def test_the_same_seed_dreams_the_same_and_every_token_is_filled(model, tokens, 
     def dream(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         state = model.start(tokens, actions)
-        frames = [model.generate_next(state, torch.tensor([0, 1]), 3, order=order, generator=generator) for _ in range(4)]
+        sampling = MaskGITSampling(num_steps=3, order=order)
+        frames = [model.step(state, torch.tensor([0, 1]), sampling, generator) for _ in range(4)]
         return torch.stack(frames)
 
     assert torch.equal(dream(0), dream(0)) and not torch.equal(dream(0), dream(1))
@@ -108,16 +111,16 @@ def test_the_same_seed_dreams_the_same_and_every_token_is_filled(model, tokens, 
 
 def test_watching_the_passes_of_a_frame_changes_nothing(model, tokens, actions):
     unseen, seen = model.start(tokens, actions), model.start(tokens, actions)
-    draws = {"num_steps": 3, "temperature": 1.0}
+    sampling = MaskGITSampling(num_steps=3)
     trace = []
-    dreamed = model.generate_next(seen, actions[:, 0], **draws, generator=torch.Generator().manual_seed(3), trace=trace)
-    assert torch.equal(dreamed, model.generate_next(unseen, actions[:, 0], **draws, generator=torch.Generator().manual_seed(3)))
-    assert [int((~step.settled[0]).sum()) for step in trace] == [2, 1, 0]  # halving
-    assert torch.equal(trace[-1].tokens, dreamed)
+    frame = model.step(seen, actions[:, 0], sampling, torch.Generator().manual_seed(3), trace)
+    assert torch.equal(frame, model.step(unseen, actions[:, 0], sampling, torch.Generator().manual_seed(3)))
+    assert [int((~step.unmasked[0]).sum()) for step in trace] == [2, 1, 0]  # halving
+    assert torch.equal(trace[-1].tokens, frame)
     for earlier, later in itertools.pairwise(trace):
-        assert torch.equal(earlier.tokens[earlier.settled], later.tokens[earlier.settled])
+        assert torch.equal(earlier.tokens[earlier.unmasked], later.tokens[earlier.unmasked])
         assert later.probability.min() > 0 and later.probability.max() <= 1
-        assert torch.equal(earlier.probability[earlier.settled], later.probability[earlier.settled])
+        assert torch.equal(earlier.probability[earlier.unmasked], later.probability[earlier.unmasked])
 
 
 def test_fixed_tokens_stay_fixed(model, tokens, actions, monkeypatch):
@@ -126,7 +129,7 @@ def test_fixed_tokens_stay_fixed(model, tokens, actions, monkeypatch):
     monkeypatch.setattr(
         model, "_present_logits", lambda cache, now, *others: seen.append(now.clone()) or inner(cache, now, *others)
     )
-    final = model.generate_next(model.start(tokens, actions), torch.tensor([0, 1]), num_steps=4, schedule="cosine")
+    final = model.step(model.start(tokens, actions), torch.tensor([0, 1]), MaskGITSampling(schedule="cosine"))
     assert [int((now == model.mask_token).sum(dim=1)[0]) for now in seen] == [6, 5, 4, 3]
     for now in seen:
         fixed = now != model.mask_token
@@ -146,7 +149,7 @@ def test_drawing_only_where_something_is_hidden_equals_drawing_everywhere(model,
         complete = torch.where(hidden, drawn, plain)
         least_sure = best.masked_fill(~hidden, float("inf")).argsort(-1)[:, : tokens_left_masked(step, 4, 6)]
         plain = complete.scatter(1, least_sure, model.mask_token)
-    assert torch.equal(model.generate_next(state, actions[:, 0], temperature=0, schedule="cosine"), plain)
+    assert torch.equal(model.step(state, actions[:, 0], MaskGITSampling(temperature=0, schedule="cosine")), plain)
 
 
 def test_an_impossible_action_gives_way_to_what_its_key_leads_to_here():
@@ -200,29 +203,31 @@ def test_only_latent_actions_have_a_prior_and_it_sees_no_frame_after_the_present
 def test_every_parameter_receives_a_gradient(tokens, actions):
     torch.manual_seed(0)
     model = build_dynamics(replace(TINY, clean_context_share=0.5)).train()
-    sum(model(tokens.repeat(8, 1, 1), actions.repeat(8, 1)).losses.values()).backward()
+    sum(model.loss(tokens.repeat(8, 1, 1), actions.repeat(8, 1)).values()).backward()
     dead = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
     assert {name for name in dead if not name.startswith("action_prior.")} == set()
 
 
-def test_the_loss_counts_hidden_tokens_only_and_changed_ones_more(tokens, actions, monkeypatch):
-    model = build_dynamics(replace(TINY, clean_context_share=1.0, context_corruption=0.0, action_dropout=0.0)).eval()
+def test_the_loss_counts_hidden_tokens_only_and_changed_ones_more(tokens, actions):
+    model = build_dynamics(replace(TINY, action_dropout=0.0)).eval()
     torch.manual_seed(3)
-    output = model(tokens, actions)
-    losses = torch.nn.functional.cross_entropy(output.logits.flatten(0, 2), tokens[:, 1:].flatten(), reduction="none")
-    weight = output.masked * torch.where(tokens[:, 1:] != tokens[:, :-1], 6.0, 1.0)
-    expected = (losses.view_as(weight) * weight).sum() / weight.sum()
-    assert torch.allclose(output.losses["cross_entropy"], expected)
+    past, present, _ = model.spoil(tokens, actions)
+    logits = model.predict(past, present, actions, model.positions.random_start(len(tokens), tokens.device))
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 2), tokens[:, 1:].flatten(), reduction="none")
+    weight = (present == model.mask_token) * torch.where(tokens[:, 1:] != tokens[:, :-1], 6.0, 1.0)
+    torch.manual_seed(3)  # the same masks
+    loss = model.loss(tokens, actions)["cross_entropy"]
+    assert torch.allclose(loss, (losses.view_as(weight) * weight).sum() / weight.sum())
 
 
 def test_without_actions_nothing_steers(tokens, actions):
     torch.manual_seed(0)
     model = build_dynamics(replace(TINY, actions="none")).eval()
     assert model.num_actions == 0
-    assert torch.equal(model.loss_per_token(tokens, actions), model.loss_per_token(tokens, (actions + 1) % 4))
+    assert torch.equal(model.teacher_forced(tokens, actions).error, model.teacher_forced(tokens, (actions + 1) % 4).error)
 
 
 def test_a_saved_model_is_rebuilt_bit_by_bit(model, tokens, actions, tmp_path):
     path = tmp_path / "dynamics.pt"
     save_checkpoint(path, "dynamics", "maskgit", asdict(TINY), model.state_dict(), 1, {}, "data", action_names=["NOOP"])
-    assert torch.equal(load_dynamics(path).loss_per_token(tokens, actions), model.loss_per_token(tokens, actions))
+    assert torch.equal(load_dynamics(path).teacher_forced(tokens, actions).error, model.teacher_forced(tokens, actions).error)

@@ -14,6 +14,7 @@ from server_fixture import PlayerClient, with_player, with_server
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
+from dynamics_model.models.maskgit import MaskGITSampling
 from video_tokenizer.games.emulator import Game
 from world_model.play.action_previews import count_code_meanings
 from world_model.play.player import MESSAGES
@@ -21,7 +22,6 @@ from world_model.play.protocol import Field
 from world_model.play.sampling_controls import describe_controls, sampling_controls
 from world_model.play.world_registry import WorldRegistry, arrow_keys, find_worlds
 from world_model.real_game import RealGame
-from world_model.sampling import Sampling
 from world_model.world import WorldModel
 
 BREAKOUT = "ALE/Breakout-v5"
@@ -63,7 +63,7 @@ def test_what_is_played_is_what_the_world_dreams(registry, world):
         frames = [(await player.frame("step", **held))[0] for held in ({"key": "RIGHT"}, {"action": 2}, {"action": 3})]
         world.reset(world.start_frames[1], world.start_actions[1], seed=3)
         assert world.current is not None
-        world.current.sampling = Sampling(num_steps=2, temperature=1.5)
+        world.current.sampling = MaskGITSampling(num_steps=2, temperature=1.5)
         assert np.array_equal(frames, [world.step(action) for action in (2, 2, 3)])
 
     with_player(registry, test)
@@ -246,8 +246,8 @@ def test_a_setting_that_the_world_does_not_have_or_allow_is_refused(registry):
 
 
 def test_a_model_that_leaves_no_trace_is_played_without_an_inspection(registry, world, monkeypatch):
-    advance = WorldModel.advance
-    monkeypatch.setattr(WorldModel, "advance", lambda self, dream, actions, trace=None: advance(self, dream, actions))
+    step = WorldModel.step_rollouts
+    monkeypatch.setattr(WorldModel, "step_rollouts", lambda self, state, actions, trace=None: step(self, state, actions))
 
     async def test(player: PlayerClient) -> None:
         await player.frame("begin")

@@ -23,7 +23,7 @@ from world_model.play.player import Player
 from world_model.play.protocol import MAX_MESSAGE_BYTES
 from world_model.play.server import PLAYERS, is_our_name
 from world_model.play.world_registry import WorldRegistry
-from world_model.world import Dream
+from world_model.world import RolloutState
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_tab_closed_in_mid_frame_leaves_nothing_behind(registry):
         assert len(app[PLAYERS]) == 1
         living = gc.get_objects()
         assert sum(type(one) is Player for one in living) == 1
-        assert sum(type(one) is Dream for one in living) <= 2  # the other tab's, and a WorldModel's own
+        assert sum(type(one) is RolloutState for one in living) <= 2  # the other tab's, and a WorldModel's own
         assert sizes[-1] - sizes[0] < 30, sizes  # the first round fills the caches of Python and of the emulator
 
     with_server(registry, test)

@@ -10,9 +10,9 @@ from server_fixture import PlayerClient, with_player
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
+from dynamics_model.models.maskgit import MaskGITSampling
 from world_model.play.game_log import MAX_FILM_FRAMES, GameLog
 from world_model.play.world_registry import WorldRegistry
-from world_model.sampling import Sampling
 
 GENERATE = REPOSITORY / "4.inference" / "generate.py"
 
@@ -71,7 +71,7 @@ def test_a_damaged_recording_is_answered_with_one_sentence(folder, tmp_path, cap
 
 
 def test_a_film_ends_before_it_fills_the_memory():
-    log = GameLog("world", {"start_index": 0}, 0, Sampling())
+    log = GameLog("world", {"start_index": 0}, 0, MaskGITSampling())
     for number in range(MAX_FILM_FRAMES + 5):
-        log.add(number % 3, "LEFT", Sampling(), {"dream": np.zeros((4, 4, 3), np.uint8)})
+        log.add(number % 3, "LEFT", MaskGITSampling(), {"dream": np.zeros((4, 4, 3), np.uint8)})
     assert log.full and len(log.actions) == MAX_FILM_FRAMES == len(log.video("dream"))

@@ -104,6 +104,6 @@ def test_dynamics_of_any_sizes_train_or_are_refused(sizes):
         height, width = config.grid_size
         tokens = torch.randint(config.codebook_size, (config.batch_size, config.num_frames, height * width))
         actions = torch.randint(max(1, config.num_actions), (config.batch_size, config.num_frames))
-        return model(tokens, actions).losses["cross_entropy"]
+        return model.loss(tokens, actions)["cross_entropy"]
 
     trains_or_is_refused(lambda: build_dynamics(config), loss, config)

@@ -7,37 +7,31 @@ import pytest
 import torch
 
 from dynamics_model import metrics
+from dynamics_model.models.base import Predictions
 from dynamics_model.rollouts import roll_out
 
 
 class CountingModel:
     """Stands in for a trained model of one token per frame: the next token is the last one plus the action, modulo 8.
 
-    certainty: the probability it gives to what it predicts. Deaf, it always predicts "plus one".
+    certainty: the probability that it gives to its prediction. If it ignores its actions, it always predicts "plus one".
     """
 
-    mask_token, num_actions = 8, 3
+    num_actions = 3
 
-    def __init__(self, certainty: float = 0.9, deaf: bool = False):
-        self.certainty, self.deaf = certainty, deaf
+    def __init__(self, certainty: float = 0.9, ignores_actions: bool = False):
+        self.certainty, self.ignores_actions = certainty, ignores_actions
 
-    def predict(self, past, present, actions):
-        assert (present == self.mask_token).all()
-        step = torch.ones_like(actions) if self.deaf else actions
-        expected = (past + step[:, 1:, None]) % 8
-        other = (1 - self.certainty) / 7
-        logits = torch.full((*past.shape, 8), math.log(other))
-        return logits.scatter(-1, expected[..., None], math.log(self.certainty))
-
-    def loss_per_token(self, tokens, actions, mask=None):
-        hidden = torch.full_like(tokens[:, 1:], self.mask_token)
-        loss = -self.predict(tokens[:, :-1], hidden, actions).gather(-1, tokens[:, 1:, :, None])[..., 0]
-        return torch.cat([torch.zeros_like(loss[:, :1]), loss], dim=1)
+    def teacher_forced(self, tokens, actions):
+        step = torch.ones_like(actions) if self.ignores_actions else actions
+        predicted = (tokens[:, :-1] + step[:, 1:, None]) % 8
+        probability = torch.where(predicted == tokens[:, 1:], self.certainty, (1 - self.certainty) / 7)
+        return Predictions(-probability.log(), predicted)
 
     def start(self, tokens, actions):
         return SimpleNamespace(tokens=tokens[:, -1])
 
-    def generate_next(self, state, action, generator=None, num_steps=1):
+    def step(self, state, action, sampling=None, generator=None):
         state.tokens = (state.tokens + action[:, None]) % 8
         return state.tokens
 
@@ -47,23 +41,29 @@ def counting_clips(actions):
     return actions.clamp(min=0).cumsum(dim=1)[..., None] % 8
 
 
-def test_changed_tokens_differ_from_the_frame_before():
-    tokens = torch.tensor([[[1, 2], [1, 3], [1, 3]]])
-    assert metrics.changed_tokens(tokens).tolist() == [[[False, False], [False, True], [False, False]]]
-
-
 def test_copying_is_right_on_all_tokens_but_those_that_changed():
     previous, tokens = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 7]])
-    copy = metrics.TokenScores()
+    copy = metrics.FrameScores()
     copy.update(torch.tensor([[0.1, 0.1, 0.2, 4.0]]), previous, tokens, previous)
     result = copy.result()
-    assert result["accuracy"] == result["copy_accuracy"] == 0.75
+    assert result["accuracy"] == result["copy_accuracy"] == 0.75 and result["share_changed"] == 0.25
     assert result["accuracy_changed"] == result["copy_accuracy_changed"] == 0.0
     assert result["loss"] == pytest.approx(1.1)
     assert result["loss_changed"] == pytest.approx(4.0)
 
 
-def test_a_model_that_listens_suffers_under_another_clips_actions():
+def test_a_latent_has_changed_if_it_changed_more_than_its_frame_on_average():
+    """Four latents of two numbers: one moves by 2 in one number, one by 1; squared changes 0, 0, 0.5 and 2, mean 0.625."""
+    previous = torch.zeros(1, 1, 4, 2)
+    latents = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])[None, None]
+    scores = metrics.FrameScores()
+    scores.update(torch.tensor([[[0.1, 0.1, 0.2, 0.4]]]), latents, latents, previous)
+    assert scores.result() == pytest.approx(
+        {"loss": 0.2, "loss_changed": 0.4, "share_changed": 0.25, "copy_loss": 0.625, "copy_loss_changed": 2.0}
+    )
+
+
+def test_a_model_that_uses_its_actions_suffers_under_another_clips_actions():
     actions = torch.tensor([[-1, 1, 1, 1], [-1, 2, 2, 2]])
     report = metrics.DynamicsMetrics()
     report.update(CountingModel(certainty=0.93), counting_clips(actions), actions, torch.Generator().manual_seed(0))
@@ -76,10 +76,10 @@ def test_a_model_that_listens_suffers_under_another_clips_actions():
     assert result["copy_accuracy"] == 0.0
 
 
-def test_a_deaf_model_has_shuffle_ratio_one():
+def test_a_model_that_ignores_its_actions_has_shuffle_ratio_one():
     actions = torch.randint(1, 3, (4, 6), generator=torch.Generator().manual_seed(0))
     report = metrics.DynamicsMetrics()
-    report.update(CountingModel(deaf=True), counting_clips(actions), actions, torch.Generator().manual_seed(0))
+    report.update(CountingModel(ignores_actions=True), counting_clips(actions), actions, torch.Generator().manual_seed(0))
     assert report.result()["shuffle_ratio"] == pytest.approx(1.0)
 
 
@@ -94,7 +94,7 @@ def test_no_clip_keeps_its_own_actions_when_they_are_shuffled(batch_size):
 
 def test_a_rollout_follows_its_actions_and_feeds_its_own_tokens_back():
     tokens = torch.tensor([[[0], [1]]])
-    dreamed = roll_out(CountingModel(), tokens, torch.tensor([[-1, 1]]), torch.tensor([[2, 2, 1]]), num_steps=2)
+    dreamed = roll_out(CountingModel(), tokens, torch.tensor([[-1, 1]]), torch.tensor([[2, 2, 1]]))
     assert dreamed.tolist() == [[[3], [5], [6]]]
 
 

@@ -10,7 +10,7 @@ from structure_checks import REPOSITORY
 from tiny_tokenizers import flags, tiny_config
 from torch import nn
 
-from dynamics_model.token_cache import encode_tokens
+from dynamics_model.data.frame_cache import encode_store
 from tokenizer_variants.videogpt.blocks import (
     AxialAttention,
     AxialPositions,
@@ -262,5 +262,5 @@ def test_the_scripts_train_and_score_it_with_shortened_time(time_stride, tmp_pat
 def test_chapter_3_reads_its_tokens_frame_for_frame(tmp_path):
     """Episodes are cut into clips of training length; the last one may be shorter."""
     store = dummy_clip_store(tmp_path / "store", frame_size=(16, 16))
-    tokens = encode_tokens(store, built(num_frames=4), torch.device("cpu"))
+    tokens = encode_store(store, built(num_frames=4), torch.device("cpu"))
     assert tokens.shape == (len(store.frames), 16) and tokens.max() < 32 and len(np.unique(tokens)) > 1

@@ -12,17 +12,10 @@ from script_runner import load_script, run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world, some_frames
 
+from dynamics_model.data.metadata import WorldMetadata
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.training.command_line import InputError
-from world_model.evaluation.dreams import (
-    agreement,
-    delta_psnr_scores,
-    horizon_scores,
-    rollout_windows,
-    sprite_scores,
-    world_actions,
-)
 from world_model.evaluation.games import (
     EVALUATION_SEEDS,
     check_seed,
@@ -34,8 +27,16 @@ from world_model.evaluation.games import (
     usual_step,
 )
 from world_model.evaluation.model_scores import learn_and_test
+from world_model.evaluation.rollouts import (
+    agreement,
+    delta_psnr_scores,
+    horizon_scores,
+    rollout_windows,
+    sprite_scores,
+    world_actions,
+)
 from world_model.evaluation.table import flatten, results_table
-from world_model.evaluation.true_world import read_true_metrics, shares_of_true_world
+from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_true_world
 from world_model.real_game import open_game, play_beginning, play_keys
 from world_model.world import WorldModel
 
@@ -45,7 +46,7 @@ BREAKOUT = "ALE/Breakout-v5"
 
 @pytest.fixture(scope="module")
 def game():
-    return open_game(BREAKOUT, {"frame_skip": 4}, (32, 32))
+    return open_game(BREAKOUT, WorldMetadata(frame_skip=4), (32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_game_repeats_itself_from_its_actions(game):
 
 def test_a_world_is_evaluated_on_its_own_game():
     with pytest.raises(InputError, match="learnt from a game with UP"):
-        open_game(BREAKOUT, {"action_names": ["UP"]}, (32, 32))
+        open_game(BREAKOUT, WorldMetadata(action_names=["UP"]), (32, 32))
 
 
 # ---- the scores ---------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from evaluation_names import CONTROLS, NAMES, NAMES_OF_LATENT_ACTIONS
 from script_runner import call
 from structure_checks import REPOSITORY
 
-from world_model.evaluation.dreams import obedience_scores, rollout_scores
 from world_model.evaluation.games import OTHER_SEEDS, player_keys, record_branches, record_games
-from world_model.evaluation.long_dream import long_dream_scores, real_frames
-from world_model.evaluation.model_scores import dynamics_scores, token_clips, tokenizer_scores
+from world_model.evaluation.long_rollouts import long_rollout_scores, real_frames
+from world_model.evaluation.model_scores import dynamics_scores, frame_clips, tokenizer_scores
+from world_model.evaluation.rollouts import obedience_scores, rollout_scores
 from world_model.evaluation.table import flatten
 from world_model.real_game import open_game
 from world_model.world import WorldModel
@@ -76,15 +76,15 @@ def compared(scores: dict[str, Any], still: dict[str, Any]) -> dict[str, Any]:
 
 def measure(world: WorldModel, env_id: str) -> dict[str, Any]:
     """The scores that the bars are about, from few and short games."""
-    game = open_game(env_id, world.facts, world.frame_size)
+    game = open_game(env_id, world.metadata, world.frame_size)
     games = record_games(game, 6, 300, FRESH_SEED)
     few = replace(games, store=replace(games.store, episodes=games.store.episodes[:2]))
     real = real_frames(record_games(game, 12, 500, FRESH_SEED, first_game=OTHER_SEEDS))  # as long as the dreams below
     assert real is not None
     scores: dict[str, Any] = tokenizer_scores(world.tokenizer, games, max_clips=24)
-    scores |= dynamics_scores(world, token_clips(world, few), 32, FRESH_SEED)
+    scores |= dynamics_scores(world, frame_clips(world, few), 32, FRESH_SEED)
     scores["rollout"], still = rollout_scores(world, games, 24, FRESH_SEED, max_frames=16)
-    scores["long_dream"], _ = long_dream_scores(world, games, real, num_frames=200, num_dreams=2, seed=FRESH_SEED)
+    scores["long_dream"], _ = long_rollout_scores(world, games, real, num_frames=200, num_dreams=2, seed=FRESH_SEED)
     if player_keys(game):
         branches = record_branches(game, 8, world.context_frames, 8, FRESH_SEED)
         scores |= obedience_scores(world, branches, env_id, FRESH_SEED)[0]

@@ -1,4 +1,4 @@
-"""Which latent actions can come next? What the past says about the action before anybody has pressed a key."""
+"""The action prior: how probable each latent action is in the present situation, before a key is pressed."""
 
 import torch
 import torch.nn.functional as F
@@ -7,18 +7,17 @@ from torch import Tensor, nn
 TOKEN_DIM = 16
 HIDDEN = 128
 HIDDEN_TOKENS = 0.2
-"""share of the tokens that training hides from the prior, or it learns its situations by heart"""
-IMPOSSIBLE = 0.02
+"""dropout of the prior's input tokens in training, against memorizing its situations"""
+IMPLAUSIBLE = 0.02
 """an action less probable than this has hardly ever been seen in such a situation"""
 
 
 class ActionPrior(nn.Module):
     """P(action t | frames t - 2 and t - 1, action t - 1), a small network beside the dynamics model.
 
-    Latent actions are names of visible movements. A paddle at the left wall can never move left, so that "left" has never been
-    said there, and a dynamics model that hears it all the same has nothing to go by: the paddle melts. The prior knows what
-    has been said where, and `replace_implausible_actions` puts in the place of an impossible action what the same key leads
-    to here.
+    Latent actions are names of visible movements. A paddle at the left wall cannot move left, so the training data never has
+    "left" there, and a dynamics model that is conditioned on it anyway is out of distribution: the paddle melts. The prior knows
+    which actions occur in which situation, so that `replace_implausible_actions` can replace the others.
     """
 
     def __init__(self, codebook_size: int, tokens_per_frame: int, num_actions: int):
@@ -44,7 +43,7 @@ class ActionPrior(nn.Module):
     def loss(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Mean cross-entropy of the known actions. tokens: (B, T, N), actions: (B, T); actions[:, t] led from t - 1 to t."""
         newer = tokens[:, :-1]
-        older = torch.cat([tokens[:, :1], tokens[:, :-2]], dim=1)  # the first frame stands in for its own predecessor
+        older = torch.cat([tokens[:, :1], tokens[:, :-2]], dim=1)  # the first frame also serves as its own predecessor
         logits = self(older, newer, actions[:, :-1]).float()  # (B, T - 1, num_actions)
         if (actions[:, 1:] < 0).all():
             return 0.0 * logits.sum()
@@ -56,14 +55,14 @@ def replace_implausible_actions(
     prior: Tensor,
     p_key_given_code: Tensor,
     generator: torch.Generator | None = None,
-    threshold: float = IMPOSSIBLE,
+    threshold: float = IMPLAUSIBLE,
 ) -> Tensor:
-    """The actions themselves where they are possible, else one to which the same key leads here. wanted: (B,) int64, -1 unknown.
+    """Replace wanted actions that the prior finds implausible by a plausible action of the same key. wanted: (B,), -1 unknown.
 
     prior: (B, A) probabilities of the next action. p_key_given_code: (A, A), entry a, c is P(the key of action a | action c),
-    zero in rows of actions that belong to no key; these are never replaced. By Bayes' rule
-    P(c | key, past) is proportional to P(key | c) * P(c | past); from it is drawn, among the possible c. At the left wall,
-    "left" (prior 0.001) gives way to "rest" (prior 0.7, stands for LEFT 0.15: 0.105). generator: the dice.
+    zero in rows of actions that belong to no key; these are never replaced. By Bayes' rule P(c | key, past) is proportional to
+    P(key | c) * P(c | past); the replacement is sampled from it, among the plausible c. At the left wall, "left" (prior 0.001) is
+    replaced by "rest" (prior 0.7, P(LEFT | rest) 0.15: weight 0.105). generator: RNG.
     """
     known = wanted.clamp(min=0)
     weights = p_key_given_code[known] * prior * (prior >= threshold)  # (B, A)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from dynamics_model.metrics import TokenScores
-from dynamics_model.models.maskgit import DecodingPass
+from dynamics_model.metrics import FrameScores
+from dynamics_model.models.maskgit import DecodingPass, MaskGITSampling
 from dynamics_model.rollouts import decode_after
 from tokenizer_lab.draw import CHANGED, bare, draw_pair, most_changing_step
 from video_tokenizer.data.clips import to_frames
@@ -28,12 +29,12 @@ MASKED = 110
 
 @torch.no_grad()
 def decoding_passes(
-    model, tokens: Tensor, actions: Tensor, action: int, num_steps: int, schedule: str, seed: int
+    model, tokens: Tensor, actions: Tensor, action: int, num_steps: int, schedule: Literal["halving", "cosine"], seed: int
 ) -> list[DecodingPass]:
     """The passes that decode the frame after `tokens` under `action`. tokens: (1, T, N) of real frames; actions: (1, T)."""
     trace: list[DecodingPass] = []
     state, generator = model.start(tokens, actions), torch.Generator().manual_seed(seed)
-    model.generate_next(state, torch.tensor([action]), num_steps=num_steps, schedule=schedule, generator=generator, trace=trace)
+    model.step(state, torch.tensor([action]), MaskGITSampling(num_steps=num_steps, schedule=schedule), generator, trace)
     return trace
 
 
@@ -46,7 +47,7 @@ def pass_pictures(tokenizer, tokens: Tensor, trace: Sequence[DecodingPass]) -> t
         return grid.repeat_interleave(patch_size, 0).repeat_interleave(patch_size, 1).numpy()
 
     sampled = np.stack([to_frames(decode_after(tokenizer, tokens, step.tokens[:, None]))[0, 0] for step in trace])
-    unmasked = np.stack([per_pixel(step.settled) for step in trace])[..., None]
+    unmasked = np.stack([per_pixel(step.unmasked) for step in trace])[..., None]
     probability = [colormaps["viridis"](per_pixel(step.probability))[..., :3] * 255 for step in trace]
     return np.where(unmasked, sampled, MASKED).astype(np.uint8), sampled, np.stack(probability).astype(np.uint8)
 
@@ -103,8 +104,7 @@ def predictions(model, tokens: Tensor, actions: Tensor, wrong: Tensor) -> dict[s
     """
 
     def likeliest(actions: Tensor) -> Tensor:
-        past = tokens[:, : actions.shape[1] - 1]
-        return model.predict(past, torch.full_like(past, model.mask_token), actions).argmax(dim=-1)
+        return model.teacher_forced(tokens[:, : actions.shape[1]], actions).predicted
 
     under_wrong = torch.empty_like(tokens[:, 1:])
     for frame in range(1, tokens.shape[1]):
@@ -115,7 +115,7 @@ def predictions(model, tokens: Tensor, actions: Tensor, wrong: Tensor) -> dict[s
 
 def accuracies(predicted: Tensor, target: Tensor, before: Tensor) -> tuple[float, float]:
     """Share of right tokens, of all and of those that changed. All of one shape (..., N)."""
-    scores = TokenScores()
+    scores = FrameScores()
     scores.update(torch.zeros(target.shape), predicted, target, before)
     return scores.result()["accuracy"], scores.result()["accuracy_changed"]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dynamics_model.config import PRESETS as DYNAMICS_PRESETS
 from dynamics_model.config import DynamicsConfig
+from dynamics_model.models.maskgit import MaskGIT, MaskGITSampling
 from dynamics_model.registry import build_dynamics
 from latent_action_model.config import PRESETS as LATENT_PRESETS
 from latent_action_model.config import LatentActionConfig
@@ -151,7 +152,7 @@ def training_step(config: Any, device: torch.device, precision: str) -> Callable
 
     def loss() -> Tensor:
         if isinstance(config, DynamicsConfig):
-            return model(tokens, actions).losses["cross_entropy"]
+            return model.loss(tokens, actions)["cross_entropy"]
         if isinstance(config, LatentActionConfig):
             return sum(model(video).losses.values())  # type: ignore[return-value]
         return tokenizer_loss(model(video), video, background, config)
@@ -189,6 +190,7 @@ def inference_rows(bench: Bench, world: WorldModel) -> Iterator[tuple[str, Row]]
     yield "encode", bench.row(lambda: run(world.tokenizer.encode, video), 32, "frames")
     yield "decode", bench.row(lambda: run(world.tokenizer.decode_indices, tokens), 32, "frames")
     world.reset(world.start_frames[0], world.start_actions[0])
+    assert isinstance(world.dynamics, MaskGIT) and isinstance(world.sampling, MaskGITSampling), "the naive loop is MaskGIT's"
     plain = NaiveRollout(world.tokenizer, world.dynamics, world.start_frames[0], world.sampling.num_steps)
     action = 0 if world.num_actions else -1
     yield "world_step", bench.row(lambda: world.step(action), 1, "frames", lambda: plain.step(action))

@@ -18,7 +18,7 @@ from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PAPER, PLAIN, WARM,
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.training.atomic_files import write_atomically
 from world_lab.drift import GONE
-from world_model.evaluation.long_dream import LEAD
+from world_model.evaluation.long_rollouts import LEAD
 from world_model.starts import frames_from_text
 
 SCALE = 2

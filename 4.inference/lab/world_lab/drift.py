@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dynamics_model.models.maskgit import DecodingPass
+from dynamics_model.models.base import DecodingPass
 from video_tokenizer.games.detectors import SCREEN_SIZE, detect_ball, detect_player, game_facts
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.metrics import psnr_from_mean_error, share
 from video_tokenizer.training.command_line import InputError
-from world_model.evaluation.dreams import BALL_GAP_FROM, balls_seen, players, real_stretches, sprite_scores
 from world_model.evaluation.games import RealGames, halves, record_game_sets
-from world_model.evaluation.long_dream import STATISTICS, frame_statistics, long_dreams, random_keys, real_frames
+from world_model.evaluation.long_rollouts import STATISTICS, frame_statistics, long_rollouts, random_keys, real_frames
+from world_model.evaluation.rollouts import BALL_GAP_FROM, balls_seen, players, real_stretches, sprite_scores
 from world_model.starts import frames_to_text
 from world_model.world import WorldModel
 
@@ -105,12 +105,12 @@ def videos_beside(world: WorldModel, games: RealGames, plan: DriftPlan) -> tuple
 def rollout_with_probability(
     world: WorldModel, frames: np.ndarray, known: np.ndarray | None, actions: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `WorldModel.dream`, and beside the frames (B, K, H, W, 3) the probability of each sampled token, (B, K, N)."""
-    dream = world.begin(frames, known, seed)
+    """As `WorldModel.rollout`, and beside the frames (B, K, H, W, 3) the probability of each sampled token, (B, K, N)."""
+    dream = world.start_rollouts(frames, known, seed)
     pictures, sure = [], []
     for k in range(actions.shape[1]):
         trace: list[DecodingPass] = []
-        pictures.append(world.advance(dream, actions[:, k], trace))
+        pictures.append(world.step_rollouts(dream, actions[:, k], trace))
         sure.append(trace[-1].probability.float().cpu().numpy())  # the last pass repeats what earlier ones unmasked
     return np.stack(pictures, axis=1), np.stack(sure, axis=1)
 
@@ -245,7 +245,7 @@ def long_series(world: WorldModel, games: RealGames, others: RealGames, plan: Dr
     """Shares of foreground and of moving pixels in every n-th frame of long rollouts under random keys and of still pictures,
     (B, n) each; and low and high, the range of the frames of other real games."""
     real = real_frames(halves(others)[0])
-    videos = long_dreams(world, games, plan.long_frames, plan.num_long_dreams, plan.seed)
+    videos = long_rollouts(world, games, plan.long_frames, plan.num_long_dreams, plan.seed)
     if real is None or videos is None:
         raise InputError("the games are too short for long rollouts; give more --num-episodes or more --game-frames")
     every = max(1, plan.long_frames // LONG_POINTS)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from dynamics_model.models.maskgit import DynamicsModel
+from dynamics_model.models.maskgit import MaskGIT
 from dynamics_model.models.masking import sample_tokens, tokens_left_masked
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.models.base import Tokenizer
@@ -26,7 +26,7 @@ def decode_clips(path: Path, starts: np.ndarray, num_frames: int) -> torch.Tenso
 class NaiveRollout:
     """A rollout without a cache: every frame encodes, predicts and decodes the whole window, in every sampling step."""
 
-    def __init__(self, tokenizer: Tokenizer, dynamics: DynamicsModel, frames: np.ndarray, num_steps: int):
+    def __init__(self, tokenizer: Tokenizer, dynamics: MaskGIT, frames: np.ndarray, num_steps: int):
         """frames: (T, H, W, 3) uint8, the prompt."""
         self.tokenizer, self.dynamics, self.num_steps = tokenizer, dynamics, num_steps
         self.window = dynamics.context_frames

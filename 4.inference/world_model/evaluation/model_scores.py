@@ -1,12 +1,12 @@
-"""Each of the three models alone: what the tokenizer keeps, what the latent actions mean, what the dynamics listens to."""
+"""Each of the three models by itself: what the tokenizer keeps, what latent actions mean, what the dynamics model predicts."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
+from dynamics_model.data.frame_cache import FrameClips, encode_store
 from dynamics_model.metrics import DynamicsMetrics
-from dynamics_model.token_cache import TokenClips, encode_tokens
 from latent_action_model.action_probe import supervised_information
 from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
 from latent_action_model.models.latent_action_model import LatentActionModel
@@ -82,36 +82,36 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps
 
 
 @torch.no_grad()
-def token_clips(world: WorldModel, games: RealGames) -> TokenClips:
-    """The games as the dynamics model sees them: tokens and, read off the pictures or true, the actions between them."""
+def frame_clips(world: WorldModel, games: RealGames) -> FrameClips:
+    """The games as the dynamics model reads them: tokens or latents, and the actions between them, inferred or true."""
     store, latent = games.store, world.latent_action_model
-    tokens = encode_tokens(store, world.tokenizer, world.device)  # (F, N), every episode as one stream, as in training
+    frames = encode_store(store, world.tokenizer, world.device, model_class=type(world.dynamics))
     actions = store.actions
     if latent is not None:
         actions = encode_episodes(latent, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
-    return TokenClips(evaluation_clips(games, world.context_frames), tokens, actions)
+    return FrameClips(evaluation_clips(games, world.context_frames), frames, actions)
 
 
 @torch.no_grad()
-def dynamics_scores(world: WorldModel, clips: TokenClips, max_clips: int, seed: int = 0) -> dict[str, Any]:
-    """loss_changed in nats and accuracy_changed on tokens that changed, loss_changed_shuffled and shuffle_ratio."""
+def dynamics_scores(world: WorldModel, clips: FrameClips, max_clips: int, seed: int = 0) -> dict[str, Any]:
+    """loss_changed, for tokens accuracy_changed, loss_changed_shuffled and shuffle_ratio, see `DynamicsMetrics`."""
     metrics = DynamicsMetrics()
     generator = torch.Generator().manual_seed(seed)
     for indices in even_batches(len(clips), BATCH_SIZE, -(-max_clips // BATCH_SIZE)):
         batch = {name: values.to(world.device) for name, values in clips.__getitems__(indices).items()}
         with autocast(world.device, "auto"):
-            metrics.update(world.dynamics, batch["tokens"], batch["actions"], generator)
+            metrics.update(world.dynamics, batch["frames"], batch["actions"], generator)
     names = ("loss_changed", "accuracy_changed", "loss_changed_shuffled", "shuffle_ratio")
-    return {name: metrics.result()[name] for name in names}
+    return {name: value for name, value in metrics.result().items() if name in names}
 
 
 def untrained_copy(world: WorldModel) -> WorldModel:
-    """A world of the same sizes and options with fresh weights; its dynamics dreams in the trained tokenizer's tokens."""
+    """The same world with fresh weights in its dynamics model; its tokenizer stays trained."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dynamics = type(world.dynamics)(world.dynamics.config)
-    options = {**vars(world.sampling), **{name: getattr(world, name) for name in ("seed", "precision", "replace_impossible")}}
-    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.facts, device=str(world.device), **options)
+    options = {name: getattr(world, name) for name in ("sampling", "seed", "precision", "replace_impossible")}
+    return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.metadata, device=str(world.device), **options)
 
 
 def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:

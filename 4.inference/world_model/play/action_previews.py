@@ -34,9 +34,9 @@ def action_previews(world: WorldModel, frames: np.ndarray) -> tuple[np.ndarray, 
         after = next_frames_under_every_code(world.latent_action_model, clip)  # (A, C, H, W)
         before = video[-1:]
     else:
-        dreams = world.begin(frames[None].repeat(world.num_actions, axis=0), None, seed=0)
+        dreams = world.start_rollouts(frames[None].repeat(world.num_actions, axis=0), None, seed=0)
         before = to_video(dreams.frames[None, :1], world.device)[0]
-        after = to_video(world.advance(dreams, np.arange(world.num_actions))[None], world.device)[0]
+        after = to_video(world.step_rollouts(dreams, np.arange(world.num_actions))[None], world.device)[0]
     rows, columns = close_up(std_across_actions(after)[None])
     region = [rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start]
     return to_frames(torch.cat([before, after])[None])[0], region

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynamics_model.models.maskgit import DecodingPass
-from video_tokenizer.data.clips import to_frames
+from dynamics_model.models.base import DecodingPass
 from video_tokenizer.training.device import autocast
 from world_model.world import WorldModel
 
@@ -23,7 +22,7 @@ class Inspection:
     @property
     def unmasked(self) -> Tensor:
         """(S, N) bool: which tokens are unmasked after each of the S passes."""
-        return torch.stack([step.settled[0] for step in self.trace])
+        return torch.stack([step.unmasked[0] for step in self.trace])
 
     def facts(self, grid_size: tuple[int, ...]) -> dict[str, Any]:
         """For the page: grid [rows, columns] and, in reading order, each token, its probability and its pass from 1 on."""
@@ -40,5 +39,4 @@ class Inspection:
     def pictures(self, world: WorldModel) -> np.ndarray:
         """The frame as it would look if each pass were the last: (S, H, W, 3) uint8."""
         with autocast(world.device, world.precision):
-            drawn = [world.tokenizer.decode_frame(step.tokens, self.decoder)[0] for step in self.trace]  # each (1, C, H, W)
-        return to_frames(torch.stack(drawn, dim=1))[0]
+            return np.concatenate([world.decode(step.tokens, self.decoder)[0] for step in self.trace])

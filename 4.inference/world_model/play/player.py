@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dynamics_model.models.base import Sampling
 from video_tokenizer.training.command_line import InputError
 from world_model.actions import action_label
 from world_model.play.action_previews import action_previews
@@ -17,9 +18,8 @@ from world_model.play.protocol import Field, Message, Reply
 from world_model.play.sampling_controls import sampling_controls
 from world_model.play.world_registry import LoadedWorld, WorldRegistry
 from world_model.real_game import RealGame
-from world_model.sampling import Sampling
 from world_model.starts import decode_picture
-from world_model.world import Dream
+from world_model.world import RolloutState
 
 
 class Player:
@@ -32,7 +32,7 @@ class Player:
         self.mirrored = False
         self.picture: np.ndarray | None = None
         self.sampling: Sampling | None = None
-        self.dream: Dream | None = None
+        self.dream: RolloutState | None = None
         self.log: GameLog | None = None
         self.start_frames: np.ndarray | None = None
         self.inspection: Inspection | None = None
@@ -93,7 +93,7 @@ class Player:
         """Start the dream after frames (T, H, W, 3), of which both games show the last one first."""
         loaded, begun = self.opened, time.perf_counter()
         sampling = self.sampling or loaded.world.sampling
-        self.dream = loaded.world.begin(frames[None], None if actions is None else actions[None], seed)
+        self.dream = loaded.world.start_rollouts(frames[None], None if actions is None else actions[None], seed)
         self.dream.sampling = sampling
         self.log = GameLog(loaded.name, where, seed, sampling)
         self.start_frames, self.inspection = frames, None
@@ -111,8 +111,8 @@ class Player:
         key, action = self.key_and_action(key, action)
         if self.mirrored and self.game is not None and self.game.game.over:
             raise InputError("the real game is over; begin again")
-        trace, decoder = ([], dream.decoder) if inspect else (None, None)
-        frames = {"dream": world.advance(dream, np.array([action]), trace)[0]}
+        trace, decoder = ([], dream.decoder_cache) if inspect else (None, None)
+        frames = {"dream": world.step_rollouts(dream, np.array([action]), trace)[0]}
         ms = {"dynamics": world.stage_seconds["dynamics"], "decode": world.stage_seconds["decoder"]}
         facts: dict[str, Any] = {}
         if self.mirrored and self.game is not None:

@@ -49,7 +49,7 @@ class LoadedWorld:
             "num_starts": len(world.start_frames),
             "frames_per_second": world.frames_per_second,
             "sampling_controls": describe_controls(type(world.sampling)),
-            "env_id": world.facts.get("env_id"),
+            "env_id": world.metadata.env_id,
             "real_game": self.env_id,
             "no_game": self.no_game,
         }
@@ -62,13 +62,13 @@ class LoadedWorld:
         if self.counting is None:
             self.counting = threading.Thread(target=self.count, daemon=True)
             self.counting.start()
-        names = list(self.world.facts.get("action_names") or [])
+        names = list(self.world.metadata.action_names)
         return {"counts": self.code_counts, "actions": names, "complete": not self.counting.is_alive()}
 
     def count(self) -> None:
         """Play at random in a separate emulator, and compare codes with keys."""
         assert self.env_id is not None
-        game = open_game(self.env_id, self.world.facts, self.world.frame_size)
+        game = open_game(self.env_id, self.world.metadata, self.world.frame_size)
         for counts in count_code_meanings(self.world, game):
             self.code_counts = counts.tolist()
         game.close()
@@ -106,11 +106,11 @@ class WorldRegistry:
         """The id of the world's real game, or None and the reason. Raises InputError where the reader named a game that cannot
         be played."""
         named = self.env_id if name == self.first else None
-        env_id = named or world.facts.get("env_id")
+        env_id = named or world.metadata.env_id
         if not env_id:
             return None, "this world was learned from videos, not from a game that can be played"
         try:
-            open_game(env_id, world.facts, world.frame_size).close()
+            open_game(env_id, world.metadata, world.frame_size).close()
         except InputError as error:
             if named:
                 raise
@@ -136,7 +136,7 @@ def find_worlds(chosen: Path | str, root: Path) -> list[Path]:
 def arrow_keys(world: WorldModel) -> dict[str, str]:
     """Keyboard keys -> keys of the game. Up and down steer a player that moves only vertically, whatever its game calls them."""
     keys = dict(ARROWS)
-    known = game_facts(world.facts.get("env_id") or "")
+    known = game_facts(world.metadata.env_id or "")
     if known is not None and known.player_axis == "y" and "UP" not in world.action_map:
         keys |= dict(zip(("ArrowUp", "ArrowDown"), known.player_keys, strict=True))
     return {key: name for key, name in keys.items() if name in world.action_map}

@@ -26,8 +26,8 @@ from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import FOREGROUND, MOVING, background_of
 from video_tokenizer.metrics import share
 from video_tokenizer.models.base import Tokenizer
-from world_model.evaluation.dreams import rollout_windows, world_actions
 from world_model.evaluation.games import RealGames, halves
+from world_model.evaluation.rollouts import rollout_windows, world_actions
 from world_model.world import WorldModel
 
 STATISTICS = ("foreground", "red", "green", "blue", "moving")
@@ -129,7 +129,7 @@ def range_scores(statistics: np.ndarray, real: RealFrames) -> dict[str, float]:
     }
 
 
-def dream_scores(videos: np.ndarray, real: RealFrames, env_id: str | None) -> dict[str, float]:
+def realism_scores(videos: np.ndarray, real: RealFrames, env_id: str | None) -> dict[str, float]:
     """`range_scores` of dreams, and changed_ratio: the share of pixels that change by more than 0.05, over that of real games (1:
     as lively as they are, 0: nothing changes), and ball_share beside ball_share_real, where the ball is known.
 
@@ -145,7 +145,7 @@ def dream_scores(videos: np.ndarray, real: RealFrames, env_id: str | None) -> di
     return scores
 
 
-def long_dreams(
+def long_rollouts(
     world: WorldModel, games: RealGames, num_frames: int, num_dreams: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """num_dreams dreams of num_frames frames, from different real beginnings, under a new random key at every step; and pictures
@@ -162,18 +162,18 @@ def long_dreams(
     start = store.frames[places]
     known = world_actions(world, store.actions[places], store.action_names) if world.action_kind == "true" else None
     keys = random_keys(world, (len(windows), num_frames), seed)
-    dream = np.concatenate([start[:, -LEAD:], world.dream(start, known, keys, seed)], axis=1)
+    dream = np.concatenate([start[:, -LEAD:], world.rollout(start, known, keys, seed)], axis=1)
     return dream, np.concatenate([start[:, -LEAD:], np.repeat(start[:, -1:], num_frames, axis=1)], axis=1)
 
 
-def long_dream_scores(
+def long_rollout_scores(
     world: WorldModel, games: RealGames, real: RealFrames, num_frames: int, num_dreams: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """`dream_scores` of `long_dreams`, and those of pictures that stand still. Two empty tables where no game is long enough."""
-    videos = long_dreams(world, games, num_frames, num_dreams, seed)
+    """`realism_scores` of `long_rollouts`, and those of repeated last frames. Two empty tables if no game is long enough."""
+    videos = long_rollouts(world, games, num_frames, num_dreams, seed)
     if videos is None:
         return {}, {}
-    dream, still = (dream_scores(video, real, games.store.env_id) for video in videos)
+    dream, still = (realism_scores(video, real, games.store.env_id) for video in videos)
     return dream, still
 
 
@@ -183,7 +183,7 @@ def random_keys(world: WorldModel, shape: tuple[int, int], seed: int) -> np.ndar
     return np.array(numbers, dtype=np.int64)[np.random.default_rng(seed).integers(len(numbers), size=shape)]
 
 
-def long_dream_results(
+def long_rollout_results(
     world: WorldModel,
     fresh: WorldModel,
     games: RealGames,
@@ -202,8 +202,8 @@ def long_dream_results(
     real = real_frames(known)
     if real is None:
         return {}, {}, {}
-    scores, still = long_dream_scores(world, games, real, num_frames, num_dreams, seed)
-    control, _ = long_dream_scores(fresh, games, real, min(num_frames, STRETCH), min(num_dreams, 2), seed)
+    scores, still = long_rollout_scores(world, games, real, num_frames, num_dreams, seed)
+    control, _ = long_rollout_scores(fresh, games, real, min(num_frames, STRETCH), min(num_dreams, 2), seed)
     return scores | (ceiling_scores(world.tokenizer, unknown, real) if unknown is not None else {}), control, still
 
 

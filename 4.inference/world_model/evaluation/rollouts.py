@@ -67,7 +67,7 @@ def rollout_scores(
     real, known, actions = real_stretches(world, games, num_frames, count)
     if num_frames == 0 or len(real) == 0:
         return {}, {}
-    dream = world.dream(real[:, :context], known, actions, seed)
+    dream = world.rollout(real[:, :context], known, actions, seed)
     still = np.broadcast_to(real[:, context - 1 : context], dream.shape)
     scored = real[:, context - 1 :]  # the last start frame, then the frames to be dreamed
     return horizon_scores(dream, scored, store.env_id), horizon_scores(still, scored, store.env_id)
@@ -136,7 +136,7 @@ def delta_psnr_scores(world: WorldModel, games: RealGames, count: int, seed: int
     random = np.random.default_rng(seed).integers(world.num_actions, size=(len(windows), num_frames))
     scores = []
     for followed in (right[:, context:], random):
-        dream = world.dream(store.frames[places[:, :context]], right[:, :context], followed, seed)  # one seed, the same dice
+        dream = world.rollout(store.frames[places[:, :context]], right[:, :context], followed, seed)  # one seed, the same dice
         scores.append(HorizonScores(DELTA_HORIZONS))
         scores[-1].update(to_video(dream), real[:, context:], real[:, context - 1])
     names = {"delta_psnr_db": "psnr_db", "delta_moving_psnr_db": "moving_psnr_db"}
@@ -156,7 +156,7 @@ def obedience_scores(world: WorldModel, branches: Branches, env_id: str, seed: i
     num_steps = branches.frames.shape[1]
     held = np.array([world.action_map.get(key, -1) for key in branches.keys], dtype=np.int64)
     known = branches.start_actions if world.action_kind == "true" else None  # latent actions are read off the frames
-    dream = world.dream(branches.start_frames, known, np.repeat(held[:, None], num_steps, axis=1), seed)
+    dream = world.rollout(branches.start_frames, known, np.repeat(held[:, None], num_steps, axis=1), seed)
     last = branches.start_frames[:, -1:]
     places = players(np.concatenate([last, branches.frames], axis=1), env_id)  # (B, K + 1)
     still = usual_step(places) / 4

@@ -8,17 +8,17 @@ from tiny_world import save_tiny_world, some_frames
 
 from video_tokenizer.data.clip_store import ClipStore
 from world_model.evaluation.games import RealGames
-from world_model.evaluation.long_dream import (
+from world_model.evaluation.long_rollouts import (
     LEAD,
     STATISTICS,
     changed_shares,
-    dream_scores,
     frame_statistics,
-    long_dream_results,
+    long_rollout_results,
     pieces,
     random_keys,
     range_scores,
     real_frames,
+    realism_scores,
 )
 from world_model.world import WorldModel
 
@@ -50,7 +50,7 @@ def real():
 
 def scores_of(dreamed: np.ndarray, real) -> dict:
     """The scores of one dream that follows on a real game's first frames."""
-    return dream_scores(np.concatenate([wandering(LEAD), dreamed])[None], real, None)
+    return realism_scores(np.concatenate([wandering(LEAD), dreamed])[None], real, None)
 
 
 # ---- the statistics -----------------------------------------------------------------------------------------------------
@@ -141,11 +141,11 @@ def test_random_keys_are_those_that_a_player_has(tmp_path):
 def test_long_dreams_are_measured_beside_their_controls(tmp_path, actions):
     world = WorldModel.load(save_tiny_world(tmp_path, actions, env_id=None), "cpu")
     games, others = (games_of(some_frames(100, seed=seed), some_frames(90, seed=seed + 1)) for seed in (1, 3))
-    tables = long_dream_results(world, world, games, others, num_frames=5, num_dreams=2, seed=0)
-    again = long_dream_results(world, world, games, others, num_frames=5, num_dreams=2, seed=0)
+    tables = long_rollout_results(world, world, games, others, num_frames=5, num_dreams=2, seed=0)
+    again = long_rollout_results(world, world, games, others, num_frames=5, num_dreams=2, seed=0)
     assert tables == again
     scores, untrained, still = tables
     assert scores.keys() - still.keys() == {"within_real_range_real", "all_within_real", "within_real_range_redrawn"}
     assert scores.items() >= untrained.items()  # here the same world
     assert 0.0 <= scores["within_real_range_real"] <= 1.0
-    assert long_dream_results(world, world, games_of(some_frames(10)), None, 5, 2, 0) == ({}, {}, {})
+    assert long_rollout_results(world, world, games_of(some_frames(10)), None, 5, 2, 0) == ({}, {}, {})

@@ -1,0 +1,24 @@
+"""Sampling settings on the command line, for whichever dynamics model a world has."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class SamplingFlags:
+    """How the frames are sampled; a flag that is not given keeps the model's own default."""
+
+    num_steps: int | None = None
+    """decoding passes per frame; default 4. Fewer are faster"""
+    temperature: float | None = None
+    """divides the logits: 0 takes the most likely token, 1 samples as predicted; default 1"""
+    top_k: int | None = None
+    """sample from the k most likely tokens only; default: from all"""
+    top_p: float | None = None
+    """sample from the most likely tokens that together have this probability only; 1: from all; default 0.9"""
+    order: Literal["confidence", "random"] | None = None
+    """which tokens of a frame are unmasked first; default confidence"""
+
+    def given(self) -> dict[str, Any]:
+        """Name -> value of the flags that were given."""
+        return {name: value for name, value in vars(self).items() if value is not None}
