@@ -49,8 +49,6 @@ class CompareConfig(SweepConfig):
     """threads of each training (OMP_NUM_THREADS)"""
     flags: str = ""
     """more flags of train.py for all of them, as in --flags="--batch-size 4" """
-    figure: str | None = None
-    """file for the plot; default: beside the numbers, with the same name"""
 
     def check(self) -> None:
         """Raise InputError for an unknown tokenizer or an empty budget."""
@@ -71,12 +69,8 @@ def rows_of(config: CompareConfig, runs: Path, data: list[str]) -> dict[str, str
     """Name -> flags of train.py with as many steps as fit the budget; each tokenizer is timed once per folder of runs."""
     timed, rows = read_json(runs / STEPS_FILE), {}
     for name in config.models:
-        flags = [
-            "--model",
-            name,
-            *shlex.split(EQUAL_PARAMETERS[name] * (config.equal == "parameters")),
-            *shlex.split(config.flags),
-        ]
+        equal_parameters = EQUAL_PARAMETERS[name] if config.equal == "parameters" else ""
+        flags = shlex.split(f"--model {name} {equal_parameters} {config.flags}")
         steps = config.num_steps
         if config.equal == "minutes":
             key = f"{shlex.join(flags)} | {config.minutes} minutes, {config.num_threads} threads, {data[-1]}"
@@ -93,20 +87,19 @@ def rows_of(config: CompareConfig, runs: Path, data: list[str]) -> dict[str, str
 
 def main() -> None:
     config = parse_config(CompareConfig)
+    study = comparison(config.name, {})
     if config.readme:
-        study = comparison(config.name, {})
         results = read_results(study, config)
         text = markdown(comparison(config.name, {name: row["flags"] for name, row in results["rows"].items()}), results)
         write_block(PAGE, config.name, text)
         return print(text)
 
     config.check()
-    study = comparison(config.name, {})
-    runs, data = config.runs_folder(study), config.data_flags(study)
-    study = comparison(config.name, rows_of(config, runs, data))
+    runs = config.runs_folder(study)
+    study = comparison(config.name, rows_of(config, runs, config.data_flags(study)))
     results = sweep(study, config, [])
     print(f"\n{table_of(study, results).T.to_string()}\n\nnumbers and commands in {config.numbers_file(study)}")
-    figure = Path(config.figure) if config.figure else config.numbers_file(study).with_suffix(".png")
+    figure = config.numbers_file(study).with_suffix(".png")
     save_quality_against_bits(figure, results)
     gallery = figure.with_name(f"{figure.stem}_frames.png")
     save_gallery(gallery, {name: runs / name / f"seed{config.seeds[0]}" / "best_model.pt" for name in config.models})

@@ -6,7 +6,7 @@ which only the difference counts (starting Python and validating cost the same i
 
 import shlex
 import tempfile
-import time
+import timeit
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,9 +80,7 @@ def read_flags(flags: Sequence[str]) -> Any:
     return parse_config(model.config_class, model.presets, flags)
 
 
-tokenizer_study = partial(
-    Study, chapter=CHAPTER, read_flags=read_flags, train_script=lambda flags: train_script(value_of_flag(flags, "--model"))
-)
+tokenizer_study = partial(Study, chapter=CHAPTER, read_flags=read_flags, models=train_script)
 """a study whose rows may be different tokenizers"""
 
 
@@ -100,21 +98,15 @@ def facts_and_speed(checkpoint: Path, rounds: int = 5) -> dict[str, float]:
     tokenizer = load_tokenizer(checkpoint)
     height, width = tokenizer.frame_size
     clip = torch.rand(8, tokenizer.config.num_frames, 3, height, width, generator=torch.Generator().manual_seed(0))
-    encode, decode = [], []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        codes = tokenizer.encode(clip).codes
-        encoded = time.perf_counter()
-        tokenizer.decode(codes)
-        encode.append(encoded - start)
-        decode.append(time.perf_counter() - encoded)
-    frames = clip.shape[0] * clip.shape[1]
+    codes, frames = tokenizer.encode(clip).codes, clip.shape[0] * clip.shape[1]
+    encoding = timeit.repeat(lambda: tokenizer.encode(clip), number=1, repeat=rounds)
+    decoding = timeit.repeat(lambda: tokenizer.decode(codes), number=1, repeat=rounds)
     return {
         "parameters": sum(parameter.numel() for parameter in tokenizer.parameters()) / 1e6,
         "bits_per_frame": tokenizer.bits_per_frame,
         "tokens_per_frame": tokenizer.tokens_per_frame / tokenizer.frames_per_step,
-        "encoded_per_second": frames / min(encode),
-        "decoded_per_second": frames / min(decode),
+        "encoded_per_second": frames / min(encoding),
+        "decoded_per_second": frames / min(decoding),
     }
 
 
@@ -124,7 +116,7 @@ def steps_for(flags: Sequence[str], cpu_minutes: float, environment: Mapping[str
     with tempfile.TemporaryDirectory() as folder:
         for steps in (SHORT, LONG):
             more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", f"{folder}/{steps}"]
-            command = ["python", train_script(value_of_flag(flags, "--model")), *flags, *more]
+            command = ["python", study.train_script(flags), *flags, *more]
             run_command(study, shlex.join(command), environment)
             spent.append(60 * read_json(Path(folder, str(steps), "metrics.json"))["cpu_minutes"])
     seconds = max(1e-3, (spent[1] - spent[0]) / (LONG - SHORT))
@@ -140,12 +132,11 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
     copied = runs[CONTROLS["copy-last-frame"]["moving_psnr_db"]].iloc[0]
     names = sorted(results["rows"], key=lambda row: runs.loc[row, "moving_psnr_db"].mean())
     bits = {name: float(runs.loc[name, "bits_per_frame"].mean()) for name in names}
-    few, many = min(bits.values()), max(bits.values())
     gap = 0.055 * (runs["moving_psnr_db"].max() - copied)
     lowest = {"left": -np.inf, "right": -np.inf}  # a label keeps its distance from the one below it
     for name, x in bits.items():
         values = runs.loc[name, "moving_psnr_db"]
-        axes.plot([x, x], [values.min(), values.max()], color=ACCENT, linewidth=1.4)
+        axes.plot([x] * len(values), values, color=ACCENT, linewidth=1.4)
         axes.plot(x, values.mean(), marker="o", markersize=5, color=ACCENT)
         side = "right" if x < 0.95 * np.median(list(bits.values())) else "left"  # there is room to the left of the smallest ones
         lowest[side] = max(values.mean(), lowest[side] + gap)
@@ -154,12 +145,9 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
     axes.annotate(
         "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
     )
-    axes.set_xscale("log")
-    axes.set_xlim(few * 0.75, many * 1.35)
-    places = (8, 16, 32, 64, 125, 250, 500, 1_000, 2_000, 4_000, 8_000)
-    ticks = [tick for tick in places if 0.8 * few < tick < 1.35 * many]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlim(min(bits.values()) * 0.75, max(bits.values()) * 1.35)
     axes.set_xlabel("bits a frame", fontsize=8)
     axes.set_ylabel("moving PSNR, dB", fontsize=8)
     save_figure(path, figure)

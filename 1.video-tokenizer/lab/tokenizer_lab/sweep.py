@@ -26,6 +26,7 @@ import torch
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import write_text_atomically
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
+from video_tokenizer.training.command_line import value_of_flag
 from video_tokenizer.training.results import look_up, plain, read_json, save_json
 
 try:
@@ -71,8 +72,8 @@ class Study:
     """name -> {metric of a column: metric of the first row that is the control's score in that column}"""
     read_flags: Callable[[Sequence[str]], Any]
     """flags -> the config that train.py makes of them; a wrong flag ends the script"""
-    train_script: Callable[[Sequence[str]], str] | None = None
-    """flags -> the script that takes them; None: the chapter's train.py"""
+    models: Callable[[str | None], str] | None = None
+    """name behind --model -> the script that trains it; None: the chapter's train.py trains all rows"""
     validate_flags: Callable[[str], str] = lambda row: ""
     """row name -> flags of validate.py"""
     score: Callable[[Path], dict[str, float]] | None = None
@@ -87,6 +88,10 @@ class Study:
         """Names of all scores that are kept of a run."""
         shown = [name for column in self.columns for name in (column.metric, column.ceiling) if name]
         return list(dict.fromkeys([*shown, *(name for control in self.controls.values() for name in control.values())]))
+
+    def train_script(self, flags: Sequence[str]) -> str:
+        """The script that takes these flags."""
+        return self.models(value_of_flag(flags, "--model")) if self.models else f"{self.chapter}/train.py"
 
     def relative(self, path: Path) -> str:
         """The path relative to the root if it lies inside, so that the commands are the same on every machine."""
@@ -136,40 +141,20 @@ class SweepConfig:
 # ---- training -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Training:
-    """One row with one seed."""
+    """One row with one seed: the commands that train and validate it, and the folder of its run."""
 
-    study: Study
-    row: str
-    seed: int
-    common_flags: Sequence[str]
-    runs: Path
-
-    def folder(self, row: str) -> str:
-        return self.study.relative(self.runs / row / f"seed{self.seed}")
-
-    @property
-    def note(self) -> Path:
-        """Written when the training has finished: its settings, and later its result."""
-        return self.study.root / self.folder(self.row) / "sweep.json"
-
-    @property
-    def flags(self) -> list[str]:
-        best = {row: f"{self.folder(row)}/best_model.pt" for row in self.study.rows}
-        own = [word.format_map(best) for word in shlex.split(self.study.rows[self.row])]
-        return [*self.common_flags, *own, "--seed", str(self.seed), "--checkpoint-dir", self.folder(self.row)]
-
-    @property
-    def command(self) -> str:
-        script = self.study.train_script(self.flags) if self.study.train_script else f"{self.study.chapter}/train.py"
-        return shlex.join(["python", script, *self.flags])
-
-    @property
-    def validate_command(self) -> str:
-        place, flags = self.folder(self.row), shlex.split(self.study.validate_flags(self.row))
-        files = ["--checkpoint", f"{place}/best_model.pt", "--json", f"{place}/validation.json"]
-        return shlex.join(["python", f"{self.study.chapter}/validate.py", *files, *flags])
+    def __init__(self, study: Study, row: str, seed: int, common_flags: Sequence[str], runs: Path):
+        folders = {name: study.relative(runs / name / f"seed{seed}") for name in study.rows}
+        best = {name: f"{folder}/best_model.pt" for name, folder in folders.items()}
+        own = [word.format_map(best) for word in shlex.split(study.rows[row])]
+        self.study, self.row, self.seed, self.folder = study, row, seed, study.root / folders[row]
+        self.note = self.folder / "sweep.json"  # the settings of the finished training, and later its result
+        self.flags = [*common_flags, *own, "--seed", str(seed), "--checkpoint-dir", folders[row]]
+        self.command = shlex.join(["python", study.train_script(self.flags), *self.flags])
+        files = ["--checkpoint", best[row], "--json", f"{folders[row]}/validation.json"]
+        validate = ["python", f"{study.chapter}/validate.py", *files, *shlex.split(study.validate_flags(row))]
+        self.validate_command = shlex.join(validate)
 
     def settings(self) -> dict[str, Any]:
         """What makes the training what it is: every field of its config, and fingerprints of the files that it reads."""
@@ -179,8 +164,8 @@ class Training:
 
     def run(self, environment: Mapping[str, str]) -> None:
         """Train, validate and score, leaving out what is done. Raises InputError if a script fails."""
-        note, settings, folder = read_json(self.note), self.settings(), self.note.parent
-        if note.get("settings") != settings or not (folder / "metrics.json").exists():
+        note, settings = read_json(self.note), self.settings()
+        if note.get("settings") != settings or not (self.folder / "metrics.json").exists():
             self.note.unlink(missing_ok=True)
             seconds = run_command(self.study, self.command, environment)
             note = {"settings": settings, "seconds": seconds}
@@ -189,11 +174,11 @@ class Training:
         if result.get("validate_command") == self.validate_command and result["metrics"].keys() >= set(self.study.metrics):
             return print("already finished with the same settings")
         run_command(self.study, self.validate_command, environment)
-        scores = read_json(folder / "metrics.json") | read_json(folder / "validation.json")
+        scores = read_json(self.folder / "metrics.json") | read_json(self.folder / "validation.json")
         scores |= scores.get("own_scores", {})
         if self.study.score:
             with contextlib.chdir(self.study.root):  # the checkpoint's config names its data as seen from there
-                scores |= self.study.score(folder / "best_model.pt")
+                scores |= self.study.score(self.folder / "best_model.pt")
         commands = {"command": self.command, "validate_command": self.validate_command}
         metrics = {name: look_up(scores, name) for name in self.study.metrics}
         save_json(self.note, note | {"result": {"seed": self.seed, **commands, "seconds": note["seconds"], "metrics": metrics}})
@@ -336,7 +321,7 @@ def markdown(study: Study, results: Mapping[str, Any]) -> str:
     seeds = sorted({str(seed) for row in results["rows"].values() for seed in row["seeds"]})
     over = f"mean of seeds {', '.join(seeds[:-1])} and {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     over += ["", " ± half their range where they differ", " ± their standard deviation where they differ"][min(len(seeds), 3) - 1]
-    script = "the tokenizer's `train.py" if study.train_script else f"`python {study.chapter}/train.py"
+    script = "the tokenizer's `train.py" if study.models else f"`python {study.chapter}/train.py"
     text = f"Each row: {script} {results['common_flags']}` and its flags; {over}."
     if study.transposed:  # there is no room for the flags above a column
         text += f" The flags: {', '.join(f'`{flags[row]}`' for row in rows.index if flags.get(row))}."
