@@ -1,6 +1,7 @@
 """The play page's server: every message gets its reply, and what is played is what the world dreams."""
 
 import inspect
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient
-from script_runner import load_script
+from script_runner import call, load_script
 from server_fixture import PlayerClient, with_player, with_server
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
@@ -17,14 +18,15 @@ from tiny_world import save_tiny_world
 from dynamics_model.models.maskgit import MaskGITSampling
 from video_tokenizer.games.emulator import Game
 from world_model.play.action_previews import count_code_meanings
+from world_model.play.game_log import MAX_FILM_FRAMES, GameLog
 from world_model.play.player import MESSAGES
-from world_model.play.protocol import Field
-from world_model.play.sampling_controls import describe_controls, sampling_controls
+from world_model.play.sampling_controls import sampling_controls
 from world_model.play.world_registry import WorldRegistry, arrow_keys, find_worlds
 from world_model.real_game import RealGame
 from world_model.world import WorldModel
 
 BREAKOUT = "ALE/Breakout-v5"
+GENERATE = REPOSITORY / "4.inference" / "generate.py"
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +213,56 @@ def test_the_readers_own_worlds_are_found_too(tmp_path, monkeypatch):
     assert find_worlds("worlds/mine", tmp_path) == [Path("worlds/mine"), Path("assets/worlds/pong")]
 
 
+@pytest.mark.parametrize("start", ["stored", "game", "resync", "picture"])
+def test_a_saved_game_is_replayed_to_the_last_bit(registry, folders, tmp_path, capsys, start):
+    async def test(player: PlayerClient) -> None:
+        if start == "picture":
+            picture = (REPOSITORY / "assets" / "2.latent-action-model" / "gallery_1.png").read_bytes()
+            assert (await player.send(picture))[0]["kind"] == "picture"
+        await player.frame("begin", start="game" if start == "resync" else start, index=1, seed=5, mirror=start != "picture")
+        if start == "resync":
+            await player.frame("step", key="LEFT")
+            await player.frame("resync", seed=6)
+        for number in range(6):
+            if number == 3:
+                await player.ask("sampling", name="temperature", value=2)
+                await player.ask("sampling", name="num_steps", value=2)
+            await player.frame("step", action=number)
+        await player.ask("sampling", name="num_steps", value=4)
+        head, payload = await player.ask("film", format="json")
+        assert head["name"].endswith(".json")
+        (tmp_path / "game.json").write_bytes(payload.tobytes())
+        for kind, signature in (("gif", b"GIF89a"), ("mp4", b"ftyp")):
+            assert signature in (await player.ask("film", format=kind))[1].tobytes()[:12]
+
+    with_player(registry, test)
+    flags = ["--world", folders["latent"], "--actions-file", tmp_path / "game.json", "--output", tmp_path / "again.png"]
+    assert call(GENERATE, *flags) == 0
+    assert "6 frames" in (out := capsys.readouterr().out) and "bit for bit" in out
+    recording = json.loads((tmp_path / "game.json").read_text())
+    (tmp_path / "game.json").write_text(json.dumps(recording | {"actions": recording["actions"][::-1]}))
+    assert call(GENERATE, *flags) == 0 and "not the recorded frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"start_frames": "no base64"}, {"start_frames": "aGVsbG8="}, {"start_frames": 3}, {"start_actions": ["x"]},
+     {"changes": [{"frame": "x"}]}, {"changes": [{"frame": 0, "temperature": "x"}]}, {"frames_sha256": 1}],
+)  # fmt: skip
+def test_a_damaged_recording_is_answered_with_one_sentence(folders, tmp_path, capsys, damage):
+    (tmp_path / "game.json").write_text(json.dumps({"actions": [1, 2]} | damage))
+    flags = ["--world", folders["latent"], "--actions-file", tmp_path / "game.json", "--output", tmp_path / "again.png"]
+    assert call(GENERATE, *flags) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_film_ends_before_it_fills_the_memory():
+    log = GameLog("world", {"start_index": 0}, 0, MaskGITSampling())
+    for number in range(MAX_FILM_FRAMES + 5):
+        log.add(number % 3, "LEFT", MaskGITSampling(), {"dream": np.zeros((4, 4, 3), np.uint8)})
+    assert log.full and len(log.actions) == MAX_FILM_FRAMES == len(log.video("dream"))
+
+
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 def test_the_fields_of_a_message_are_the_arguments_of_its_method(message):
     assert list(message.fields) == list(inspect.signature(message.method).parameters)[1:]
@@ -226,18 +278,17 @@ def test_the_pages_sampling_controls_are_the_fields_of_any_dataclass():
         clip: int | None = None
         note: str = "a text without choices cannot be shown"
 
-    assert sampling_controls(Diffusion) == {
-        "noise": Field(float, 0.5, 0.1, 0.9),
-        "steps": Field(int, 10, 1, 40),
-        "solver": Field(str, "euler", choices=("euler", "heun")),
-        "clip": Field(int, None, 1, 64),
-    }
-    assert describe_controls(Diffusion)[0]["help"] == "how much noise"
+    controls = {control.pop("name"): control for control in sampling_controls(Diffusion)}
+    assert list(controls) == ["noise", "steps", "solver", "clip"]
+    noise = {"kind": "float", "default": 0.5, "choices": (), "smallest": 0.1, "largest": 0.9, "help": "how much noise"}
+    assert controls["noise"] == noise
+    assert controls["solver"]["choices"] == ("euler", "heun")
+    assert (controls["clip"]["kind"], controls["clip"]["default"]) == ("int", None)
 
 
 def test_a_setting_that_the_world_does_not_have_or_allow_is_refused(registry):
     async def test(player: PlayerClient) -> None:
-        for name, value in (("noise", 1), ("temperature", -1), ("temperature", "1"), ("num_steps", 0.5), ("top_p", 0)):
+        for name, value in [("noise", 1), ("temperature", -1), ("temperature", "1"), ("num_steps", None), ("top_p", 0)]:
             assert name in (await player.ask("sampling", name=name, value=value))[0]["text"]
         assert (await player.ask("sampling", name="top_k", value=3))[0]["top_k"] == 3
         assert (await player.ask("sampling", name="top_k"))[0]["top_k"] is None

@@ -1,21 +1,19 @@
 """One player: a dream, the real game beside it, and the log of both. `MESSAGES` at the end lists what pages can ask for."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynamics_model.models.base import Sampling
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.training.command_line import InputError, config_from_dict
 from world_model.actions import action_label
 from world_model.play.action_previews import action_previews
 from world_model.play.divergence import frame_divergence
 from world_model.play.game_log import GameLog, start_facts
 from world_model.play.inspector import Inspection
 from world_model.play.protocol import Field, Message, Reply
-from world_model.play.sampling_controls import sampling_controls
 from world_model.play.world_registry import LoadedWorld, WorldRegistry
 from world_model.real_game import RealGame
 from world_model.starts import decode_picture
@@ -151,13 +149,10 @@ class Player:
     def set_sampling(self, name: str, value: Any) -> Reply:
         """Change one sampling setting from the next frame on; the reply holds all of them."""
         sampling = self.sampling or self.opened.world.sampling
-        controls = sampling_controls(type(sampling))
-        if name not in controls:
-            raise InputError(f"there is no sampling setting {name[:40]!r}; there are {', '.join(controls)}")
-        self.sampling = replace(sampling, **{name: controls[name].read(name, value)})
+        self.sampling = sampling = config_from_dict(type(sampling), vars(sampling) | {name[:40]: value})
         if self.dream is not None:
-            self.dream.sampling = self.sampling
-        return Reply("sampling", facts=vars(self.sampling))
+            self.dream.sampling = sampling
+        return Reply("sampling", facts=vars(sampling))
 
     # ---- looking closer -------------------------------------------------------------------------------------------------
 

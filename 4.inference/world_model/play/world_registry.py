@@ -11,7 +11,7 @@ from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import choose_device
 from world_model.play.action_previews import count_code_meanings
-from world_model.play.sampling_controls import describe_controls
+from world_model.play.sampling_controls import sampling_controls
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -48,7 +48,7 @@ class LoadedWorld:
             "keys": arrow_keys(world),
             "num_starts": len(world.start_frames),
             "frames_per_second": world.frames_per_second,
-            "sampling_controls": describe_controls(type(world.sampling)),
+            "sampling_controls": sampling_controls(type(world.sampling)),
             "env_id": world.metadata.env_id,
             "real_game": self.env_id,
             "no_game": self.no_game,

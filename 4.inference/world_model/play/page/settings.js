@@ -67,14 +67,14 @@ function samplingControls(game) {
 
 /** A menu for choices, a switch for a bool, a slider for a number, and a plain field for a number that may be left empty.
  *  A slider ends at a multiple of the default, where the interesting values are, even if larger ones are allowed. */
-function samplingField({ name, kind, default: byDefault, low, high, choices }) {
+function samplingField({ name, kind, default: byDefault, smallest, largest, choices }) {
   const field = document.createElement(choices.length ? "select" : "input");
   field.id = `sampling-${name}`;
   if (choices.length) field.replaceChildren(...choices.map((choice) => new Option(choice)));
   else if (kind === "bool") field.type = "checkbox";
-  else if (byDefault === null) Object.assign(field, { type: "number", min: low, max: high, placeholder: "none" });
-  else if (kind === "int") Object.assign(field, { type: "range", min: low, max: Math.min(high, 4 * byDefault), step: 1 });
-  else Object.assign(field, { type: "range", min: low, max: Math.min(high, 2 * byDefault), step: 0.01 });
+  else if (byDefault === null) Object.assign(field, { type: "number", min: smallest, max: largest, placeholder: "none" });
+  else if (kind === "int") Object.assign(field, { type: "range", min: smallest, max: Math.min(largest, 4 * byDefault), step: 1 });
+  else Object.assign(field, { type: "range", min: smallest, max: Math.min(largest, 2 * byDefault), step: 0.01 });
   return field;
 }
 
