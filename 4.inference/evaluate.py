@@ -1,8 +1,8 @@
-"""Measure a world against the game it was learnt from, on games that no training has seen.
+"""Evaluate a world against the game it was learned from, on games that no training has seen.
 
     python 4.inference/evaluate.py --world assets/worlds/breakout --json metrics.json
 
-What each number means stands in the chapter's README; beside the world stand an untrained one and the repeated last frame.
+The chapter's README explains each number. Controls are an untrained world and the repeated last frame.
 """
 
 import time
@@ -28,21 +28,21 @@ from world_model.evaluation.model_scores import (
 )
 from world_model.evaluation.rollouts import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
 from world_model.evaluation.table import reasons_for_gaps, results_table
-from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_true_world
+from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a world against its game."""
+    """Evaluate a world against its game."""
 
     world: str = "assets/worlds/breakout"
     """folder of a world: tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt"""
     env: str | None = None
-    """Gymnasium id of the game; default: the one the world was learnt from"""
+    """Gymnasium id of the game; default: the one the world was learned from"""
     data_path: str | None = None
-    """clip store with the validation episodes, for worlds learnt from videos, which have no game to play"""
+    """clip store with the validation episodes, for worlds learned from videos, which have no game to play"""
     seed: int = 7
     """chooses the evaluation games, 0 to 9,999: their seeds start at 1,000,000,000, far above any that recording uses"""
     num_episodes: int = 8
@@ -50,19 +50,19 @@ class EvaluateConfig:
     num_frames: int = 500
     """longest game, in frames"""
     num_labelled_games: int = 48
-    """games with random actions; most of them teach what the codes, and for the ceiling the pictures, tell about the keys"""
+    """games with random actions, for the information that latent actions, and for the ceiling the frames, hold about the keys"""
     num_clips: int = 128
     """clips on which the dynamics model's loss is measured"""
     num_rollouts: int = 96
-    """dreams that are held against the real game, for rollout and delta_psnr_db each"""
+    """rollouts that are compared with the real game, for rollout and delta_psnr_db each"""
     num_beginnings: int = 16
-    """beginnings from which every key is held, for obedience"""
+    """starts from which every key is held, for obedience"""
     hold_frames: int = 8
-    """frames for which a key is held; later on most players stand at a wall"""
+    """frames for which a key is held; after more of them most players are at a wall"""
     long_frames: int = 1000
-    """frames of the long dreams under random keys"""
+    """frames of the long rollouts under random keys"""
     num_long_dreams: int = 4
-    """long dreams, each from another beginning; all are one batch"""
+    """long rollouts, each from another start; all are one batch"""
     probe_steps: int = 600
     """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
     speed_frames: int = 100
@@ -72,7 +72,7 @@ class EvaluateConfig:
     true_metrics: str | None = None
     """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
     quick: bool = False
-    """a few seconds instead of minutes, to see that everything runs; the numbers mean little"""
+    """seconds instead of minutes, to check that everything runs; the numbers mean little"""
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
@@ -92,7 +92,7 @@ QUICK = dict(num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, 
 
 
 def timed(title: str, measure: Callable[[], Any]) -> Any:
-    """Run one measurement and say how long it took."""
+    """Run one measurement and print how long it took."""
     begun = time.perf_counter()
     result = measure()
     print(f"{title}: {time.perf_counter() - begun:.1f} s", flush=True)
@@ -102,7 +102,7 @@ def timed(title: str, measure: Callable[[], Any]) -> Any:
 def model_results(
     world: WorldModel, games: RealGames, labelled: RealGames, config: EvaluateConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the three models one by one, of the world and of models with fresh weights."""
+    """Scores of the three models by themselves: the world's, and those of models with fresh weights."""
     results = timed("tokenizer", lambda: tokenizer_scores(world.tokenizer, games))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -119,10 +119,10 @@ def model_results(
     return results, control
 
 
-def dream_results(
+def rollout_results(
     world: WorldModel, games: RealGames, others: RealGames | None, game: Game | None, config: EvaluateConfig
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Scores of the dreams of the world, of an untrained one, and of a picture that stands still."""
+    """Scores of the rollouts of the world, of an untrained one, and of the repeated last frame."""
     fresh = untrained_copy(world)
     few = min(4, config.num_rollouts)
     results: dict[str, Any] = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
@@ -133,7 +133,7 @@ def dream_results(
     )
     control["rollout"], _ = rollout_scores(fresh, games, few, config.seed)
     results["long_dream"], control["long_dream"], still["long_dream"] = timed(
-        "long dream",
+        "long rollouts",
         lambda: long_rollout_results(world, fresh, games, others, config.long_frames, config.num_long_dreams, config.seed),
     )
     if game is not None and player_keys(game) and world.num_actions:
@@ -163,7 +163,7 @@ def main() -> None:
         labelled = games
     elif env_id is None:
         raise InputError(
-            f"{config.world} was learnt from videos, not from a game; give --data-path with the clip store it was learnt from"
+            f"{config.world} was learned from videos, not from a game; give --data-path with the clip store it was learned from"
         )
     else:
         game = open_game(env_id, world.metadata, world.frame_size)
@@ -179,14 +179,14 @@ def main() -> None:
 
     # --- measure ---
     results, control = model_results(world, games, labelled, config)
-    dreamed, dreamed_control, still = dream_results(world, games, others, game, config)
+    predicted, predicted_control, still = rollout_results(world, games, others, game, config)
     speed = timed("speed", lambda: speed_scores(world, config.speed_frames))
     reasons = reasons_for_gaps(world, games, game)
-    results = results | dreamed | speed
-    results |= shares_of_true_world(results, true_metrics) if true_metrics is not None else {}
+    results = results | predicted | speed
+    results |= shares_of_baseline(results, true_metrics) if true_metrics is not None else {}
     results |= {name: None for name in reasons if name not in results}
     still |= {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
-    results["controls"] = {"untrained": control | dreamed_control, "copy_last": still}
+    results["controls"] = {"untrained": control | predicted_control, "copy_last": still}
     results["reasons"] = reasons
     settings = {name: value for name, value in vars(config).items() if name not in ("json", "device", "sampling")}
     results["settings"] = settings | vars(world.sampling) | {

@@ -1,10 +1,10 @@
-"""Play a world and film it: a game that never took place, steered by chosen keys.
+"""Roll a world out under chosen keys and save it as a film.
 
     python 4.inference/generate.py --world assets/worlds/breakout --num-frames 64 --output dream.gif
     python 4.inference/generate.py --world worlds/breakout --actions "RIGHT*8,LEFT*8" --output steered.gif
     python 4.inference/generate.py --world worlds/breakout --actions "RIGHT*8,LEFT*8" --beside-emulator ALE/Breakout-v5
 
-The file's ending says what is written: .gif or .mp4 for a film, .png for a strip of all frames.
+The file's ending decides what is written: .gif or .mp4 for a film, .png for a strip of all frames.
 """
 
 import hashlib
@@ -25,40 +25,40 @@ from world_model.real_game import best_player, open_game, play_beginning, play_k
 from world_model.starts import frames_from_text, read_start
 from world_model.world import WorldModel
 
-BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the dream begins
+BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the rollout starts
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Film a dream."""
+    """Roll a world out and save it as a film."""
 
     world: str = "assets/worlds/breakout"
     """folder of a world: tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt"""
     num_frames: int | None = None
-    """frames to dream; default: 64, or as many as the actions file has"""
+    """frames to predict; default: 64, or as many as the actions file has"""
     output: str = "dream.gif"
     """file to write; .gif, .mp4, or .png for a strip"""
     actions: str = "random"
-    """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated until the film is full"""
+    """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated for all frames"""
     actions_file: str | None = None
     """JSON file: what the play page saves beside a film, a list of actions, or {"actions": [...]} with any of seed, temperature,
     num_steps, top_k, top_p, order, start_index"""
     start: str | None = None
-    """where the dream begins: a clip store, a video or a picture; default: the world's own start frames"""
+    """where the rollout starts: a clip store, a video or a picture; default: the world's own start clips"""
     start_index: int | None = None
-    """which of the world's own starts, or the first frame of a clip store or video; default 0"""
+    """which of the world's own start clips, or the first frame of a clip store or video; default 0"""
     seed: int | None = None
-    """same seed, start and actions give the same dream; default 0"""
+    """the same seed, start and actions give the same rollout; default 0"""
     sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
     """how frames are sampled"""
     scale: int | None = None
-    """enlargement of every pixel; default: chosen for the page"""
+    """enlargement of every pixel; default: depends on the frame size"""
     fps: float | None = None
     """frames per second of the film; default: the recorded game's"""
     caption: bool = True
     """write the pressed key beside each frame"""
     beside_emulator: str | None = None
-    """Gymnasium id of the world's own game: play the same keys in it, from the same frames, beside the dream"""
+    """Gymnasium id of the world's own game: press the same keys in it, from the same frames, and show it beside the rollout"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
 
@@ -67,7 +67,7 @@ class GenerateConfig:
         check_smallest(self, {"num_frames": 1, "scale": 1, "fps": 0.1})
         if self.beside_emulator is not None and self.start is not None:
             raise InputError(
-                "--start and --beside-emulator exclude each other: beside the emulator the dream begins where the game is"
+                "--start and --beside-emulator exclude each other: beside the emulator the rollout starts from the game's frames"
             )
         check_suffix(Path(self.output))
 
@@ -102,7 +102,7 @@ def roll_out(world: WorldModel, actions: np.ndarray, changes: dict[int, dict[str
 
 
 def comparison(recorded: ActionFile | None, frames: np.ndarray) -> str:
-    """Whether these are the frames of the recording, in words; "" where the file does not tell."""
+    """Whether these are the frames of the recording, in words; "" if the file holds no digest of them."""
     if recorded is None or recorded.frames_sha256 is None:
         return ""
     if hashlib.sha256(frames.tobytes()).hexdigest() == recorded.frames_sha256:
@@ -114,7 +114,7 @@ def chosen_actions(config: GenerateConfig, world: WorldModel, recorded: ActionFi
     """One action number for each frame of the film: (num_frames,) int64."""
     listed = None if recorded is None else recorded.actions
     if config.beside_emulator is not None and listed is None and config.actions == "random":
-        keys = np.array(sorted(set(world.action_map.values())) or [-1])  # the real game knows no other actions
+        keys = np.array(sorted(set(world.action_map.values())) or [-1])  # the real game has no other actions
         return np.random.default_rng(seed).choice(keys, size=config.num_frames or 64)
     if listed is None:
         return parse_actions(config.actions, config.num_frames or 64, world.num_actions, world.action_map, seed)
@@ -123,7 +123,7 @@ def chosen_actions(config: GenerateConfig, world: WorldModel, recorded: ActionFi
 
 
 def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Play the keys in the real game. Returns the frames before them, their actions for the world, and the frames under them."""
+    """Press the keys in the real game. Returns the frames before, the world's actions that led to them, and the frames after."""
     game = open_game(env_id, world.metadata, world.frame_size)
     unknown = sorted(set(keys) - set(game.action_names))
     if unknown:
@@ -135,7 +135,7 @@ def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> t
     real = episode.frames[len(beginning) + 1 :]
     if len(real) < len(keys):
         raise InputError(
-            f"the real game was over after {len(real)} of {len(keys)} frames; give a smaller --num-frames or another --seed"
+            f"the real game ended after {len(real)} of {len(keys)} frames; give a smaller --num-frames or another --seed"
         )
     past = slice(len(beginning) + 1 - world.context_frames, len(beginning) + 1)
     known = episode.actions[past].astype(np.int64) if world.action_kind == "true" else None

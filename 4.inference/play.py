@@ -29,7 +29,7 @@ class PlayConfig:
     world: str = "assets/worlds/breakout"
     """folder of the world that is opened first; those in assets/worlds and worlds can be chosen on the page"""
     env: str | None = None
-    """Gymnasium id of the real game played beside it; default: the game the world was learnt from, where it can be played"""
+    """Gymnasium id of the real game played beside it; default: the game the world was learned from, if it can be played"""
     host: str = "127.0.0.1"
     """address to serve: 127.0.0.1 is this machine only, 0.0.0.0 everybody who can reach it (a phone in the same network)"""
     port: int = 8000

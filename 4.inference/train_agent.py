@@ -1,9 +1,9 @@
-"""Train a small agent in the dream alone, then let it play the real game.
+"""Train a small agent in a learned world only, then let it play the real game.
 
     python 4.inference/train_agent.py --world assets/worlds/breakout --json assets/4.inference/agent.json
 
-The agent sees where ball and player are, as found in the pictures, and is paid for being where the ball is (`BallGame`). It never
-meets the emulator before the test. Needs the extra: pip install -e ".[agent]"
+The agent observes where ball and player are, as detected in the frames, and its reward is to be where the ball is (`BallGame`).
+It never plays in the emulator before the test. Needs the extra: pip install -e ".[agent]"
 """
 
 import time
@@ -29,34 +29,34 @@ Agent = Callable[[np.ndarray], int]
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Train a small agent in the dream, test it in the real game."""
+    """Train a small agent in a learned world, test it in the real game."""
 
     world: str = "assets/worlds/breakout"
     """folder of a world of Breakout or Pong"""
     env: str | None = None
-    """Gymnasium id of the real game; default: the one the world was learnt from"""
+    """Gymnasium id of the real game; default: the one the world was learned from"""
     num_steps: int = 12_000
-    """frames dreamed for the agent"""
+    """frames that the world predicts for the agent"""
     episode_steps: int = 64
-    """length of a dream; the longer, the more the agent learns from what drift has left of it"""
+    """length of a rollout; in longer ones the agent learns more from drifted frames"""
     num_games: int = 10
-    """real games played in the test, by every player"""
+    """real games that every player plays in the test"""
     game_steps: int = 1000
     """longest real game, in frames"""
     seed: int = 0
-    """of the agent, its dreams and the test's games"""
+    """seeds the agent, its rollouts and the test's games"""
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps: where the world dreams; the agent is so small that it stays on the CPU"""
+    """auto, cpu, cuda, cuda:1, mps: where the world runs; the agent is so small that it stays on the CPU"""
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
         check_smallest(self, {"num_steps": 1, "episode_steps": 1, "num_games": 1, "game_steps": 1})
 
 
-def learn_in_the_dream(env: BallGame, config: AgentConfig) -> Any:
-    """A DQN agent after num_steps frames of dreams."""
+def train_in_the_world(env: BallGame, config: AgentConfig) -> Any:
+    """A DQN agent after num_steps predicted frames."""
     try:
         from stable_baselines3 import DQN
     except ModuleNotFoundError:
@@ -67,7 +67,7 @@ def learn_in_the_dream(env: BallGame, config: AgentConfig) -> Any:
         learning_rate=1e-3,
         learning_starts=min(500, config.num_steps // 4),
         batch_size=128,
-        gamma=0.9,  # being at the ball pays at once; what comes a second later is another bounce
+        gamma=0.9,  # the reward is immediate, and a second later the ball has bounced again
         train_freq=2,
         target_update_interval=500,
         exploration_fraction=0.4,
@@ -82,7 +82,7 @@ def learn_in_the_dream(env: BallGame, config: AgentConfig) -> Any:
 
 
 def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
-    """Play num_games real games. Returns means: score, frames with a ball, and how far from the ball the player is, in pixels."""
+    """Play num_games real games. Returns means: score, frames with a ball, and distance of player and ball in pixels."""
     scores, lengths, rewards = [], [], []
     for number in range(config.num_games):
         seen, _ = env.reset(seed=TEST_SEEDS + 1000 * config.seed + number)
@@ -105,8 +105,8 @@ def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
     }
 
 
-def test_players(trained: Any, seed: int) -> dict[str, Agent]:
-    """Who plays the test: the agent, and three who have learnt nothing. The last one goes where the ball is, by hand."""
+def make_agents(trained: Any, seed: int) -> dict[str, Agent]:
+    """The players of the test: the trained agent and three baselines, the last of which is a rule that follows the ball."""
     rng = np.random.default_rng(seed)
 
     def follow(seen: np.ndarray) -> int:
@@ -128,17 +128,17 @@ def main() -> None:
     world = WorldModel.load(config.world, config.device)
     env_id = config.env or world.metadata.env_id
     if not env_id:
-        raise InputError(f"{config.world} was learnt from videos, and an agent must be tested in a game; give --env")
+        raise InputError(f"{config.world} was learned from videos, and an agent must be tested in a game; give --env")
     game: Game = open_game(env_id, world.metadata, world.frame_size)
 
-    dreams = BallGame(WorldModelEnv(world, max_steps=config.episode_steps), env_id, three_keys(env_id, world.action_map))
+    rollouts = BallGame(WorldModelEnv(world, max_steps=config.episode_steps), env_id, three_keys(env_id, world.action_map))
     begun = time.perf_counter()
-    trained = learn_in_the_dream(dreams, config)
+    trained = train_in_the_world(rollouts, config)
     seconds = time.perf_counter() - begun
 
     numbers = {name: number for number, name in enumerate(game.action_names)}
     real = BallGame(RealGameEnv(game, config.game_steps), env_id, three_keys(env_id, numbers))
-    results = {name: play(agent, real, config) for name, agent in test_players(trained, config.seed).items()}
+    results = {name: play(agent, real, config) for name, agent in make_agents(trained, config.seed).items()}
     print(f"{config.num_steps:,} frames dreamed in {seconds:.0f} s, none of them real; then {config.num_games} games of {env_id}")
     print(format_table(results))
     if config.json:

@@ -17,7 +17,7 @@ from video_tokenizer.training.command_line import InputError, check_smallest, pa
 from video_tokenizer.training.results import format_table, save_json
 from world_lab.draw import save_sampling_steps
 from world_model.evaluation.games import check_seed, record_branches, record_games
-from world_model.evaluation.rollouts import horizon_scores, obedience_scores, real_stretches, step_seconds
+from world_model.evaluation.rollouts import horizon_scores, obedience_scores, real_windows, step_seconds
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -73,7 +73,7 @@ def main() -> None:
     game, context = open_game(env_id, world.metadata, world.frame_size), world.context_frames
     games = record_games(game, config.num_episodes, 500, config.seed)
     branches = record_branches(game, config.num_beginnings, context, 8, config.seed)
-    real, past, actions = real_stretches(world, games, HORIZON, config.num_dreams)
+    real, past, actions = real_windows(world, games, HORIZON, config.num_dreams)
     if len(real) == 0:
         raise InputError(f"no game of {env_id} lasted {context + HORIZON} frames; give more --num-episodes")
 

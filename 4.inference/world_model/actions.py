@@ -1,4 +1,4 @@
-"""What the player wants, as action numbers: codes, key names, patterns, chance, or a file."""
+"""From what a player types to action numbers: numbers, key names, patterns, random actions, or a file."""
 
 import json
 from collections.abc import Mapping
@@ -15,31 +15,31 @@ from video_tokenizer.training.command_line import InputError, config_from_dict
 
 @dataclass(frozen=True)
 class ActionFile:
-    """A recorded game: its actions, and what else it takes to play it again."""
+    """A recorded game: its actions, and everything else that a replay needs."""
 
     actions: tuple[int | str, ...]
     """action numbers or key names, one for each frame"""
     settings: dict[str, Any]
-    """`seed`, `temperature`, `start_index` and the like, where the file holds them"""
+    """`seed`, `start_index` and sampling settings, if the file holds them"""
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """frame, counted from 0 -> sampling settings that hold from that frame on"""
+    """frame, counted from 0 -> sampling settings from that frame on"""
     start_frames: str | None = None
-    """the frames before the first action, as `starts.frames_to_text` writes them; None: start_index says where it begins"""
+    """the frames before the first action, as `starts.frames_to_text` writes them; None: start_index says where it starts"""
     start_actions: tuple[int, ...] | None = None
-    """the actions that led to start_frames, None where they are to be read off the frames"""
+    """the actions that led to start_frames, None if they are to be inferred from the frames"""
     frames_sha256: str | None = None
-    """digest of all frames that were recorded, to tell whether the same ones are dreamed again"""
+    """digest of all recorded frames, to check that a replay predicts the same ones"""
 
 
 def parse_actions(
     text: str, num_frames: int, num_actions: int, action_map: Mapping[str, int] | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Turn what was typed into one action number for each frame: (num_frames,) int64 in [0, num_actions).
+    """Parse typed actions into one action number per frame: (num_frames,) int64 in [0, num_actions).
 
-    text: `random`, or a list with commas of action numbers (`3,3,1`) and key names (`RIGHT,LEFT`, through `action_map`),
+    text: `random`, or a comma-separated list of action numbers (`3,3,1`) and key names (`RIGHT,LEFT`, through `action_map`),
     each with an optional count. The list is repeated until it fills num_frames: `RIGHT*2,LEFT` and 5 frames give
     RIGHT RIGHT LEFT RIGHT RIGHT. A world without actions (num_actions 0) gives -1 everywhere.
-    Raises InputError with the names there are for one that is not among them.
+    Raises InputError for an unknown name, with the known ones.
     """
     if num_actions == 0:
         return np.full(num_frames, -1, dtype=np.int64)
@@ -55,7 +55,7 @@ def parse_actions(
 
 
 def action_number(name: int | str, num_actions: int, action_map: Mapping[str, int] | None = None) -> int:
-    """The number of one action given as a number or as a key name (upper or lower case)."""
+    """The number of an action that is given as a number or as a key name (upper or lower case)."""
     names = {known.upper(): number for known, number in (action_map or {}).items()}
     key = str(name).strip().upper()
     if key in names:
@@ -83,7 +83,7 @@ def read_action_file(path: Path | str, sampling_class: type[Sampling] = MaskGITS
     frames, known, digest = (content.get(name) for name in ("start_frames", "start_actions", "frames_sha256"))
     known_is_right = known is None or (isinstance(known, list) and all(type(action) is int for action in known))
     if not (isinstance(frames, str | None) and isinstance(digest, str | None) and known_is_right):
-        raise InputError(f"--actions-file {path} has a damaged start_frames, start_actions or frames_sha256; save the film again")
+        raise InputError(f"--actions-file {path} has damaged start_frames, start_actions or frames_sha256; save the film again")
     settings = {name: content[name] for name in ("seed", "start_index") if content.get(name) is not None}
     for name, value in settings.items():
         if type(value) is not int:
@@ -108,12 +108,12 @@ def changes_in(content: Mapping[str, Any], sampling_class: type[Sampling], path:
     """The file's `changes`, [{"frame": 30, "temperature": 1.0}], as {30: {"temperature": 1.0}}. Raises InputError."""
     changes = content.get("changes") or []
     if not isinstance(changes, list) or not all(isinstance(one, dict) and type(one.get("frame")) is int for one in changes):
-        raise InputError(f'--actions-file {path} has changes that are no list of {{"frame": 30, "temperature": 1.0}}')
+        raise InputError(f'--actions-file {path} has changes that are not a list of {{"frame": 30, "temperature": 1.0}}')
     return {one["frame"]: sampling_in(one, sampling_class, path) for one in changes}
 
 
 def action_label(action: int, action_names: list[str], action_map: Mapping[str, int] | None = None) -> str:
-    """What to write beside a frame: the key that stands for this action, else the action's own name."""
+    """The caption of a frame: the key that is mapped to this action, else the action's own name."""
     keys = [name for name, number in (action_map or {}).items() if number == action]
     if keys:
         return keys[0]

@@ -1,8 +1,8 @@
-"""A ball game for an agent, whoever plays it to the agent: the dream or the emulator.
+"""A ball game as an agent's task, in a learned world or in the emulator.
 
-A world predicts pictures, and nothing in it says what is good. So this is a wrapper that looks at the pictures: the detectors of
-chapter 1 find ball and player, these few numbers are all that the agent sees, and it is paid for being where the ball is. That is
-not the game's score. Whether it is a good stand-in for the score is what the test in the emulator shows.
+A world predicts frames, and no rewards. So this wrapper looks at the frames: the detectors of chapter 1 find ball and player,
+these few numbers are all that the agent observes, and its reward is to be where the ball is. That is not the game's score; the
+test in the emulator shows whether it is a good substitute.
 """
 
 from typing import Any
@@ -15,38 +15,38 @@ from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.command_line import InputError
 
 SEEN = 4
-"""numbers per frame: place of the player, place of the ball along the same axis and across it, and whether a ball is seen"""
+"""numbers per frame: the player's position, the ball's along the same axis and across it, and whether there is a ball"""
 
 
 class BallGame(gymnasium.Wrapper):
-    """Any environment whose observations are pictures of a ball game, as an agent's small task.
+    """Wraps any environment whose observations are frames of a ball game.
 
-    Observation: the SEEN numbers of the two newest frames, places as shares of the picture. Actions: 0 stays where it is, 1 and 2
-    move to smaller and larger places. Reward: minus the distance between player and ball along the player's axis, as a share of
-    the picture; 0 while no ball is seen. Then the key of action 0 is pressed whatever the agent wants: it serves, where the game
-    has FIRE, and dreams, which begin with the ball in play, could not teach that. The game's own reward is in info["score"].
+    Observation: the SEEN numbers of the two newest frames, positions as shares of the frame. Actions: 0 stays, 1 and 2 move to
+    smaller and larger positions. Reward: minus the distance between player and ball along the player's axis, as a share of the
+    frame; 0 while there is no ball. Without a ball the key of action 0 is pressed whatever the agent chooses: it serves in games
+    with FIRE, which rollouts cannot teach because they start with the ball in play. The game's own reward is in info["score"].
 
-    keys: the environment's actions for 0, 1 and 2. Raises InputError for a game whose ball or player nobody has described.
+    keys: the environment's actions for 0, 1 and 2. Raises InputError for a game whose ball or player is not described.
     """
 
     def __init__(self, env: gymnasium.Env, env_id: str, keys: list[int]):
         super().__init__(env)
         facts = game_facts(env_id)
         if facts is None or facts.ball is None or facts.player is None:
-            raise InputError(f"the ball and the player of {env_id} are not known; choose Breakout or Pong")
+            raise InputError(f"the ball and the player of {env_id} are not described; choose Breakout or Pong")
         self.env_id, self.keys, self.axis = env_id, keys, 0 if facts.player_axis == "x" else 1
         self.observation_space = gymnasium.spaces.Box(-1.0, 2.0, (2 * SEEN,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(3)
         self.seen = np.zeros((2, SEEN), np.float32)
 
     def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin again; both frames of the observation are the first one."""
+        """Restart; both frames of the observation are the first one."""
         frame, info = self.env.reset(**options)
         self.seen[:] = self.look(frame)
         return self.seen.flatten(), info
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Press one of the three keys and look at the next frame."""
+        """Press one of the three keys and observe the next frame."""
         ball_in_play = self.seen[1, -1] > 0
         frame, score, terminated, truncated, info = self.env.step(self.keys[int(action) if ball_in_play else 0])
         self.seen = np.stack([self.seen[1], self.look(frame)])
@@ -55,7 +55,7 @@ class BallGame(gymnasium.Wrapper):
         return self.seen.flatten(), reward, terminated, truncated, info | {"score": score}
 
     def look(self, frame: np.ndarray) -> np.ndarray:
-        """The SEEN numbers of a frame (H, W, 3) uint8; a player that is not found is where it was."""
+        """The SEEN numbers of a frame (H, W, 3) uint8; a player that is not detected keeps its last position."""
         sides = np.array([frame.shape[1], frame.shape[0]])
         player = detect_player(frame[None], self.env_id)[0] / sides[self.axis]
         ball = detect_ball(frame[None], self.env_id)[0] / sides  # (2,) x, y
@@ -66,7 +66,7 @@ class BallGame(gymnasium.Wrapper):
 
 
 def three_keys(env_id: str, names: dict[str, int]) -> list[int]:
-    """The actions that serve or stay, and that move the player to smaller and larger places. names: key -> action."""
+    """The actions that serve or stay, and that move the player to smaller and larger positions. names: key -> action."""
     facts = game_facts(env_id)
     assert facts is not None, "BallGame knows this game"
     rest = "FIRE" if "FIRE" in names else "NOOP"
@@ -77,7 +77,7 @@ def three_keys(env_id: str, names: dict[str, int]) -> list[int]:
 
 
 class RealGameEnv(gymnasium.Env):
-    """The emulator as `WorldModelEnv` shows the dream: pictures taken with the same delay, and the game's own score as reward."""
+    """The emulator with the interface of `WorldModelEnv`: frames with the same delay, and the game's own score as reward."""
 
     def __init__(self, game: Game, max_steps: int = 1000):
         self.game, self.max_steps = game, max_steps
@@ -85,7 +85,7 @@ class RealGameEnv(gymnasium.Env):
         self.action_space = gymnasium.spaces.Discrete(game.num_actions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """A new game; the same seed gives the same one."""
+        """Start a new game; the same seed gives the same one."""
         super().reset(seed=seed)
         self.game.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         self.num_steps_taken = 0

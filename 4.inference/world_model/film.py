@@ -1,4 +1,4 @@
-"""A dream as a file: GIF, MP4 or a strip of pictures, with the pressed key beside every frame."""
+"""A rollout as a file: GIF, MP4 or a strip of pictures, with the pressed key beside every frame."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ STRIP_COLUMNS = 8
 
 
 def check_suffix(path: Path) -> None:
-    """Raise InputError for a file name that says nothing we can write."""
+    """Raise InputError for a file name with another ending."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output {path} must end in {', '.join(SUFFIXES)}")
 
@@ -26,9 +26,9 @@ def save_film(
     frames_per_second: float = 15.0,
     scale: int | None = None,
 ) -> None:
-    """Write one video, or several side by side, by the suffix of `path`: .gif and .mp4 move, .png is a strip.
+    """Write one video, or several side by side, depending on the suffix of `path`: .gif and .mp4 move, .png is a strip.
 
-    videos: label -> uint8 (T, H, W, 3), all of the same length; a single one with the label "" has no heading. captions: one
+    videos: label -> uint8 (T, H, W, 3), all of the same length; a single one labeled "" has no heading. captions: one
     line per frame. scale: enlargement; None chooses.
     """
     check_suffix(path)
@@ -60,6 +60,6 @@ def film_strip(videos: Mapping[str, np.ndarray], captions: Sequence[str], scale:
 
 
 def padded(frames: np.ndarray) -> np.ndarray:
-    """White pictures behind the last frame, so that every row of a strip has the same columns. (T, H, W, 3) -> (8, H, W, 3)."""
+    """Append white frames, so that every row of a strip has the same columns. (T, H, W, 3) -> (8, H, W, 3)."""
     missing = STRIP_COLUMNS - len(frames)
     return np.concatenate([frames, np.full((missing, *frames.shape[1:]), 255, np.uint8)]) if missing else frames

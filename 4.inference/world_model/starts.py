@@ -1,4 +1,4 @@
-"""Where a dream begins: the world's own beginnings, a clip store, a video, or a single picture."""
+"""Where a rollout starts: the world's own start frames, a clip store, a video, or a single picture."""
 
 import base64
 import io
@@ -17,14 +17,14 @@ PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 
 
 def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The frames (T, H, W, 3) uint8 that a dream follows, and the actions (T,) that led to them, None where unknown.
+    """The prompt frames (T, H, W, 3) uint8 of a rollout, and the actions (T,) that led to them, None if unknown.
 
-    start: None for the world's own beginnings, of which index chooses one; else a clip store, of which index is the first
-    frame; a video, likewise; or a picture. Raises InputError for anything else, and for an index out of range.
+    start: None for the world's own start frames, of which index chooses a clip; else a clip store or a video, of which index is
+    the first frame; or a picture. Raises InputError for anything else, and for an index out of range.
     """
     if start is None:
         frames, actions = world.start_frames, world.start_actions
-        check_index(index, len(frames), "this world's own beginnings")
+        check_index(index, len(frames), "start clips in this world")
         return frames[index], actions[index]
     path = Path(start)
     if not path.exists():
@@ -34,7 +34,7 @@ def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.nda
         check_index(index, len(store.frames), f"frames of {path}")
         stop = int(store.episodes[store.episodes[:, 0] <= index][-1, 1])
         frames = np.array(store.frames[index : min(index + world.context_frames, stop)])
-        return frames, None  # names of actions differ between stores; the world reads latent ones off the frames
+        return frames, None  # action names differ between stores; the world infers latent actions from the frames
     if path.suffix.lower() in PICTURES:
         return read_picture(path)[None], None
     frames = read_video_frames(path, index + world.context_frames)
@@ -43,7 +43,7 @@ def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.nda
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """One picture as uint8 (H, W, 3). Raises InputError where it is none."""
+    """One picture as uint8 (H, W, 3). Raises InputError for a file that is not one."""
     try:
         return decode_picture(path.read_bytes())
     except (OSError, InputError) as error:
@@ -51,7 +51,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def decode_picture(data: bytes) -> np.ndarray:
-    """The picture in a file's bytes, uint8 (H, W, 3). Raises InputError for anything else, and before a huge one is unpacked."""
+    """The picture in a file's bytes, uint8 (H, W, 3). Raises InputError for anything else, and for huge ones before unpacking."""
     try:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
             if picture.width * picture.height > MOST_PIXELS:  # a file of a few kilobytes may claim gigabytes
@@ -72,14 +72,16 @@ def frames_to_text(frames: np.ndarray) -> str:
 
 
 def frames_from_text(text: str, frame_size: tuple[int, int]) -> np.ndarray:
-    """What `frames_to_text` has written, (T, H, W, 3) uint8. Raises InputError where the text is none, or of another size."""
+    """The inverse of `frames_to_text`: (T, H, W, 3) uint8. Raises InputError for other text, and for frames of another size."""
     try:
         column = decode_picture(base64.b64decode(text, validate=True))
     except ValueError as error:
         raise InputError(f"start_frames cannot be read ({error})") from None
     height, width = frame_size
     if column.shape[1] != width or len(column) % height:
-        raise InputError(f"start_frames are {len(column)}x{column.shape[1]} pixels, which are no frames of {height}x{width}")
+        raise InputError(
+            f"start_frames are {len(column)}x{column.shape[1]} pixels, which cannot be split into frames of {height}x{width}"
+        )
     return column.reshape(-1, height, width, 3)
 
 

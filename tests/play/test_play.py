@@ -314,7 +314,7 @@ def test_a_model_that_leaves_no_trace_is_played_without_an_inspection(registry, 
     [
         (["--port", "99999"], "--port 99999"),
         (["--num-threads", "0"], "--num-threads 0"),
-        (["--env", "ALE/Pong-v5"], "learnt from a game"),
+        (["--env", "ALE/Pong-v5"], "learned from a game"),
         (["--world", "nowhere"], "nowhere"),
         (["--temperature", "-1"], "temperature -1"),
         (["--host", "192.0.2.1"], "--host 192.0.2.1"),

@@ -36,7 +36,7 @@ from world_model.evaluation.rollouts import (
     world_actions,
 )
 from world_model.evaluation.table import flatten, results_table
-from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_true_world
+from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
 from world_model.real_game import open_game, play_beginning, play_keys
 from world_model.world import WorldModel
 
@@ -109,7 +109,7 @@ def test_a_game_repeats_itself_from_its_actions(game):
 
 
 def test_a_world_is_evaluated_on_its_own_game():
-    with pytest.raises(InputError, match="learnt from a game with UP"):
+    with pytest.raises(InputError, match="learned from a game with UP"):
         open_game(BREAKOUT, WorldMetadata(action_names=["UP"]), (32, 32))
 
 
@@ -157,7 +157,7 @@ def test_a_dream_that_loses_the_ball_has_a_gap_of_all_frames_with_one(games):
 
 
 def test_one_lost_paddle_does_not_move_the_median():
-    scores = sprite_scores(dreamed=np.array([1.0, 2.0, 31.0, np.nan, 5.0]), there=np.array([1.0, 1.0, 1.0, 4.0, np.nan]))
+    scores = sprite_scores(predicted=np.array([1.0, 2.0, 31.0, np.nan, 5.0]), there=np.array([1.0, 1.0, 1.0, 4.0, np.nan]))
     assert scores["sprite_error_px"] == pytest.approx(31 / 3) and scores["sprite_error_median_px"] == 1.0  # of 0, 1 and 30
     assert scores["sprite_found"] == 3 / 4
 
@@ -201,9 +201,9 @@ def test_a_share_of_the_true_world_is_a_quotient(tmp_path):
     true = {"delta_psnr_db": {"4": 4.0}, "obedience_moving": 0.8, "settings": {"env": BREAKOUT, "action_kind": "true"}}
     (tmp_path / "true.json").write_text(json.dumps(true))
     read = read_true_metrics(tmp_path / "true.json", BREAKOUT)
-    shares = shares_of_true_world({"delta_psnr_db": {1: 9.0, 4: 3.0}, "obedience_moving": 0.6}, read)
+    shares = shares_of_baseline({"delta_psnr_db": {1: 9.0, 4: 3.0}, "obedience_moving": 0.6}, read)
     assert shares == {"delta_psnr_share": 0.75, "obedience_moving_share": pytest.approx(0.75)}
-    assert shares_of_true_world({"delta_psnr_db": {4: 3.0}}, read) == {"delta_psnr_share": 0.75}  # a game without a known player
+    assert shares_of_baseline({"delta_psnr_db": {4: 3.0}}, read) == {"delta_psnr_share": 0.75}  # a game without a known player
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_dream_begins_at_a_picture(world, tmp_path):
 
 def test_a_dream_begins_at_one_of_the_worlds_own_starts(world):
     assert np.array_equal(read_start(world, None, 1)[0], world.start_frames[1])
-    with pytest.raises(InputError, match=r"there are 2 this world's own beginnings"):
+    with pytest.raises(InputError, match=r"there are 2 start clips in this world"):
         read_start(world, None, 2)
 
 

@@ -141,8 +141,8 @@ def test_random_keys_are_those_that_a_player_has(tmp_path):
 def test_long_dreams_are_measured_beside_their_controls(tmp_path, actions):
     world = WorldModel.load(save_tiny_world(tmp_path, actions, env_id=None), "cpu")
     games, others = (games_of(some_frames(100, seed=seed), some_frames(90, seed=seed + 1)) for seed in (1, 3))
-    tables = long_rollout_results(world, world, games, others, num_frames=5, num_dreams=2, seed=0)
-    again = long_rollout_results(world, world, games, others, num_frames=5, num_dreams=2, seed=0)
+    tables = long_rollout_results(world, world, games, others, num_frames=5, num_rollouts=2, seed=0)
+    again = long_rollout_results(world, world, games, others, num_frames=5, num_rollouts=2, seed=0)
     assert tables == again
     scores, untrained, still = tables
     assert scores.keys() - still.keys() == {"within_real_range_real", "all_within_real", "within_real_range_redrawn"}

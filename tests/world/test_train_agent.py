@@ -108,7 +108,7 @@ def test_an_agent_is_trained_in_the_dream_and_tested_in_the_emulator(tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"), [(["--num-steps", "0"], "--num-steps 0"), (["--env", "ALE/Pong-v5"], "learnt from a game")]
+    ("flags", "words"), [(["--num-steps", "0"], "--num-steps 0"), (["--env", "ALE/Pong-v5"], "learned from a game")]
 )
 def test_bad_input_is_answered_with_one_sentence(tmp_path, capsys, flags, words):
     assert call(TRAIN, "--world", save_tiny_world(tmp_path / "world", "true"), *flags) == 2

@@ -17,7 +17,7 @@ from video_tokenizer.metrics import psnr_from_mean_error, share
 from video_tokenizer.training.command_line import InputError
 from world_model.evaluation.games import RealGames, halves, record_game_sets
 from world_model.evaluation.long_rollouts import STATISTICS, frame_statistics, long_rollouts, random_keys, real_frames
-from world_model.evaluation.rollouts import BALL_GAP_FROM, balls_seen, players, real_stretches, sprite_scores
+from world_model.evaluation.rollouts import BALL_GAP_FROM, balls_seen, player_positions, real_windows, sprite_scores
 from world_model.starts import frames_to_text
 from world_model.world import WorldModel
 
@@ -83,7 +83,7 @@ def videos_beside(world: WorldModel, games: RealGames, plan: DriftPlan) -> tuple
 
     Kinds: real; dream, under the same keys; random_keys; cold, sampled as in `COLD`; still, the frame before repeated.
     """
-    real, known, actions = real_stretches(world, games, plan.num_frames, plan.num_dreams)
+    real, known, actions = real_windows(world, games, plan.num_frames, plan.num_dreams)
     context, usual = world.context_frames, world.sampling
     if len(real) == 0:
         raise InputError(f"no game lasted {context + plan.num_frames} frames; give more --num-episodes or fewer --num-frames")
@@ -126,7 +126,7 @@ def frame_psnr(video: np.ndarray, real: np.ndarray) -> float:
 def player_series(video: np.ndarray, real: np.ndarray, env_id: str) -> dict[str, list[float]]:
     """For each of the K frames of videos (S, K, H, W, 3): psnr_db, pooled over the S, and error_px and error_median_px, mean and
     median distance of the player from the real one."""
-    found, there = players(video, env_id), players(real, env_id)  # (S, K)
+    found, there = player_positions(video, env_id), player_positions(real, env_id)  # (S, K)
     errors = [sprite_scores(found[:, k], there[:, k]) for k in range(video.shape[1])]
     return {
         "psnr_db": rounded([frame_psnr(video[:, k], real[:, k]) for k in range(video.shape[1])], 2),
@@ -161,7 +161,7 @@ def longest_gap(seen: np.ndarray) -> tuple[int, int]:
 def middle_stretch(videos: Mapping[str, np.ndarray], env_id: str) -> dict[str, Any]:
     """The stretch with the median error of the player over frames 1 to `CHOSEN_BY`: its number, the frames shown, their pictures
     as text, and PSNR and error of dream and still at every frame."""
-    errors = np.abs(players(videos["dream"], env_id) - players(videos["real"], env_id))[:, :CHOSEN_BY]  # (S, K)
+    errors = np.abs(player_positions(videos["dream"], env_id) - player_positions(videos["real"], env_id))[:, :CHOSEN_BY]  # (S, K)
     errors = np.nan_to_num(errors, nan=max(videos["real"].shape[2:4]))  # a player that is not found counts as a picture off
     chosen = int(np.argsort(errors.mean(axis=1), kind="stable")[len(errors) // 2])
     shown = [frame for frame in SHOWN if frame <= errors.shape[1]]

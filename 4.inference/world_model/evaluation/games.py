@@ -1,4 +1,4 @@
-"""Fresh games to measure a world by: recorded now, from seeds that no training recording uses."""
+"""Games to evaluate a world on, recorded with seeds that no training recording uses."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,28 +17,28 @@ EVALUATION_SEEDS = 1_000_000_000
 """evaluation with --seed s plays the games EVALUATION_SEEDS + 10,000 s and following; record.py --seed s plays 100,000 s and
 following, so the two never meet while s < 10,000"""
 LABELLED_SEEDS = 2_000
-"""the games with random actions, for what latent actions mean, begin here, counted from the first evaluation game"""
+"""offset of the games with random actions, which show what latent actions mean, from the first evaluation game"""
 BRANCH_SEEDS = 5_000
-"""the games of the obedience test begin here, counted from the first evaluation game"""
+"""offset of the games of the obedience test"""
 OTHER_SEEDS = 7_000
-"""the games that show how far other real games are alike begin here, counted from the first evaluation game"""
+"""offset of the games that show how much real games differ among themselves"""
 
 
 @dataclass(frozen=True)
 class RealGames:
-    """Episodes to evaluate on, and where the ball and the player are in them."""
+    """Episodes to evaluate on, with the positions of ball and player."""
 
     store: ClipStore
     """frames (F, H, W, 3), actions (F,) and episodes; in memory, never written"""
     ball: np.ndarray | None
-    """(F, 2) x and y in pixels from the emulator's memory, NaN where absent; None where nobody knows the game's ball"""
+    """(F, 2) x and y in pixels from the emulator's memory, NaN where absent; None for a game whose ball is not described"""
     player: np.ndarray | None
-    """(F,) the player's place along its axis, found in the pixels; None where nobody knows the game's player"""
+    """(F,) the player's position along its axis, detected in the pixels; None for a game whose player is not described"""
 
 
 @dataclass(frozen=True)
 class Branches:
-    """The same beginnings, continued under each of several held keys: B = beginnings x keys."""
+    """The same starts, each continued under several held keys: B = starts x keys."""
 
     keys: list[str]
     """(B,) the key held in each branch"""
@@ -51,16 +51,16 @@ class Branches:
 
 
 def check_seed(seed: int) -> None:
-    """Raise InputError for a seed whose games could be among recorded ones."""
+    """Raise InputError for a seed whose games could be among the recorded ones."""
     if not 0 <= seed < 10_000:
-        raise InputError(f"--seed {seed} must lie between 0 and 9,999, so that no evaluation game was ever recorded for training")
+        raise InputError(f"--seed {seed} must lie between 0 and 9,999, so that no evaluation game is ever recorded for training")
 
 
 def record_games(
     game: Game, num_episodes: int, num_frames: int, seed: int, policy_name: str = "mixed", first_game: int = 0
 ) -> RealGames:
-    """Play episodes of at most num_frames frames: "mixed" with the players that record training data, in turn, "random" with
-    a fresh random action at every step. first_game: 0, LABELLED_SEEDS or OTHER_SEEDS, so that no game is played twice."""
+    """Play episodes of at most num_frames frames: "mixed" with the policies that record training data, in turn, "random" with
+    a new random action at every step. first_game: 0, LABELLED_SEEDS or OTHER_SEEDS, so that no game is played twice."""
     players = MixedPolicy(make_players(policy_name, game))
     first = EVALUATION_SEEDS + 10_000 * seed + first_game
     episodes = []
@@ -91,9 +91,9 @@ def record_games(
 def record_game_sets(
     game: Game, num_episodes: int, num_labelled: int, num_frames: int, long_frames: int, seed: int
 ) -> tuple[RealGames, RealGames, RealGames]:
-    """The games to measure on, of at most num_frames frames; four times as many others that show what games are like (of eight
-    games one or two are long), long_frames longer, because a dream that begins in one of the first goes on for that long; and
-    num_labelled games with random actions, of at most num_frames frames (0: the first ones once more)."""
+    """Three sets: games to evaluate on, of at most num_frames frames; four times as many others that show what real games are
+    like (only one or two of eight are long), long_frames longer, because a long rollout starts in one of the first; and
+    num_labelled games with random actions, of at most num_frames frames (0: the first set again)."""
     games = record_games(game, num_episodes, num_frames, seed)
     others = record_games(game, 4 * num_episodes, num_frames + long_frames, seed, first_game=OTHER_SEEDS)
     if num_labelled == 0:
@@ -102,20 +102,20 @@ def record_game_sets(
 
 
 def halves(games: RealGames) -> tuple[RealGames, RealGames]:
-    """The games with even and with odd numbers."""
+    """The games with even and those with odd numbers."""
     stores = [replace(games.store, episodes=games.store.episodes[first::2]) for first in (0, 1)]
     return replace(games, store=stores[0]), replace(games, store=stores[1])
 
 
 def validation_games(path: Path | str, validation_share: float, seed: int) -> RealGames:
-    """For worlds learnt from videos: the episodes that training with this share and seed kept for validation."""
+    """For worlds learned from videos: the episodes that a training with this share and seed keeps for validation."""
     store = open_clip_store(path)
     _, validation = split_episodes(store, validation_share, seed)
     return RealGames(ClipStore(store.path, store.frames, store.actions, store.episodes[validation], store.info), None, None)
 
 
 def player_keys(game: Game) -> list[str]:
-    """The two keys that move the player along its axis, and the one that does nothing; [] where the game is not known."""
+    """The two keys that move the player along its axis, and the one that does nothing; [] for a game that is not described."""
     known = game_facts(game.env_id)
     if known is None or known.player is None:
         return []
@@ -123,9 +123,9 @@ def player_keys(game: Game) -> list[str]:
 
 
 def record_branches(game: Game, num_beginnings: int, context_frames: int, num_steps: int, seed: int) -> Branches:
-    """Random beginnings of 24 to 63 frames, each repeated once per key, with that key held for num_steps afterwards.
+    """Random starts of 24 to 63 frames, each played once per key, with that key held for num_steps afterwards.
 
-    A beginning in which the game ends early is left out. Raises InputError where none is left.
+    A start after which the game ends early is left out. Raises InputError if none is left.
     """
     first = EVALUATION_SEEDS + 10_000 * seed + BRANCH_SEEDS
     lengths = np.random.default_rng(first).integers(max(24, context_frames), max(64, context_frames + 40), num_beginnings)
@@ -138,28 +138,26 @@ def record_branches(game: Game, num_beginnings: int, context_frames: int, num_st
             branches += [(episode.frames[length - context_frames :], episode.actions[length - context_frames :])
                          for episode in held.values()]  # fmt: skip
     if not branches:
-        raise InputError(
-            f"every game of {game.env_id} was over within {max(lengths) + num_steps} frames; there is nothing to steer"
-        )
+        raise InputError(f"every game of {game.env_id} ended within {max(lengths) + num_steps} frames; give another --seed")
     frames = np.stack([frames for frames, _ in branches])  # (B, C + K, H, W, 3)
     actions = np.stack([actions for _, actions in branches])[:, :context_frames].astype(np.int64)
     return Branches(keys, frames[:, :context_frames], actions, frames[:, context_frames:])
 
 
 def usual_step(positions: np.ndarray) -> float:
-    """How far the real player moves in a step in which it moves: the median over its steps of half a pixel or more, in pixels.
+    """Median length of the real player's steps, in pixels, over the steps of half a pixel or more.
 
-    positions: (B, T). Breakout's paddle runs 9 recorded pixels a step, and its detector is off by up to 1.2 (95th percentile
-    against the emulator's memory); Freeway's chicken walks 1. NaN where nothing moves.
+    positions: (B, T). Breakout's paddle moves 9 recorded pixels a step, and its detector is off by up to 1.2 (95th percentile
+    against the emulator's memory); Freeway's chicken moves 1. NaN if nothing moves.
     """
     steps = np.abs(np.diff(positions, axis=-1))
     return float(np.median(steps[steps >= 0.5])) if (steps >= 0.5).any() else np.nan
 
 
 def directions(positions: np.ndarray, still: float) -> np.ndarray:
-    """-1, 0 or +1 for every step between neighbouring positions (..., T), NaN where one of the two is unknown: (..., T-1).
+    """-1, 0 or +1 for every step between neighbouring positions (..., T), NaN where one of them is unknown: (..., T-1).
 
-    still: a step shorter than this many pixels is none.
+    still: a step shorter than this many pixels counts as 0.
     """
     steps = np.diff(positions, axis=-1)
     return np.where(np.isnan(steps), np.nan, np.sign(steps) * (np.abs(steps) >= still))

@@ -1,17 +1,17 @@
-"""A dream of a thousand frames: does it still look like the game, when nobody can say any more what should be seen?
+"""A rollout of a thousand frames: does it still look like the game?
 
-After a second or two a dream under random keys and the real game have gone separate ways, and frames cannot be compared one by
-one. What can be compared are statistics of single frames with the range that they have in real games:
+After a second or two a rollout under random keys and the real game have diverged, and frames cannot be compared one by one. What
+can be compared are statistics of single frames with their range in real games:
 
     foreground          share of pixels that differ by more than 0.1 from the background, the temporal median of the real games
     red, green, blue    mean of the channel, in levels from 0 to 255
     moving              share of pixels that change by more than 0.3 from one frame to the next, mean over the last 16 frames
 
-The range goes from the 1st to the 99th percentile of real frames, so about 98 % of other real frames lie in it. A picture that
-stands still looks right for ever and fails on `moving` alone, which asks for 0.3 because a redrawn picture shimmers; how much is
-`changed_ratio`. To the range of a mean colour half a level is added on either side, as much as a pixel's own rounding. Without
-it the colours of a game, which hardly differ (Breakout's red by two levels), would tell no more than that the tokenizer paints a
-wall a third of a level too bright.
+The range goes from the 1st to the 99th percentile of real frames, so about 98 % of other real frames lie in it. A repeated last
+frame looks right forever and fails on `moving` alone, whose threshold is 0.3 because reconstructed frames flicker; how much they
+do is `changed_ratio`. The range of a mean color is widened by half a level on either side, a pixel's own rounding. Without it
+the colors of a game, which hardly vary (Breakout's red by two levels), would only show that the tokenizer reconstructs a wall a
+third of a level too bright.
 """
 
 from collections.abc import Iterator
@@ -32,36 +32,36 @@ from world_model.world import WorldModel
 
 STATISTICS = ("foreground", "red", "green", "blue", "moving")
 LEAD = 16
-"""frames over which `moving` is averaged: in one frame of a real game nothing may move, in a second of them something does"""
+"""frames over which `moving` is averaged: in a single frame of a real game nothing may move, in a second something does"""
 CLEARLY = 0.3
-"""change of a channel that counts for `moving`, as where a sprite comes or goes"""
+"""smallest change of a channel that counts for `moving`, as where a sprite appears or disappears"""
 PERCENTILES = (1.0, 99.0)
 ROUNDING = np.array([0.0, 0.5, 0.5, 0.5, 0.0])
-"""what is added to the range of each statistic on either side"""
+"""by how much the range of each statistic is widened on either side"""
 STRETCH = 100
-"""frames of a stretch; a dream that goes wrong late has a bad one, however long it was good before"""
+"""frames of a stretch; a rollout that degrades late has a bad one, however long it was good before"""
 ROOM = 64
-"""frames that the real game goes on after the beginning of a dream, so that no dream begins where a game ends"""
+"""real frames that must follow the prompt of a rollout, so that none starts where a game ends"""
 
 
 @dataclass(frozen=True)
 class RealFrames:
-    """What the frames of real games are like."""
+    """Statistics of the frames of real games."""
 
     background: np.ndarray
     """(H, W, 3) in [0, 1]"""
     low: np.ndarray
-    """(5,) smallest usual value of each of `STATISTICS`"""
+    """(5,) lower end of the range of each of `STATISTICS`"""
     high: np.ndarray
-    """(5,) the largest"""
+    """(5,) upper end"""
     changed: float
     """mean share of pixels that change by more than 0.05 from one frame to the next"""
     ball_share: float | None
-    """share of frames in which the ball is seen; None where nobody knows the game's ball"""
+    """share of frames in which a ball is detected; None for a game whose ball is not described"""
 
 
 def frame_statistics(video: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """`STATISTICS` of the frames of a video from frame LEAD on; those before serve `moving` only.
+    """`STATISTICS` of the frames of a video from frame LEAD on; earlier ones are used for `moving` only.
 
     video: (T, H, W, 3) uint8, T > LEAD; background: (H, W, 3) in [0, 1]. Returns (T - LEAD, 5): shares in [0, 1], levels in
     0 to 255.
@@ -74,7 +74,7 @@ def frame_statistics(video: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def changed_shares(video: np.ndarray, by: float) -> np.ndarray:
-    """Share of pixels in which a channel changes by more than `by`, of the way from 0 to 255, since the frame before.
+    """Share of pixels in which a channel changes by more than 255 * `by` from the frame before.
 
     video: (T, H, W, 3) uint8. Returns (T - 1,), entry t for frame t + 1.
     """
@@ -90,7 +90,7 @@ def pieces(store: ClipStore, num_frames: int = 64) -> Iterator[np.ndarray]:
 
 
 def real_frames(games: RealGames) -> RealFrames | None:
-    """Range and means of the frames of real games; None where no episode is longer than LEAD frames."""
+    """Statistics of real games; None if no episode is longer than LEAD frames."""
     background = background_of(games.store.frames).permute(1, 2, 0).numpy()
     statistics = [frame_statistics(piece, background) for piece in pieces(games.store)]
     if not statistics:
@@ -103,7 +103,7 @@ def real_frames(games: RealGames) -> RealFrames | None:
 
 
 def ball_share(videos: Iterator[np.ndarray], env_id: str | None) -> float | None:
-    """Share of frames from frame LEAD of each video on in which a ball is seen; None where nobody knows the game's ball."""
+    """Share of frames, from frame LEAD of each video on, with a ball; None for a game whose ball is not described."""
     known = game_facts(env_id) if env_id is not None else None
     if env_id is None or known is None or known.ball is None:
         return None
@@ -111,11 +111,11 @@ def ball_share(videos: Iterator[np.ndarray], env_id: str | None) -> float | None
 
 
 def range_scores(statistics: np.ndarray, real: RealFrames) -> dict[str, float]:
-    """How many frames are as real ones are. statistics: (B, K, 5) of B dreams of K frames.
+    """Shares of frames that are like real ones. statistics: (B, K, 5) of B rollouts of K frames.
 
     Each of `STATISTICS`: share of frames in which it lies in the range of real frames. within_real_range: the smallest of these
-    shares. all_within: share of frames in which every statistic does. worst_stretch: the smallest within_real_range of all
-    dreams' frames 1 to 100, 101 to 200, ...
+    shares. all_within: share of frames in which every statistic does. worst_stretch: the smallest within_real_range of frames 1
+    to 100, 101 to 200, ... of all rollouts.
     """
     inside = (real.low <= statistics) & (statistics <= real.high)  # (B, K, 5)
     shares = inside.mean(axis=(0, 1))  # (5,)
@@ -130,55 +130,54 @@ def range_scores(statistics: np.ndarray, real: RealFrames) -> dict[str, float]:
 
 
 def realism_scores(videos: np.ndarray, real: RealFrames, env_id: str | None) -> dict[str, float]:
-    """`range_scores` of dreams, and changed_ratio: the share of pixels that change by more than 0.05, over that of real games (1:
-    as lively as they are, 0: nothing changes), and ball_share beside ball_share_real, where the ball is known.
+    """`range_scores` of rollouts; changed_ratio: the share of pixels that change by more than 0.05, over that of real games (1:
+    as much as in real games, 0: nothing changes); and ball_share with ball_share_real, if the game's ball is described.
 
-    videos: (B, LEAD + K, H, W, 3) uint8, LEAD real frames and the K dreamed ones after them.
+    videos: (B, LEAD + K, H, W, 3) uint8, LEAD real frames and the K predicted ones after them.
     """
     statistics = np.stack([frame_statistics(video, real.background) for video in videos])
     scores = range_scores(statistics, real)
     changed = np.mean([changed_shares(video[LEAD - 1 :], MOVING).mean() for video in videos])
     scores["changed_ratio"] = share(float(changed), real.changed)
-    dreamed = ball_share(iter(videos), env_id)
-    if dreamed is not None and real.ball_share is not None:
-        scores |= {"ball_share": dreamed, "ball_share_real": real.ball_share}
+    predicted = ball_share(iter(videos), env_id)
+    if predicted is not None and real.ball_share is not None:
+        scores |= {"ball_share": predicted, "ball_share_real": real.ball_share}
     return scores
 
 
 def long_rollouts(
-    world: WorldModel, games: RealGames, num_frames: int, num_dreams: int, seed: int
+    world: WorldModel, games: RealGames, num_frames: int, num_rollouts: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """num_dreams dreams of num_frames frames, from different real beginnings, under a new random key at every step; and pictures
-    that stand still there. Both (B, LEAD + K, H, W, 3) uint8, LEAD real frames first. All dreams are one batch. None where no
-    game is long enough.
+    """num_rollouts rollouts of num_frames frames in one batch, from different prompts, under a new random key at every step; and
+    their last prompt frames, repeated. Both (B, LEAD + K, H, W, 3) uint8, LEAD real frames first. None if no game is long enough.
 
-    Keys are drawn evenly from those of the world's action_map, from all of its actions where it has none.
+    Keys are sampled uniformly from the world's action_map, or from all of its actions if the map is empty.
     """
     store, lead = games.store, max(LEAD, world.context_frames)
-    windows = rollout_windows(games, lead, ROOM, num_dreams)
+    windows = rollout_windows(games, lead, ROOM, num_rollouts)
     if len(windows) == 0:
         return None
     places = windows[:, None] + np.arange(lead)  # (B, lead)
     start = store.frames[places]
     known = world_actions(world, store.actions[places], store.action_names) if world.action_kind == "true" else None
     keys = random_keys(world, (len(windows), num_frames), seed)
-    dream = np.concatenate([start[:, -LEAD:], world.rollout(start, known, keys, seed)], axis=1)
-    return dream, np.concatenate([start[:, -LEAD:], np.repeat(start[:, -1:], num_frames, axis=1)], axis=1)
+    rollouts = np.concatenate([start[:, -LEAD:], world.rollout(start, known, keys, seed)], axis=1)
+    return rollouts, np.concatenate([start[:, -LEAD:], np.repeat(start[:, -1:], num_frames, axis=1)], axis=1)
 
 
 def long_rollout_scores(
-    world: WorldModel, games: RealGames, real: RealFrames, num_frames: int, num_dreams: int, seed: int
+    world: WorldModel, games: RealGames, real: RealFrames, num_frames: int, num_rollouts: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """`realism_scores` of `long_rollouts`, and those of repeated last frames. Two empty tables if no game is long enough."""
-    videos = long_rollouts(world, games, num_frames, num_dreams, seed)
+    videos = long_rollouts(world, games, num_frames, num_rollouts, seed)
     if videos is None:
         return {}, {}
-    dream, still = (realism_scores(video, real, games.store.env_id) for video in videos)
-    return dream, still
+    scores, still = (realism_scores(video, real, games.store.env_id) for video in videos)
+    return scores, still
 
 
 def random_keys(world: WorldModel, shape: tuple[int, int], seed: int) -> np.ndarray:
-    """Action numbers for random keys; -1 in a world without actions."""
+    """Actions of random keys; -1 in a world without actions."""
     numbers = list(world.action_map.values()) or list(range(world.num_actions)) or [-1]
     return np.array(numbers, dtype=np.int64)[np.random.default_rng(seed).integers(len(numbers), size=shape)]
 
@@ -189,29 +188,29 @@ def long_rollout_results(
     games: RealGames,
     others: RealGames | None,
     num_frames: int,
-    num_dreams: int,
+    num_rollouts: int,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Scores of long dreams of the world; of shorter and fewer dreams of `fresh`, a world without training; and of a picture that
-    stands still. Empty where the games are too short.
+    """Scores of long rollouts of the world; of shorter and fewer ones of `fresh`, an untrained world; and of the repeated last
+    frame. Empty if the games are too short.
 
-    games: where the dreams begin. others: games as long as the dreams, for in a longer game more bricks are gone; one half of
-    them gives the range of real frames, the other half what real games score in it. None: the range of `games`.
+    games: where the rollouts start. others: games as long as the rollouts, because in a longer game more bricks are gone; one
+    half gives the range of real frames, the other half the scores of real games in it. None: the range of `games`.
     """
     known, unknown = (games, None) if others is None else halves(others)
     real = real_frames(known)
     if real is None:
         return {}, {}, {}
-    scores, still = long_rollout_scores(world, games, real, num_frames, num_dreams, seed)
-    control, _ = long_rollout_scores(fresh, games, real, min(num_frames, STRETCH), min(num_dreams, 2), seed)
+    scores, still = long_rollout_scores(world, games, real, num_frames, num_rollouts, seed)
+    control, _ = long_rollout_scores(fresh, games, real, min(num_frames, STRETCH), min(num_rollouts, 2), seed)
     return scores | (ceiling_scores(world.tokenizer, unknown, real) if unknown is not None else {}), control, still
 
 
 def ceiling_scores(tokenizer: Tokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:
-    """The same measure on other real games: within_real_range_real and all_within_real, what a perfect dream would score, and
-    within_real_range_redrawn, the same frames after the way through the tokens, what a perfect dynamics model would."""
+    """The scores of other real games: within_real_range_real and all_within_real, what a perfect world would reach, and
+    within_real_range_redrawn, of the same frames encoded and decoded, what a perfect dynamics model would."""
     played = [frame_statistics(piece, real.background) for piece in pieces(others.store)]
-    redrawn = [frame_statistics(redraw(tokenizer, piece), real.background) for piece in pieces(others.store)]
+    redrawn = [frame_statistics(reconstruct(tokenizer, piece), real.background) for piece in pieces(others.store)]
     if not played:
         return {}
     scores = range_scores(np.concatenate(played)[None], real)
@@ -223,7 +222,7 @@ def ceiling_scores(tokenizer: Tokenizer, others: RealGames, real: RealFrames) ->
 
 
 @torch.no_grad()
-def redraw(tokenizer: Tokenizer, video: np.ndarray) -> np.ndarray:
-    """A video (T, H, W, 3) uint8 as the tokenizer draws it."""
+def reconstruct(tokenizer: Tokenizer, video: np.ndarray) -> np.ndarray:
+    """A video (T, H, W, 3) uint8, encoded and decoded."""
     device = next(tokenizer.parameters()).device
     return to_frames(tokenizer(to_video(np.ascontiguousarray(video[None]), device)).reconstruction)[0]

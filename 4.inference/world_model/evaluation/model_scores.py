@@ -20,7 +20,7 @@ from world_model.evaluation.games import RealGames
 from world_model.world import WorldModel
 
 CLIP_FRAMES = 16
-"""frames per clip in which tokenizer and latent actions are scored, as far as the episodes are that long"""
+"""frames per clip in which tokenizer and latent actions are scored, or fewer if the episodes are shorter"""
 BATCH_SIZE = 8
 """clips per batch"""
 
@@ -29,7 +29,7 @@ BATCH_SIZE = 8
 def tokenizer_scores(tokenizer: Tokenizer, games: RealGames, max_clips: int | None = None) -> dict[str, Any]:
     """psnr_db, ssim, moving_psnr_db, foreground_recall, object_recall, codes_used, perplexity and the copy-last control.
 
-    max_clips: score only so many clips, evenly spaced over all.
+    max_clips: score only this many clips, evenly spaced.
     """
     device = next(tokenizer.parameters()).device
     metrics = TokenizerMetrics(tokenizer.codebook_size)
@@ -42,17 +42,17 @@ def tokenizer_scores(tokenizer: Tokenizer, games: RealGames, max_clips: int | No
         positions, scene = None, None
         if games.ball is not None:
             frames = clips.starts[indices][:, None] + np.arange(clips.num_frames)  # (B, T)
-            positions = torch.from_numpy(games.ball[frames])  # from the emulator's memory, so also in front of the bricks
+            positions = torch.from_numpy(games.ball[frames])  # from the emulator's memory, so also in front of bricks
             scene = local_background(games.store, clips, indices).to(device)
         metrics.update(output.reconstruction, video, output.indices, background, positions, scene)
     return metrics.result()
 
 
 def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps: int, seed: int = 0) -> dict[str, Any]:
-    """What the codes tell about the true actions, learnt on three quarters of the episodes and tested on the others.
+    """What the latent actions tell about the true ones, fitted on three quarters of the episodes and tested on the others.
 
-    probe_steps: training steps of the supervised classifier, which is the ceiling; 0 leaves it out, and with it the ratios of
-    action_information and mapping_accuracy to what that classifier reaches.
+    probe_steps: training steps of the supervised classifier, which is the ceiling; 0 leaves it out, and
+    with it the ratios of action_information and mapping_accuracy to it.
     """
     store = games.store
     fit_episodes, test_episodes = learn_and_test(len(store.episodes))
@@ -123,7 +123,7 @@ def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:
 
 
 def learn_and_test(num_episodes: int) -> tuple[list[int], list[int]]:
-    """Episode numbers to learn from and to test on, three to one. Players may take turns, so pairs go to the same side."""
+    """Episode numbers to fit and to test on, three to one. Policies alternate, so both episodes of a pair go to the same side."""
     if num_episodes < 8:
         return list(range(0, num_episodes, 2)), list(range(1, num_episodes, 2))
     test = [number for number in range(num_episodes) if number // 2 % 4 == 3]

@@ -1,4 +1,4 @@
-"""The three models together: dreams held against the real game under the same keys."""
+"""The three models together: rollouts compared with the real game under the same keys."""
 
 import time
 from typing import Any
@@ -14,15 +14,15 @@ from world_model.evaluation.games import Branches, RealGames, directions, usual_
 from world_model.world import WorldModel
 
 HORIZONS = (1, 4, 16, 64)
-"""dreamed frames after the last real one at which a rollout is scored"""
+"""steps after the last real frame at which a rollout is scored"""
 DELTA_HORIZONS = (1, 4, 16)
-"""the same for the difference that the right actions make"""
+"""the same for delta_psnr_db"""
 BALL_GAP_FROM = 16
-"""dreamed frame from which on the share of frames with a ball is compared; before, the ball of the start frames is still there"""
+"""first step of the comparison of ball shares; before it, the prompt's ball is still in the picture"""
 
 
 def rollout_windows(games: RealGames, context_frames: int, num_frames: int, count: int) -> np.ndarray:
-    """First frames of `count` stretches of context_frames + num_frames frames, evenly spaced over all that fit in an episode."""
+    """First frames of `count` windows of context_frames + num_frames frames, evenly spaced over all that fit into an episode."""
     length = context_frames + num_frames
     starts = [np.arange(start, stop - length + 1) for start, stop in games.store.episodes if stop - start >= length]
     possible = np.concatenate(starts) if starts else np.empty(0, np.int64)
@@ -32,20 +32,20 @@ def rollout_windows(games: RealGames, context_frames: int, num_frames: int, coun
 
 
 def world_actions(world: WorldModel, true_actions: np.ndarray, names: list[str]) -> np.ndarray:
-    """The numbers to give to the world for true actions of the game, -1 where unknown; latent worlds go through action_map."""
+    """The world's actions for the game's true ones, -1 where unknown; a world of latent actions uses its action_map."""
     if world.action_kind == "true":
         return true_actions.astype(np.int64)
     codes = np.array([world.action_map.get(name, -1) for name in names] + [-1], dtype=np.int64)  # the last entry serves -1
     return codes[true_actions.astype(np.int64)]
 
 
-def real_stretches(
+def real_windows(
     world: WorldModel, games: RealGames, num_frames: int, count: int
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """`count` stretches of the real games, C start frames and num_frames to be dreamed, and what the world is to be told.
+    """`count` windows of the real games: C prompt frames and num_frames to predict, with the actions for the world.
 
-    Returns the frames (S, C + num_frames, H, W, 3), the start frames' actions (S, C), None where the world reads them off the
-    pictures, and the actions to be followed (S, num_frames).
+    Returns the frames (S, C + num_frames, H, W, 3), the prompt's actions (S, C), None if the world infers them from the frames,
+    and the actions to roll out under (S, num_frames).
     """
     context, store = world.context_frames, games.store
     frames = rollout_windows(games, context, num_frames, count)[:, None] + np.arange(context + num_frames)
@@ -57,55 +57,55 @@ def real_stretches(
 def rollout_scores(
     world: WorldModel, games: RealGames, count: int, seed: int, max_frames: int = HORIZONS[-1]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`count` dreams of max_frames frames under the keys that were pressed in the real game, from the same frames.
+    """Score `count` rollouts of max_frames frames under the keys that were pressed in the real game, from the same frames.
 
-    Returns two tables as in `horizon_scores`, of the world and of a picture that stands still.
+    Returns two tables of `horizon_scores`, of the world and of the repeated last frame.
     """
     context, store = world.context_frames, games.store
     longest = min(max_frames, int((store.episodes[:, 1] - store.episodes[:, 0]).max()) - context)
     num_frames = max((horizon for horizon in HORIZONS if horizon <= longest), default=0)
-    real, known, actions = real_stretches(world, games, num_frames, count)
+    real, known, actions = real_windows(world, games, num_frames, count)
     if num_frames == 0 or len(real) == 0:
         return {}, {}
-    dream = world.rollout(real[:, :context], known, actions, seed)
-    still = np.broadcast_to(real[:, context - 1 : context], dream.shape)
-    scored = real[:, context - 1 :]  # the last start frame, then the frames to be dreamed
-    return horizon_scores(dream, scored, store.env_id), horizon_scores(still, scored, store.env_id)
+    rollout = world.rollout(real[:, :context], known, actions, seed)
+    still = np.broadcast_to(real[:, context - 1 : context], rollout.shape)
+    scored = real[:, context - 1 :]  # the last prompt frame, then the frames to predict
+    return horizon_scores(rollout, scored, store.env_id), horizon_scores(still, scored, store.env_id)
 
 
-def horizon_scores(dream: np.ndarray, real: np.ndarray, env_id: str | None) -> dict[str, Any]:
-    """Horizon -> scores. dream: (S, K, H, W, 3) uint8; real: (S, K + 1, H, W, 3), with the frame before the dream.
+def horizon_scores(rollout: np.ndarray, real: np.ndarray, env_id: str | None) -> dict[str, Any]:
+    """Horizon -> scores. rollout: (S, K, H, W, 3) uint8; real: (S, K + 1, H, W, 3), beginning with the last prompt frame.
 
     Of the frame at the horizon: psnr_db and moving_psnr_db, sprite_error_px and sprite_error_median_px (mean and median distance
-    of the dreamed player from the real one) and sprite_found (share of frames in which the player is still to be found). Of all
-    frames from the horizon before to this one: ball_share, the share with a ball, and ball_share_real. Beside the horizons, as
-    ball_share_gap, the difference of the two over frames 16 to the last, in percentage points, never negative.
+    between predicted and real player) and sprite_found (share of frames in which the player is detected). Of all frames since
+    the previous horizon: ball_share, the share with a ball, and ball_share_real. In addition to the horizons, ball_share_gap: the
+    absolute difference of the two over frames 16 to the last, in percentage points.
     """
-    horizons = [horizon for horizon in HORIZONS if horizon <= dream.shape[1]]
+    horizons = [horizon for horizon in HORIZONS if horizon <= rollout.shape[1]]
     known = game_facts(env_id) if env_id else None
     pictures = HorizonScores(horizons)
-    pictures.update(to_video(dream.copy()), to_video(real[:, 1:]), to_video(real[:, :1])[:, 0])
+    pictures.update(to_video(rollout.copy()), to_video(real[:, 1:]), to_video(real[:, :1])[:, 0])
     table: dict[str, Any] = {
         str(horizon): {name: pictures.result(name)[horizon] for name in ("psnr_db", "moving_psnr_db")} for horizon in horizons
     }
     if env_id is not None and known is not None and known.player is not None:
         for horizon in horizons:
-            there, dreamed = detect_player(real[:, horizon], env_id), detect_player(dream[:, horizon - 1], env_id)
-            table[str(horizon)] |= sprite_scores(dreamed, there)
+            there, found = detect_player(real[:, horizon], env_id), detect_player(rollout[:, horizon - 1], env_id)
+            table[str(horizon)] |= sprite_scores(found, there)
     if env_id is not None and known is not None and known.ball is not None:
-        seen, seen_real = balls_seen(dream, env_id), balls_seen(real[:, 1:], env_id)  # (S, K)
+        seen, seen_real = balls_seen(rollout, env_id), balls_seen(real[:, 1:], env_id)  # (S, K)
         for before, horizon in zip([0, *horizons], horizons, strict=False):
             shares = (float(balls[:, before:horizon].mean()) for balls in (seen, seen_real))
             table[str(horizon)] |= dict(zip(("ball_share", "ball_share_real"), shares, strict=True))
-        if dream.shape[1] >= BALL_GAP_FROM:
+        if rollout.shape[1] >= BALL_GAP_FROM:
             gap = seen[:, BALL_GAP_FROM - 1 :].mean() - seen_real[:, BALL_GAP_FROM - 1 :].mean()
             table["ball_share_gap"] = 100 * abs(float(gap))
     return table
 
 
-def sprite_scores(dreamed: np.ndarray, there: np.ndarray) -> dict[str, float]:
-    """sprite_error_px, sprite_error_median_px and sprite_found of places in pixels (S,), NaN where the player is not found."""
-    errors = np.abs(dreamed - there)
+def sprite_scores(predicted: np.ndarray, there: np.ndarray) -> dict[str, float]:
+    """sprite_error_px, sprite_error_median_px and sprite_found of positions in pixels (S,), NaN where no player is detected."""
+    errors = np.abs(predicted - there)
     errors = errors[np.isfinite(errors)]
     return {
         "sprite_error_px": share(float(errors.sum()), len(errors)),
@@ -115,15 +115,15 @@ def sprite_scores(dreamed: np.ndarray, there: np.ndarray) -> dict[str, float]:
 
 
 def balls_seen(videos: np.ndarray, env_id: str) -> np.ndarray:
-    """(S, T) bool: the frames of videos (S, T, H, W, 3) in which a ball is to be found."""
+    """(S, T) bool: the frames of videos (S, T, H, W, 3) in which a ball is detected."""
     return np.stack([np.isfinite(detect_ball(video, env_id)[:, 0]) for video in videos])
 
 
 def delta_psnr_scores(world: WorldModel, games: RealGames, count: int, seed: int) -> dict[str, dict[int, float]]:
-    """Genie's controllability: PSNR of dreams under the right actions minus PSNR under random ones, from the same frames.
+    """Genie's controllability: PSNR of rollouts under the right actions minus PSNR under random ones, from the same frames.
 
-    Right actions are those that the latent action model reads off the real video, or the true ones in a world that knows them.
-    Both dreams draw their tokens with the same dice, so that only the actions differ.
+    Right actions are those that the latent action model infers from the real video, or the true ones in a world of true actions.
+    Both rollouts use the same random numbers, so that only the actions differ.
     Returns delta_psnr_db and delta_moving_psnr_db, each horizon -> decibels. Source: Genie, arXiv:2402.15391, section 3.
     """
     context, store, num_frames = world.context_frames, games.store, max(DELTA_HORIZONS)
@@ -136,44 +136,44 @@ def delta_psnr_scores(world: WorldModel, games: RealGames, count: int, seed: int
     random = np.random.default_rng(seed).integers(world.num_actions, size=(len(windows), num_frames))
     scores = []
     for followed in (right[:, context:], random):
-        dream = world.rollout(store.frames[places[:, :context]], right[:, :context], followed, seed)  # one seed, the same dice
+        rollout = world.rollout(store.frames[places[:, :context]], right[:, :context], followed, seed)  # the same seed for both
         scores.append(HorizonScores(DELTA_HORIZONS))
-        scores[-1].update(to_video(dream), real[:, context:], real[:, context - 1])
+        scores[-1].update(to_video(rollout), real[:, context:], real[:, context - 1])
     names = {"delta_psnr_db": "psnr_db", "delta_moving_psnr_db": "moving_psnr_db"}
     of_right, of_random = scores
     return {name: delta_psnr_db(of_right, of_random, picture_score) for name, picture_score in names.items()}
 
 
 def obedience_scores(world: WorldModel, branches: Branches, env_id: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Does the player go where the held key sends it?
+    """Does the player move as the held key says?
 
-    A step counts as obeyed when the dreamed player moves the same way (back, not at all, forth) as the real one at that step.
-    Both are found by the same pixel detector, and for both a quarter of the real player's usual step is the least that counts
-    as a movement. Steps where the real player is not found are left out, steps where the dreamed one is not are disobeyed.
-    Returns the world's scores and those of a picture that stands still: obedience (all steps), obedience_moving (steps in
-    which the real player moves, away from the wall) and obedience_by_key.
+    A step counts as obeyed if the predicted player moves in the same direction (back, not at all, forth) as the real one. Both
+    are found by the same pixel detector, and for both a movement is at least a quarter of the real player's usual step. Steps in
+    which the real player is not detected are left out; steps in which the predicted one is not are disobeyed. Returns the
+    scores of the world and of the repeated last frame: obedience (all steps), obedience_moving (steps in which the real player
+    moves, away from the wall) and obedience_by_key.
     """
     num_steps = branches.frames.shape[1]
     held = np.array([world.action_map.get(key, -1) for key in branches.keys], dtype=np.int64)
-    known = branches.start_actions if world.action_kind == "true" else None  # latent actions are read off the frames
-    dream = world.rollout(branches.start_frames, known, np.repeat(held[:, None], num_steps, axis=1), seed)
+    known = branches.start_actions if world.action_kind == "true" else None  # latent actions are inferred from the frames
+    rollout = world.rollout(branches.start_frames, known, np.repeat(held[:, None], num_steps, axis=1), seed)
     last = branches.start_frames[:, -1:]
-    places = players(np.concatenate([last, branches.frames], axis=1), env_id)  # (B, K + 1)
+    places = player_positions(np.concatenate([last, branches.frames], axis=1), env_id)  # (B, K + 1)
     still = usual_step(places) / 4
     real = directions(places, still)  # (B, K)
-    dreamed = directions(players(np.concatenate([last, dream], axis=1), env_id), still)
-    return agreement(dreamed, real, branches.keys), agreement(np.zeros_like(real), real, branches.keys)
+    predicted = directions(player_positions(np.concatenate([last, rollout], axis=1), env_id), still)
+    return agreement(predicted, real, branches.keys), agreement(np.zeros_like(real), real, branches.keys)
 
 
-def players(videos: np.ndarray, env_id: str) -> np.ndarray:
-    """Where the player is in videos (B, T, H, W, 3): (B, T), NaN where it is not found."""
+def player_positions(videos: np.ndarray, env_id: str) -> np.ndarray:
+    """Positions of the player in videos (B, T, H, W, 3): (B, T) in pixels, NaN where it is not detected."""
     return detect_player(np.concatenate(list(videos)), env_id).reshape(videos.shape[:2])
 
 
-def agreement(dreamed: np.ndarray, real: np.ndarray, keys: list[str]) -> dict[str, Any]:
-    """The obedience scores of directions (B, K), -1, 0, 1 or NaN, whose rows were played under `keys`."""
+def agreement(predicted: np.ndarray, real: np.ndarray, keys: list[str]) -> dict[str, Any]:
+    """The obedience scores of directions (B, K), -1, 0, 1 or NaN; row b was played under keys[b]."""
     seen = ~np.isnan(real)
-    obeyed = (dreamed == real) & seen
+    obeyed = (predicted == real) & seen
     moving = seen & (real != 0)
     rows = {key: np.array(keys) == key for key in dict.fromkeys(keys)}
     return {
@@ -184,7 +184,7 @@ def agreement(dreamed: np.ndarray, real: np.ndarray, keys: list[str]) -> dict[st
 
 
 def step_seconds(world: WorldModel, num_frames: int, seed: int = 0) -> np.ndarray:
-    """Seconds of each of num_frames calls of `WorldModel.step` under random actions, after a few steps of warming up."""
+    """Seconds of each of num_frames calls of `WorldModel.step` under random actions, after a few warm-up steps."""
     world.reset(world.start_frames[0], world.start_actions[0])
     actions = np.random.default_rng(seed).integers(max(1, world.num_actions), size=num_frames + 5)
     seconds = []

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as a table: one row per metric, the world beside its controls."""
+"""The numbers of an evaluation as a table: one row per metric, with the controls in columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def flatten(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(metric, world, untrained, copy last frame), numbers as text, "" where a control has no such score."""
+    """(metric, world, untrained, copy last frame), numbers as text, "" if a control has no such score."""
     world = flatten({name: value for name, value in results.items() if name not in NOT_METRICS})
     controls = results.get("controls", {})
     untrained, copied = (flatten(controls.get(name, {})) for name in ("untrained", "copy_last"))
@@ -36,7 +36,7 @@ def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """The table for the terminal, and below it why some numbers are missing."""
+    """The table for the terminal, followed by the reasons for missing numbers."""
     rows = [("", *COLUMNS), *table_rows(results)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
@@ -50,17 +50,13 @@ def reasons_for_gaps(world: WorldModel, games: RealGames, game: Game | None) -> 
     env_id = game.env_id if game else None
     reasons = {}
     if games.ball is None:
-        reasons["object_recall"] = (
-            f"the place of a ball in {env_id} is not known" if env_id else "videos do not say where the ball is"
-        )
+        reasons["object_recall"] = f"the ball of {env_id} is not described" if env_id else "the ball in videos is not described"
     if world.latent_action_model is None:
-        reasons["action_information"] = "this world's actions are the game's own, nothing had to be discovered"
+        reasons["action_information"] = "this world has true actions; none had to be discovered"
     elif games.store.num_actions == 0:
-        reasons["action_information"] = "videos do not say which keys were pressed"
+        reasons["action_information"] = "videos do not record which keys were pressed"
     if world.num_actions == 0:
         reasons |= dict.fromkeys(("shuffle_ratio", "delta_psnr_db", "obedience"), "this world has no actions")
     elif game is None or not player_keys(game):
-        reasons["obedience"] = (
-            f"the place of the player in {env_id} is not known" if env_id else "there is no game to compare with"
-        )
+        reasons["obedience"] = f"the player of {env_id} is not described" if env_id else "there is no game to compare with"
     return reasons

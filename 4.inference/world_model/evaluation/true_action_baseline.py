@@ -1,4 +1,4 @@
-"""The yardstick of a world that had to discover its actions: the same game's world that was told them."""
+"""Baseline of a latent-action world: a world of the same game trained on ground-truth actions."""
 
 import json
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.results import look_up
 
 HORIZON = 4
-"""dreamed frames after which delta_psnr_db is compared"""
+"""rollout steps after which delta_psnr_db is compared"""
 
 
 def read_true_metrics(path: Path | str, env_id: str | None) -> dict[str, Any]:
-    """The numbers that `evaluate.py --json` wrote about the world of true actions of the game env_id.
+    """The numbers that `evaluate.py --json` wrote for the world of true actions of the game env_id.
 
-    Raises InputError where the file is missing or no JSON, is about another game or another kind of world, or holds no positive
-    delta_psnr_db.4, by which `shares_of_true_world` divides.
+    Raises InputError if the file is missing or not JSON, is about another game or kind of world, or holds no positive
+    delta_psnr_db.4, by which `shares_of_baseline` divides.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"--true-metrics {path}: there is no such file; give what evaluate.py --json wrote about the true world")
+        raise InputError(f"--true-metrics {path}: there is no such file; give the --json of evaluate.py on the true-action world")
     try:
         metrics = json.loads(path.read_text())
         settings = metrics["settings"]
@@ -33,17 +33,17 @@ def read_true_metrics(path: Path | str, env_id: str | None) -> dict[str, Any]:
         )
     if not (look_up(metrics, f"delta_psnr_db.{HORIZON}") or 0.0) > 0.0:
         raise InputError(
-            f"--true-metrics {path} holds no positive delta_psnr_db.{HORIZON} to divide by; evaluate that world anew"
+            f"--true-metrics {path} holds no positive delta_psnr_db.{HORIZON} to divide by; evaluate that world again"
         )
     return metrics
 
 
-def shares_of_true_world(results: Mapping[str, Any], true_metrics: Mapping[str, Any]) -> dict[str, float]:
-    """How much of what the true actions give do the discovered ones give: delta_psnr_share, of delta_psnr_db after 4 frames, and
-    obedience_moving_share, where the game has a known player. 1.0: as much.
+def shares_of_baseline(results: Mapping[str, Any], true_metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The latent-action world's scores over the baseline's: delta_psnr_share, of delta_psnr_db after 4 steps, and
+    obedience_moving_share, if the game's player is described.
 
-    results: of the world to be judged, delta_psnr_db with horizons as whole numbers. The plain obedience gets no share: standing
-    still reaches three quarters of it.
+    results: of the latent-action world, delta_psnr_db with horizons as whole numbers. Plain obedience gets no share: a repeated
+    last frame reaches three quarters of it.
     """
     shares = {}
     delta = results.get("delta_psnr_db", {}).get(HORIZON)
