@@ -139,7 +139,7 @@ def detect_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
     """Find the ball in pixels. frames: uint8 (T, H, W, 3). Returns float (T, 2): x, y in pixels; NaN where none is found.
 
     The pixel of strongest contrast marks it, and the centroid of the 5x5 pixels around gives its position: an area-resized ball
-    covers up to nine pixels, and none of them may have more than a quarter of its contrast.
+    covers up to nine pixels, possibly each with a quarter of its contrast or less.
     """
     facts = _facts_with(env_id, "ball")
     assert facts.ball is not None
