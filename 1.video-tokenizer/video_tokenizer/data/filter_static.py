@@ -1,7 +1,7 @@
 """Drops black, static and repeated stretches of video, which teach a model nothing but to stand still.
 
-Used for videos and images on request (`--filter-static`), never for games, where a moment without movement is part of play. Each
-cut ends an episode, so that no clip jumps over a gap.
+Used for videos and images on request, never for games, where a moment without movement is part of play. Each cut ends an episode,
+so that no clip jumps over a gap.
 """
 
 import hashlib
