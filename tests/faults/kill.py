@@ -25,7 +25,7 @@ from video_tokenizer.training.results import read_json, save_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIZES = ["--embed-dim", 32, "--num-heads", 2, "--batch-size", 2, "--validation-batches", 1,
-         "--num-steps", 60, "--save-every", 3, "--validate-every", 5, "--log-every", 10]  # fmt: skip
+         "--save-every", 3, "--validate-every", 5, "--log-every", 10]  # fmt: skip
 MAY_DIFFER = ("seconds", "minutes", "cpu_minutes", "cpu_seconds", "peak_memory_gib", "frames_per_second", "p95_ms",
               "checkpoint_dir", "data_path", "world", "json", "tokenizer_checkpoint", "latent_action_checkpoint")  # fmt: skip
 """how long a run took and where it lies"""
@@ -129,13 +129,14 @@ def survive(
     return counts
 
 
-def commands(folder: Path) -> dict[str, tuple[Callable[[Path], list[object]], float, str]]:
+def commands(folder: Path, num_steps: int = 60) -> dict[str, tuple[Callable[[Path], list[object]], float, str]]:
     """Target -> (the command that writes into a folder, the longest life in seconds, the file it writes last)."""
     data = folder / "data"
     dummy_clip_store(data, frame_size=(32, 32))
+    shared = ["--data-path", data, *SIZES, "--num-steps", num_steps]
 
     def train(chapter: str, *flags: object) -> Callable[[Path], list[object]]:
-        return lambda place: [f"{chapter}/train.py", "--data-path", data, *SIZES, "--checkpoint-dir", place, *flags]
+        return lambda place: [f"{chapter}/train.py", *shared, "--checkpoint-dir", place, *flags]
 
     def build(place: Path) -> list[object]:
         return ["4.inference/build_world.py", "--quick", "--output", place]
