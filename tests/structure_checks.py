@@ -1,6 +1,6 @@
-"""What a source file of this repository may look like, as functions from source text to a list of complaints.
+"""What a source file of this repository may look like: functions from source text to a list of complaints.
 
-They read the syntax tree and import nothing, so that each can be tried on a three-line string.
+They read the syntax tree and import nothing, so each can be tried on a three-line string.
 """
 
 import ast
@@ -20,12 +20,13 @@ LABS = {"tokenizer_lab", "action_lab", "dynamics_lab", "world_lab"}
 
 
 def scripts() -> list[Path]:
-    """Every script a reader can call: the Python files beside a chapter's README, and those of its laboratory."""
-    return sorted(path for chapter in CHAPTERS for where in ("*.py", "lab/*.py") for path in (REPOSITORY / chapter).glob(where))
+    """Every script a reader can call: beside a chapter's README, in its lab, and the variants' training scripts."""
+    places = ("*.py", "lab/*.py", "*_variants/train.py", "*_variants/*/train.py")
+    return sorted(path for chapter in CHAPTERS for where in places for path in (REPOSITORY / chapter).glob(where))
 
 
 def package_files() -> list[Path]:
-    """Every Python file of the packages: the lesson's, the variants' and the laboratories'."""
+    """Every Python file of the packages: the lesson's, the variants' and the labs'."""
     rooms = [REPOSITORY / chapter / room for chapter, package in CHAPTERS.items() for room in (package, "lab", *VARIANTS)]
     return sorted(path for room in rooms for path in room.glob("*/**/*.py" if room.name == "lab" else "**/*.py"))
 
