@@ -14,12 +14,11 @@ from tokenizer_variants.magvit2.discriminator import (
     BlurPool3d,
     Discriminator,
     ScoreAverages,
-    blurred_half,
     discriminator_loss,
     generator_loss,
     gradient_penalty,
 )
-from tokenizer_variants.magvit2.sharpness import moving_sharpness
+from tokenizer_variants.magvit2.model import moving_sharpness
 from tokenizer_variants.perceptual import FrameGapNetwork, PerceptualDistance, chosen_distance
 from video_tokenizer import lpips
 from video_tokenizer.games.moving_square import dummy_clip_store
@@ -34,12 +33,13 @@ def line(*values: float) -> torch.Tensor:
 
 
 def test_blur_pooling_keeps_a_constant_and_loses_no_light():
-    assert torch.allclose(BlurPool3d()(torch.full((1, 2, 5, 6, 8), 0.3)), torch.tensor(0.3))
-    assert BlurPool3d()(torch.rand(1, 2, 5, 6, 8)).shape == (1, 2, 3, 3, 4)
-    assert blurred_half(line(0, 0, 8, 0), 2).flatten().tolist() == [0, 4]
-    assert blurred_half(line(0, 8, 0, 0), 2).flatten().tolist() == [2, 2]
-    assert blurred_half(line(0, 0, 0, 8), 2).flatten().tolist() == [0, 2]  # the other 2 belong to a value beyond the end
-    kernel = blurred_half(torch.eye(8)[:, None, :, None, None], 2)[2:7, 0, :, 0, 0]  # what each input gives to each output
+    halved = BlurPool3d()
+    assert torch.allclose(halved(torch.full((1, 2, 5, 6, 8), 0.3)), torch.tensor(0.3))
+    assert halved(torch.rand(1, 2, 5, 6, 8)).shape == (1, 2, 3, 3, 4)
+    assert halved(line(0, 0, 8, 0)).flatten().tolist() == [0, 4]
+    assert halved(line(0, 8, 0, 0)).flatten().tolist() == [2, 2]
+    assert halved(line(0, 0, 0, 8)).flatten().tolist() == [0, 2]  # the other 2 belong to a value beyond the end
+    kernel = halved(torch.eye(8)[:, None, :, None, None])[2:7, 0, :, 0, 0]  # what each input gives to each output
     assert kernel[:, 2].tolist() == [0, 0.25, 0.5, 0.25, 0] and kernel[:, 2].sum() == 1
 
 
@@ -66,7 +66,7 @@ def test_a_fresh_discriminator_has_no_opinion(kind, at_start):
 @pytest.mark.parametrize("blur_pool", [True, False])
 @pytest.mark.parametrize("frames", [2, 3, 4, 5])
 def test_the_discriminator_learns_the_same_in_both_number_formats(frames, blur_pool):
-    """Whatever the clip's length becomes on the way down; see TwoStepsInFloat32 for the length that needs care."""
+    """Whatever the clip's length becomes on the way down; see Float32TwoFrameConv3d for the length that needs care."""
     torch.manual_seed(0)
     network, video, gradients = Discriminator((16, 16, 32), blur_pool), torch.rand(4, frames, 3, 32, 32), []
     for enabled in (False, True):

@@ -8,9 +8,9 @@ from torch import nn
 from tokenizer_variants.magvit2.causal_convolutions import (
     AdaptiveNorm,
     CausalConv3d,
+    CausalResidualBlock,
     Downsample,
-    FrameMemory,
-    ResidualBlock,
+    FrameCache,
     TimeSettings,
     Upsample,
     depth_to_space,
@@ -70,7 +70,7 @@ def stacks(time: TimeSettings):
     return {
         "convolution": CausalConv3d(8, 8, time),
         "dilated": CausalConv3d(8, 8, time, dilation=3),
-        "residual block": ResidualBlock(8, time),
+        "residual block": CausalResidualBlock(8, time),
         "downsample": Downsample(8, 8, time),
         "upsample": Upsample(8, 8, time),
         "encoder": Encoder((8, 16), (1, 1), 4, time, (1,)),
@@ -119,9 +119,9 @@ def test_growing_back_drops_the_frames_before_the_start():
     steps = torch.randn(1, 8, 3, 2, 2)
     frames = upsample(steps)
     assert frames.shape == (1, 8, 5, 4, 4)  # 3 steps are 6 frames, the first of which would be frame -1
-    memory = FrameMemory()
-    upsample(steps[:, :, :1], memory)
-    assert upsample(steps[:, :, 1:], FrameMemory(memory)).shape == (1, 8, 4, 4, 4)
+    cache = FrameCache()
+    upsample(steps[:, :, :1], cache)
+    assert upsample(steps[:, :, 1:], FrameCache(cache)).shape == (1, 8, 4, 4, 4)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from tiny_tokenizers import BLACK, built, scrolling_walls, tiny_config
 
 from tokenizer_variants.dreamer4 import model as dreamer4
-from tokenizer_variants.dreamer4.running_scale import RunningScale
+from tokenizer_variants.dreamer4.model import RunningScale
 from tokenizer_variants.perceptual import PerceptualDistance
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.losses import weighted_mse

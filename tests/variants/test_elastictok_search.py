@@ -6,9 +6,9 @@ from tiny_tokenizers import tiny_config
 
 from tokenizer_lab.elastic_lengths import random_places, scores_of
 from tokenizer_variants.elastictok.length_search import (
-    Answer,
+    LengthQuery,
     LengthRegressor,
-    Question,
+    LengthResult,
     binary_search,
     binned_search,
     encode_to_threshold,
@@ -36,7 +36,7 @@ def question(needed, length=16, shortest=2):
     """Blocks that need so many tokens each: the error is 0 from there on, and 1 below."""
     needed = torch.tensor(needed)
     frames = torch.rand(len(needed), 1, 3, 16, 16)
-    return Question(lambda lengths: (lengths < needed).float(), 0.5, shortest, length, frames, frames)
+    return LengthQuery(lambda lengths: (lengths < needed).float(), 0.5, shortest, length, frames, frames)
 
 
 # ---- EL5: threshold inference ---------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def test_binary_search_returns_a_length_that_has_passed_even_where_the_error_ris
         tried.append(int(lengths))
         return (~passing[lengths]).float()
 
-    answer = binary_search(Question(error_at, 0.5, 2, 16, asked.frames, asked.before))
+    answer = binary_search(LengthQuery(error_at, 0.5, 2, 16, asked.frames, asked.before))
     assert tried == [9, 5, 3, 4] and answer.lengths.tolist() == [5]
 
 
@@ -73,7 +73,7 @@ def test_the_regression_network_learns_lengths_from_blocks_and_answers_with_one_
     torch.manual_seed(0)
     grey = torch.linspace(0, 1, 15)
     frames = grey[:, None, None, None, None].expand(15, 1, 3, 16, 16)
-    asked = Question(lambda lengths: lengths.float(), 0.001, 2, 16, frames, frames)
+    asked = LengthQuery(lambda lengths: lengths.float(), 0.001, 2, 16, frames, frames)
     regressor = LengthRegressor(patch_size=4)
     regressor.fit([(asked, torch.arange(2, 17))])
     answer = regressor.search(asked)
@@ -87,7 +87,7 @@ def test_a_block_is_searched_with_the_past_as_it_was_decoded(clip):
     tokenizer = built(bottleneck="vae")
     torch.nn.init.normal_(tokenizer.patch_unembedding.projection.weight)  # so that pictures differ visibly
     lengths = iter(torch.tensor([[3, 7], [16, 2], [5, 5], [2, 16]]))
-    found = encode_to_threshold(tokenizer, clip, 0.1, search=lambda question: Answer(next(lengths), 1))
+    found = encode_to_threshold(tokenizer, clip, 0.1, search=lambda question: LengthResult(next(lengths), 1))
     assert found.lengths.tolist() == [[3, 16, 5, 2], [7, 2, 5, 16]] and found.evaluations == 1
     at_once = tokenizer.encode_to_length(clip, found.lengths).codes
     assert torch.allclose(found.encoded.codes, at_once, atol=1e-5)

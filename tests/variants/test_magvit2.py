@@ -18,7 +18,7 @@ from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.command_line import InputError, parse_config
 
-TRAIN = REPOSITORY / "1.video-tokenizer" / "train.py"
+TRAIN = REPOSITORY / "1.video-tokenizer/tokenizer_variants/magvit2/train.py"
 every_stride = pytest.mark.parametrize("stride", [1, 2, 4])
 
 
@@ -99,7 +99,7 @@ def test_without_causality_it_sees_ahead_and_refuses_streams():
     assert not tokenizer.is_causal
     with pytest.raises(InputError, match="later frames with --no-causal and cannot encode a stream"):
         tokenizer.encode_frame(video[:, 0])
-    with pytest.raises(InputError, match="cannot draw a stream"):
+    with pytest.raises(InputError, match="cannot decode a stream"):
         tokenizer.decode_frame(tokenizer.encode(video).indices[:, 0])
 
 
@@ -122,27 +122,26 @@ def test_a_stream_in_pieces_is_the_video_all_at_once(stride):
 
 
 @torch.no_grad()
-def test_a_stream_goes_on_from_the_same_memory_twice():
+def test_a_stream_goes_on_from_the_same_cache_twice():
     tokenizer = built()
     video = torch.rand(1, 4, 3, 16, 16)
-    _, memory = tokenizer.encode_next(video[:, :3])
-    first, _ = tokenizer.encode_frame(video[:, 3], memory)
-    tokenizer.encode_frame(1 - video[:, 3], memory)
-    again, _ = tokenizer.encode_frame(video[:, 3], memory)
+    _, cache = tokenizer.encode_next(video[:, :3])
+    first, _ = tokenizer.encode_frame(video[:, 3], cache)
+    tokenizer.encode_frame(1 - video[:, 3], cache)
+    again, _ = tokenizer.encode_frame(video[:, 3], cache)
     assert torch.equal(first.codes, again.codes)
-    assert {frames.shape[2] for frames in memory.kept} == {
-        2,
-        4,
-    }  # kernel 3, dilation 1 and 2: no more frames than it reaches back
+    lengths = {frames.shape[2] for frames in cache.kept.values()}
+    assert lengths == {2, 4}  # kernel 3, dilation 1 and 2: no more frames than it reaches back
+    assert {"from_pixels", "levels.2.blocks.0.convolution_2"} <= cache.kept.keys()  # each convolution has a slot of its own
 
 
 def test_a_stream_takes_whole_steps_only():
     tokenizer = built(time_stride=2)
     with pytest.raises(InputError, match="2 frames cannot be read with time_stride 2; give 1 \\+ a multiple of 2"):
         tokenizer.encode(torch.rand(1, 2, 3, 16, 16))
-    _, memory = tokenizer.encode_next(torch.rand(1, 1, 3, 16, 16))
-    with pytest.raises(InputError, match="give a multiple of 2, as a stream goes on"):
-        tokenizer.encode_next(torch.rand(1, 1, 3, 16, 16), memory)
+    _, cache = tokenizer.encode_next(torch.rand(1, 1, 3, 16, 16))
+    with pytest.raises(InputError, match="give a multiple of 2, because the stream has begun"):
+        tokenizer.encode_next(torch.rand(1, 1, 3, 16, 16), cache)
     with pytest.raises(InputError, match="is 2 frames, not one; draw steps with decode_next"):
         tokenizer.decode_frame(torch.zeros(1, 16, dtype=torch.int64))
 

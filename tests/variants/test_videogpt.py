@@ -14,8 +14,8 @@ from dynamics_model.data.frame_cache import encode_store
 from tokenizer_variants.videogpt.blocks import (
     AxialAttention,
     AxialPositions,
-    ResidualBlock,
-    TwoStepsInFloat32,
+    AxialResidualBlock,
+    Float32TwoFrameConv3d,
     blocks_without_attention,
     stage_strides,
 )
@@ -91,7 +91,7 @@ def test_kernels_learn_the_same_in_both_number_formats(steps):
     """With two steps PyTorch's bfloat16 gradient on CPUs is made of what lay in memory; the guard computes those in float32."""
     torch.manual_seed(0)
     for kind, channels in ((nn.Conv3d, (8, 16)), (nn.ConvTranspose3d, (16, 8))):
-        layer = TwoStepsInFloat32(kind(*channels, (3, 4, 4), (1, 2, 2), padding=1))
+        layer = Float32TwoFrameConv3d(kind(*channels, (3, 4, 4), (1, 2, 2), padding=1))
         x, gradients = torch.randn(2, channels[0], steps, 8, 8), []
         for enabled in (False, True):
             layer.zero_grad()
@@ -186,7 +186,7 @@ def test_without_attention_the_parameters_stay_within_five_percent(preset):
 
 
 def test_blocks_are_counted_as_written_in_the_docstring():
-    block, without = (sum(one.numel() for one in ResidualBlock(64, 32, heads).parameters()) for heads in (2, 0))
+    block, without = (sum(one.numel() for one in AxialResidualBlock(64, 32, heads).parameters()) for heads in (2, 0))
     assert (block, without) == (106_816, 57_536) and blocks_without_attention(64, 32, 2) == 4
 
 
@@ -251,7 +251,7 @@ def test_the_scripts_train_and_score_it_with_shortened_time(time_stride, tmp_pat
     common = ["--use-dummy-data", "--device", "cpu"]
     sizes = [*flags("videogpt"), "--num-frames", 4, "--time-stride", time_stride, "--num-codes", 8, "--frame-size", 16]
     train = ["--num-steps", 2, "--batch-size", 2, "--validation-batches", 1, "--warmup-steps", 1, "--checkpoint-dir", tmp_path]
-    assert call(CHAPTER / "train.py", *common, *sizes, *train) == 0
+    assert call(CHAPTER / "tokenizer_variants" / "train.py", *common, *sizes, *train) == 0
     checkpoint = tmp_path / "best_model.pt"
     assert call(CHAPTER / "validate.py", *common, "--checkpoint", checkpoint, "--save-images", "--num-batches", 1) == 0
     report = json.loads((tmp_path / "validation" / "validation.json").read_text())

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tokenizer_variants.elastictok.length_search import (
-    Answer,
+    LengthQuery,
     LengthRegressor,
-    Question,
+    LengthResult,
     best_among,
     binary_search,
     binned_search,
@@ -64,12 +64,12 @@ def scores_of(tokenizer: ElasticTokenizer, video: Tensor) -> dict[str, float]:
             tokenizer,
             video,
             0.0,
-            search=lambda block: Answer(torch.full_like(block.frames[:, 0, 0, 0, 0], fixed, dtype=torch.long), 0),
+            search=lambda block: LengthResult(torch.full_like(block.frames[:, 0, 0, 0, 0], fixed, dtype=torch.long), 0),
         )
         for psnr in THRESHOLDS_DB:
             scores |= satisfaction(psnr, found.lengths, found.errors)
         return scores
-    searched: list[tuple[Question, Tensor]] = []
+    searched: list[tuple[LengthQuery, Tensor]] = []
     for psnr in THRESHOLDS_DB:
         found = encode_to_threshold(
             tokenizer,
@@ -129,7 +129,7 @@ def random_places(kept: Tensor, block_frames: int, generator: torch.Generator) -
     return torch.cat(parts, dim=1).to(kept.device)
 
 
-def recorded(block: Question, searched: list[tuple[Question, Tensor]]) -> Answer:
+def recorded(block: LengthQuery, searched: list[tuple[LengthQuery, Tensor]]) -> LengthResult:
     """A full search that appends the block and its answer to `searched`, with all errors in a table for the cheaper searches."""
     candidates = torch.linspace(block.shortest, block.longest, MOST_EVALUATIONS).round().long().unique()
     table: dict[int, Tensor] = {}
@@ -151,7 +151,7 @@ def recorded(block: Question, searched: list[tuple[Question, Tensor]]) -> Answer
     return answer
 
 
-def search_scores(searched: Sequence[tuple[Question, Tensor]], patch_size: int) -> dict[str, float]:
+def search_scores(searched: Sequence[tuple[LengthQuery, Tensor]], patch_size: int) -> dict[str, float]:
     """Of each search: mean distance from the full search's length, in % of all tokens, and evaluations a block.
 
     Scored on every second clip; the regression network is trained on the others.

@@ -1,4 +1,4 @@
-"""Dreamer 4's transformer: look around inside a step, and in every fourth layer back in time instead.
+"""Dreamer 4's transformer: attention inside a step, and in every fourth layer over time instead.
 
 One class for two models (arXiv:2509.24527): the tokenizer here, and a dynamics model over its latents. Its contract:
 
@@ -8,8 +8,8 @@ One class for two models (arXiv:2509.24527): the tokenizer here, and a dynamics 
     time         token i of step t looks at token i of the steps t - window + 1 ... t, never at a later one
     cache        keys and values of the last window - 1 steps of every time layer: its size does not grow with time
 
-`forward` takes all steps at once; `step` takes the next ones and the cache. The two agree, however long the stream has become,
-because keys are kept before they are rotated: only how far back a step lies counts, and no number of a step appears anywhere.
+`forward` takes all steps at once; `step` takes the next ones and the cache. The two agree for streams of any length, because keys
+are kept before they are rotated: only the distance between two steps counts, never the number of a step.
 """
 
 from collections.abc import Sequence
@@ -112,8 +112,8 @@ class RotaryAttention(nn.Module):
             nn.init.constant_(norm.weight, sizes.query_key_scale)
         self.output = nn.Linear(sizes.embed_dim, sizes.embed_dim, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor, turns: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (batch, S, E). mask: (S, M + S). turns: (M + S, d/2). memory: M keys and values (batch, heads, M, d) before x's own.
+    def forward(self, x: Tensor, mask: Tensor, turns: Tensor, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (batch, S, E). mask: (S, M + S). turns: (M + S, d/2). past_kv: keys and values (batch, heads, M, d) before x's.
 
         Returns x's update (batch, S, E), and x's own keys and values, the keys not yet rotated.
         """
@@ -121,8 +121,8 @@ class RotaryAttention(nn.Module):
         queries, keys, values = heads.split([self.num_heads, self.key_value_heads, self.key_value_heads], dim=1)
         queries, keys = self.query_norm(queries), self.key_norm(keys)
         own = (keys, values)
-        if memory is not None:
-            keys, values = torch.cat([memory[0], keys], dim=2), torch.cat([memory[1], values], dim=2)
+        if past_kv is not None:
+            keys, values = torch.cat([past_kv[0], keys], dim=2), torch.cat([past_kv[1], values], dim=2)
         queries, keys = rotate(queries, turns[-x.shape[1] :]), rotate(keys, turns)
         shared = self.num_heads // self.key_value_heads
         if shared > 1:
@@ -139,7 +139,7 @@ class RotaryAttention(nn.Module):
 
 
 class BlockCausalLayer(TransformerBlock):
-    """One look, around or back, and one feed-forward, each behind a norm of its own."""
+    """One attention, inside the step or over time, and one feed-forward, each behind a norm of its own."""
 
     def __init__(self, sizes: BlockCausalSizes, looks_back: bool):
         super().__init__()
@@ -149,15 +149,15 @@ class BlockCausalLayer(TransformerBlock):
         self.feed_forward_norm = RootMeanSquareNorm(sizes.embed_dim)
         self.feed_forward = SwiGLU(sizes.embed_dim)
 
-    def forward(self, x: Tensor, mask: Tensor, turns: Tensor, memory: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """x: (B, T, S, E). mask, turns, memory: as in `RotaryAttention`, over T steps where it looks back, else over S tokens.
+    def forward(self, x: Tensor, mask: Tensor, turns: Tensor, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """x: (B, T, S, E). mask, turns, past_kv: as in `RotaryAttention`, over T steps where it looks back, else over S tokens.
 
         Returns x (B, T, S, E), and its own keys and values.
         """
         batch_size = x.shape[0]
         pattern = "(b s) t e" if self.looks_back else "(b t) s e"
         sequences = rearrange(self.attention_norm(x), f"b t s e -> {pattern}")
-        update, own = self.attention(sequences, mask, turns, memory)
+        update, own = self.attention(sequences, mask, turns, past_kv)
         x = x + rearrange(update, f"{pattern} -> b t s e", b=batch_size)
         return x + self.feed_forward(self.feed_forward_norm(x)), own
 
@@ -177,9 +177,9 @@ class BlockCausalTransformer(nn.Module):
         self.register_buffer("step_mask", step_mask, persistent=False)
         rows_and_columns = [angles(axis, self.num_pairs // 2, SPACE_BASE) for axis in places.unbind(dim=1)]
         self.register_buffer("step_turns", torch.cat(rows_and_columns, dim=-1), persistent=False)  # (S, d/2)
-        # the second of each group, so that what is found in the past still meets the other tokens of the step
-        looks_back = [number % sizes.time_every == 1 for number in range(sizes.num_layers)]
-        self.layers = nn.ModuleList(BlockCausalLayer(sizes, back) for back in looks_back)
+        # the second of each group, so that what it finds in the past can still spread to the other tokens of the step
+        self.time_layers = [number for number in range(sizes.num_layers) if number % sizes.time_every == 1]
+        self.layers = nn.ModuleList(BlockCausalLayer(sizes, number in self.time_layers) for number in range(sizes.num_layers))
         self.norm = RootMeanSquareNorm(sizes.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,13 +199,15 @@ class BlockCausalTransformer(nn.Module):
         num_past, num_steps = cache.num_kept, x.shape[1]
         time_mask = causal_mask(num_steps, self.sizes.window, num_past, x.device)
         time_turns = angles(torch.arange(num_past + num_steps, device=x.device), self.num_pairs, TIME_BASE)
-        memories, kept = iter(cache.blocks), []
-        for layer in self.layers:
-            given = (time_mask, time_turns, next(memories, None)) if layer.looks_back else (self.step_mask, self.step_turns)
+        past_kv = dict(zip(self.time_layers, cache.blocks, strict=False))  # empty at the start of a stream
+        kept = []
+        for number, layer in enumerate(self.layers):
+            back = number in self.time_layers
+            mask, turns = (time_mask, time_turns) if back else (self.step_mask, self.step_turns)
             if self.sizes.activation_checkpointing and self.training:
-                x, own = checkpoint(layer, x, *given, use_reentrant=False)
+                x, own = checkpoint(layer, x, mask, turns, past_kv.get(number), use_reentrant=False)
             else:
-                x, own = layer(x, *given)
-            if layer.looks_back:
+                x, own = layer(x, mask, turns, past_kv.get(number))
+            if back:
                 kept.append(own)
         return self.norm(x), kept

@@ -14,13 +14,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenizer_variants.dreamer4.block_causal_transformer import BlockCausalSizes
 from tokenizer_variants.dreamer4.config import PAPER, SMALL, Dreamer4Config
 from tokenizer_variants.dreamer4.parts import LatentDecoder, LatentEncoder, LatentSizes, hidden_patches
-from tokenizer_variants.dreamer4.running_scale import RunningScale
 from tokenizer_variants.perceptual import PerceptualDistance
+from video_tokenizer.global_batch import mean_over_processes
 from video_tokenizer.losses import weighted_mse
 from video_tokenizer.metrics import psnr_db
 from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput
@@ -33,6 +33,33 @@ class MaskedOutput(TokenizerOutput):
 
     hidden: Tensor | None = None
     """(B, T, patches) bool; None where nothing was hidden"""
+
+
+class RunningScale(nn.Module):
+    """Divide a loss by the running root mean square of its values: 0.003 or 0.3, it becomes about 1, and its weight its share.
+
+    The estimate is the plain mean of the squares at first, then an exponential one. It has no gradient, so each term's gradient
+    keeps its direction; it is a buffer, so a stopped training resumes with it.
+    """
+
+    mean_square: Tensor
+    num_updates: Tensor
+
+    def __init__(self, decay: float = 0.99):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean_square", torch.ones(()))
+        self.register_buffer("num_updates", torch.zeros(()))
+
+    def forward(self, loss: Tensor) -> Tensor:
+        """loss: a number above 0. In training the estimate is updated with it first. Returns it divided by the estimate."""
+        if self.training:
+            with torch.no_grad():
+                value = mean_over_processes(loss.float())
+                kept = torch.clamp(self.num_updates / (self.num_updates + 1), max=self.decay)
+                self.mean_square.copy_(kept * self.mean_square + (1 - kept) * value.square())
+                self.num_updates += 1
+        return loss / self.mean_square.sqrt().clamp(min=1e-8)
 
 
 class Dreamer4Tokenizer(Tokenizer):

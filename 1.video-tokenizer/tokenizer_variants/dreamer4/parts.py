@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenizer_variants.dreamer4.block_causal_transformer import BlockCausalSizes, BlockCausalTransformer, step_mask
+from video_tokenizer.global_batch import global_batch_size, local_shard
 from video_tokenizer.losses import sample_of
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.st_transformer import KVCache
-from video_tokenizer.training.distributed import global_batch_size, local_shard
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
 from video_tokenizer.models.fsq import FiniteScalarQuantizer, Quantized
-from video_tokenizer.training.distributed import global_batch_size, local_shard, mean_over_processes
 
 
 class FiniteScalarBottleneck(nn.Module):

@@ -1,7 +1,8 @@
-"""The fewest tokens that meet a quality: four searches, and the walk through a video, block by block."""
+"""The fewest tokens that reach a quality: four searches for one block, and the encoding of a video block by block."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,75 +28,75 @@ def threshold_of(psnr_db: float) -> float:
 
 
 @dataclass(frozen=True)
-class Question:
-    """How many tokens does this block need? A search asks for the error at lengths of its choice."""
+class LengthQuery:
+    """How many tokens does this block need? A search evaluates the error at lengths of its choice."""
 
     error_at: Callable[[Tensor], Tensor]
-    """lengths (B,) to errors (B,), the past being as it was decoded; one evaluation of encoder and decoder"""
+    """lengths (B,) to errors (B,), given the past as it was decoded; one evaluation of encoder and decoder"""
     threshold: float
     """largest error that is good enough"""
     shortest: int
     """fewest tokens"""
     longest: int
-    """all tokens of the block, also the answer where no length is good enough"""
+    """all tokens of the block, also the result if no length is good enough"""
     frames: Tensor
     """(B, frames of the block, C, H, W)"""
     before: Tensor
     """(B, 1, C, H, W), the last frame before the block; of the first block its own first frame"""
 
 
-class Answer(NamedTuple):
-    """lengths: (B,) int64. evaluations: how often encoder and decoder, or a network in their place, were run."""
+class LengthResult(NamedTuple):
+    """lengths: (B,) int64. evaluations: runs of encoder and decoder, or of a network in their place."""
 
     lengths: Tensor
     evaluations: int
 
 
-Search = Callable[[Question], Answer]
+Search = Callable[[LengthQuery], LengthResult]
 
 
-def best_among(question: Question, candidates: Sequence[int]) -> Answer:
+def best_among(query: LengthQuery, candidates: Sequence[int]) -> LengthResult:
     """The shortest of the given lengths, ascending, that is good enough."""
-    batch_size, device = len(question.frames), question.frames.device
+    batch_size, device = len(query.frames), query.frames.device
     lengths = torch.tensor(candidates, device=device)  # (L,)
-    errors = torch.stack([question.error_at(length.expand(batch_size)) for length in lengths])  # (L, B)
-    passes = errors <= question.threshold
+    errors = torch.stack([query.error_at(length.expand(batch_size)) for length in lengths])  # (L, B)
+    passes = errors <= query.threshold
     first = lengths[passes.int().argmax(dim=0)]  # argmax finds the first of equals
-    return Answer(torch.where(passes.any(dim=0), first, question.longest), len(candidates))
+    return LengthResult(torch.where(passes.any(dim=0), first, query.longest), len(candidates))
 
 
-def full_search(question: Question) -> Answer:
+def full_search(query: LengthQuery) -> LengthResult:
     """Try every length. 4,096 evaluations in the paper."""
-    return best_among(question, range(question.shortest, question.longest + 1))
+    return best_among(query, range(query.shortest, query.longest + 1))
 
 
-def binned_search(question: Question, num_bins: int = 16) -> Answer:
+def binned_search(query: LengthQuery, num_bins: int = 16) -> LengthResult:
     """Try `num_bins` evenly spaced lengths, the longest among them; 100 in the paper. Off by half a bin on average."""
-    places = torch.linspace(question.shortest, question.longest, num_bins).round().long()
-    return best_among(question, places.unique().tolist())
+    places = torch.linspace(query.shortest, query.longest, num_bins).round().long()
+    return best_among(query, places.unique().tolist())
 
 
-def binary_search(question: Question) -> Answer:
+def binary_search(query: LengthQuery) -> LengthResult:
     """Halve the range again and again, as if the error never rose with the length: 61 lengths take 6 evaluations.
 
-    Where it does rise, the answer may be longer than necessary, but it has passed: the best passing length is remembered.
+    Where it does rise, the result may be longer than necessary, but it has passed: the shortest passing length so far is kept.
     """
-    device, batch_size = question.frames.device, len(question.frames)
-    low = torch.full((batch_size,), question.shortest, device=device)
-    high = best = torch.full((batch_size,), question.longest, device=device)
-    rounds = (question.longest - question.shortest + 1).bit_length()
+    device, batch_size = query.frames.device, len(query.frames)
+    low = torch.full((batch_size,), query.shortest, device=device)
+    high = best = torch.full((batch_size,), query.longest, device=device)
+    rounds = (query.longest - query.shortest + 1).bit_length()
     for _ in range(rounds):
         searching = low <= high
         middle = torch.where(searching, (low + high) // 2, best)
-        passes = question.error_at(middle) <= question.threshold
+        passes = query.error_at(middle) <= query.threshold
         best = torch.where(searching & passes, middle, best)
         high = torch.where(searching & passes, middle - 1, high)
         low = torch.where(searching & ~passes, middle + 1, low)
-    return Answer(best, rounds)
+    return LengthResult(best, rounds)
 
 
 class LengthRegressor(nn.Module):
-    """A small network that looks at a block, and at what changed since the frame before, and says how many tokens it needs."""
+    """A small network that predicts how many tokens a block needs, from its pixels and their change since the frame before."""
 
     def __init__(self, patch_size: int, width: int = 32):
         super().__init__()
@@ -114,9 +115,9 @@ class LengthRegressor(nn.Module):
         return self.judge(summary)[:, 0].sigmoid()
 
     @torch.enable_grad()
-    def fit(self, examples: Sequence[tuple[Question, Tensor]], num_steps: int = 200, learning_rate: float = 3e-3) -> None:
-        """Learn from blocks whose lengths (B,) a search has found."""
-        frames, before = (torch.cat([getattr(question, name) for question, _ in examples]) for name in ("frames", "before"))
+    def fit(self, examples: Sequence[tuple[LengthQuery, Tensor]], num_steps: int = 200, learning_rate: float = 3e-3) -> None:
+        """Train on blocks whose lengths (B,) a search has found."""
+        frames, before = (torch.cat([getattr(query, name) for query, _ in examples]) for name in ("frames", "before"))
         thresholds = torch.cat([found.new_full(found.shape, q.threshold, dtype=torch.float32) for q, found in examples])
         shares = torch.cat([(found - q.shortest) / max(1, q.longest - q.shortest) for q, found in examples])
         optimizer = torch.optim.AdamW(self.parameters(), lr=learning_rate)
@@ -126,20 +127,20 @@ class LengthRegressor(nn.Module):
             optimizer.step()
 
     @torch.no_grad()
-    def search(self, question: Question) -> Answer:
-        """One look, and no try: the answer need not be good enough."""
-        thresholds = torch.full((len(question.frames),), question.threshold, device=question.frames.device)
-        share = self(question.frames, question.before, thresholds)
-        lengths = question.shortest + share * (question.longest - question.shortest)
-        return Answer(lengths.round().long(), 1)
+    def search(self, query: LengthQuery) -> LengthResult:
+        """One prediction, never tried: the result need not be good enough."""
+        thresholds = torch.full((len(query.frames),), query.threshold, device=query.frames.device)
+        share = self(query.frames, query.before, thresholds)
+        lengths = query.shortest + share * (query.longest - query.shortest)
+        return LengthResult(lengths.round().long(), 1)
 
 
 class Elastic(NamedTuple):
-    """A video as so many tokens as it needs.
+    """A video as the tokens that it needs.
 
     encoded: as in `Tokenizer.encode`, zero beyond the kept tokens. reconstruction: (B, T, C, H, W) in [0, 1].
-    lengths: (B, blocks) int64, kept tokens. errors: (B, blocks), what the target says of each block as it was decoded.
-    evaluations: of encoder and decoder a block. caches: to go on with the next blocks.
+    lengths: (B, blocks) int64, kept tokens. errors: (B, blocks), the target's value for each block as it was decoded.
+    evaluations: of encoder and decoder per block. caches: to continue with the next blocks.
     """
 
     encoded: Encoded
@@ -148,6 +149,20 @@ class Elastic(NamedTuple):
     errors: Tensor
     evaluations: float
     caches: Caches
+
+
+def encode_and_decode(tokenizer: Any, frames: Tensor, lengths: Tensor, caches: Caches) -> tuple[Encoded, Tensor, Caches]:
+    """One block with its first `lengths` (B,) tokens. frames: (B, frames of the block, C, H, W). Returns the tokens, the
+    reconstruction, and the caches for the next block."""
+    kept = tokenizer.kept_places(lengths[:, None], frames)
+    encoded, encoder_cache = tokenizer.encode_kept(frames, kept, caches[0])
+    reconstruction, decoder_cache = tokenizer.decode_next(encoded.codes, caches[1])
+    return encoded, reconstruction, (encoder_cache, decoder_cache)
+
+
+def error_at(tokenizer: Any, frames: Tensor, caches: Caches, target: Target, lengths: Tensor) -> Tensor:
+    """(B,) errors of one block with its first `lengths` (B,) tokens."""
+    return target(encode_and_decode(tokenizer, frames, lengths, caches)[1], frames)
 
 
 @torch.no_grad()
@@ -159,30 +174,20 @@ def encode_to_threshold(
     target: Target = mean_squared_error,
     caches: Caches = (None, None),
 ) -> Elastic:
-    """Keep the fewest tokens of every block, one block after the other, with which `target` is at most `threshold`.
+    """Keep the fewest tokens with which `target` is at most `threshold`, one block after the other.
 
-    tokenizer: an ElasticTokenizer. video: (B, T, C, H, W) in [0, 1]. caches: of the blocks before, where the video goes on. A
-    block is searched with the past as it was decoded, and run once more with the chosen length to write the caches.
+    tokenizer: an ElasticTokenizer. video: (B, T, C, H, W) in [0, 1]. caches: of the blocks before, if the video continues. A
+    block is searched with the past as it was decoded, and run once more with the length found, to write the caches.
     """
-    size, walked = tokenizer.config.block_frames, []
+    size, blocks = tokenizer.config.block_frames, []
     for first in range(0, video.shape[1], size):
         frames, before = video[:, first : first + size], video[:, max(0, first - 1)][:, None]
-
-        def draw(lengths: Tensor, frames: Tensor = frames, caches: Caches = caches) -> tuple[Encoded, Tensor, Caches]:
-            kept = tokenizer.kept_places(lengths[:, None], frames)
-            encoded, encoder_cache = tokenizer.encode_kept(frames, kept, caches[0])
-            picture, decoder_cache = tokenizer.decode_next(encoded.codes, caches[1])
-            return encoded, picture, (encoder_cache, decoder_cache)
-
-        def error_at(lengths: Tensor, frames: Tensor = frames, draw=draw) -> Tensor:
-            return target(draw(lengths)[1], frames)
-
         longest = frames.shape[1] * tokenizer.tokens_per_frame
-        question = Question(error_at, threshold, min(tokenizer.config.min_tokens, longest), longest, frames, before)
-        answer = search(question)
-        encoded, picture, caches = draw(answer.lengths)
-        walked.append((encoded.indices, encoded.codes, picture, answer.lengths, target(picture, frames), answer.evaluations))
-    indices, codes, pictures, lengths, errors, evaluations = zip(*walked, strict=True)
-    encoded = Encoded(torch.cat(indices, dim=1), torch.cat(codes, dim=1))
+        errors_of = partial(error_at, tokenizer, frames, caches, target)
+        result = search(LengthQuery(errors_of, threshold, min(tokenizer.config.min_tokens, longest), longest, frames, before))
+        encoded, picture, caches = encode_and_decode(tokenizer, frames, result.lengths, caches)
+        blocks.append((encoded.indices, encoded.codes, picture, result.lengths, target(picture, frames), result.evaluations))
+    indices, codes, pictures, lengths, errors, evaluations = zip(*blocks, strict=True)
+    encoded = Encoded(indices=torch.cat(indices, dim=1), codes=torch.cat(codes, dim=1))
     mean = sum(evaluations) / len(evaluations)
     return Elastic(encoded, torch.cat(pictures, dim=1), torch.stack(lengths, 1), torch.stack(errors, 1), mean, caches)

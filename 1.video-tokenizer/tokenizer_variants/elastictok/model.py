@@ -27,11 +27,11 @@ from tokenizer_variants.elastictok.length_search import (
     encode_to_threshold,
     mean_squared_error,
 )
+from video_tokenizer.global_batch import global_batch_size, local_shard
 from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import Quantized
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
 from video_tokenizer.models.st_transformer import KeysValues
-from video_tokenizer.training.distributed import global_batch_size, local_shard
 
 Cache = list[KeysValues]
 

@@ -16,42 +16,40 @@ TimePadding = Literal["replicate", "zeros"]
 
 
 class TimeSettings(NamedTuple):
-    """What the convolutions of a network have in common where time is concerned."""
+    """How the convolutions of a network treat time."""
 
     kernel: int = 3
     """frames that a kernel covers (k_t)"""
     dilation: int = 1
     """frames between the taps of a residual block's second convolution"""
     padding: TimePadding = "replicate"
-    """what stands before the first frame: copies of it, or zeros"""
+    """padding before the first frame: copies of it, or zeros"""
     causal: bool = True
     """False splits the padding evenly, so that half of a kernel looks ahead"""
 
 
-class FrameMemory:
-    """The last frames that each convolution of a stack has seen, so that a stream can go on where it was.
+class FrameCache:
+    """The last frames that each causal convolution of a network has seen, so that a stream can go on.
 
-    Convolutions ask in the order in which they run: `frames_before` for what the last call left, `keep` for what the next call
-    will need. A memory that follows no other stands at the start of a stream. What was kept is never changed afterwards, so
-    a stream can be continued from the same memory twice.
+    Each convolution reads and writes the slot of its own name. A cache is written once, by the call that returns it: `past` is
+    what the previous call has kept, `kept` what the next one will need. So a stream can be continued twice from the same cache.
     """
 
-    def __init__(self, before: "FrameMemory | None" = None):
-        self.past: list[Tensor] | None = None if before is None else before.kept
-        self.kept: list[Tensor] = []
+    def __init__(self, previous: "FrameCache | None" = None):
+        self.at_start = previous is None
+        self.past: dict[str, Tensor] = {} if previous is None else previous.kept
+        self.kept: dict[str, Tensor] = {}
 
-    @property
-    def at_start(self) -> bool:
-        """Whether no frame has been seen yet."""
-        return self.past is None
-
-    def frames_before(self) -> Tensor | None:
-        """What the convolution whose turn it is kept of the frames before; None at the start."""
-        return None if self.past is None else self.past[len(self.kept)]
-
-    def keep(self, frames: Tensor) -> None:
+    def keep(self, slot: str, frames: Tensor) -> None:
         """Keep frames (B, C, T, H, W) for the next call. A copy, because a slice would keep the whole video in memory."""
-        self.kept.append(frames.detach().clone())
+        self.kept[slot] = frames.detach().clone()
+
+
+def name_slots(network: nn.Module) -> None:
+    """Give every causal convolution of a network a cache slot of its own, named after its place in the network."""
+    for name, module in network.named_modules():
+        if isinstance(module, CausalConv3d):
+            module.slot = name
 
 
 class CausalConv3d(nn.Module):
@@ -73,9 +71,11 @@ class CausalConv3d(nn.Module):
     ):
         super().__init__()
         self.time, self.stride = time, stride
+        self.slot = ""
+        """name of its frames in a `FrameCache`; `name_slots` sets it"""
         kernel = time.kernel if looks_back else 1
         self.reach = dilation * (kernel - 1)
-        """frames that are looked at besides the present one"""
+        """frames it looks at besides the present one"""
         if self.reach + 1 < stride[0]:
             raise ValueError(f"a kernel that spans {self.reach + 1} frames would skip some with a stride of {stride[0]}")
         self.convolution = nn.Conv3d(
@@ -83,17 +83,17 @@ class CausalConv3d(nn.Module):
         )
         see_the_present_only(self.convolution, present=kernel - 1 if time.causal else kernel // 2)
 
-    def forward(self, x: Tensor, memory: FrameMemory | None = None) -> Tensor:
-        """x: (B, C, T, H, W). Returns (B, C', T', H', W'), T' = (T - 1) / stride + 1, and T / stride where a stream goes on."""
+    def forward(self, x: Tensor, cache: FrameCache | None = None) -> Tensor:
+        """x: (B, C, T, H, W). Returns (B, C', T', H', W'), T' = (T - 1) / stride + 1, and T / stride when a stream continues."""
         if self.reach:
-            past = None if memory is None else memory.frames_before()
+            past = None if cache is None else cache.past.get(self.slot)
             x = self._padded(x) if past is None else torch.cat([past, x], dim=2)
-            if memory is not None:
-                memory.keep(x[:, :, x.shape[2] - (self.reach + 1 - self.stride[0]) :])
+            if cache is not None:
+                cache.keep(self.slot, x[:, :, x.shape[2] - (self.reach + 1 - self.stride[0]) :])
         return self.convolution(x)
 
     def _padded(self, x: Tensor) -> Tensor:
-        """x with `reach` frames more: all in front, or half on either side where the future may be seen."""
+        """x with `reach` frames more: all in front, or half on either side if it may see the future."""
         behind = 0 if self.time.causal else self.reach // 2
         before = x[:, :, :1].expand(-1, -1, self.reach - behind, -1, -1)
         after = x[:, :, -1:].expand(-1, -1, behind, -1, -1)
@@ -104,9 +104,9 @@ class CausalConv3d(nn.Module):
 
 @torch.no_grad()
 def see_the_present_only(convolution: nn.Conv3d, present: int) -> None:
-    """Start as a convolution of single pictures: every tap but `present` becomes 0, and that one as much larger as keeps the size
-    of what passes through. A network that begins with frames mixed evenly must first learn which one it is to draw. MAGVIT
-    starts so from a trained network of pictures (central inflation, arXiv:2212.05199); here the pictures' network is fresh."""
+    """Start as a convolution of single pictures: every tap but `present` becomes 0, and that one grows, so that activations keep
+    their size. A network that begins by mixing frames evenly must first learn which of them it should draw. MAGVIT starts like
+    this from a trained network of pictures (central inflation, arXiv:2212.05199); here its weights are fresh."""
     weight = convolution.weight  # (C', C, k_t, 3, 3)
     scale = torch.zeros(weight.shape[2], 1, 1)
     scale[present] = weight.shape[2] ** 0.5
@@ -148,7 +148,7 @@ class AdaptiveNorm(nn.Module):
         return self.norm(x) * (1 + scale[..., None, None]) + shift[..., None, None]
 
 
-class ResidualBlock(nn.Module):
+class CausalResidualBlock(nn.Module):
     """x + two causal convolutions of it, each behind a norm. The second one is dilated in time: it looks back further."""
 
     def __init__(self, channels: int, time: TimeSettings):
@@ -157,10 +157,10 @@ class ResidualBlock(nn.Module):
         self.convolution_1 = CausalConv3d(channels, channels, time)
         self.convolution_2 = CausalConv3d(channels, channels, time, dilation=time.dilation)
 
-    def forward(self, x: Tensor, memory: FrameMemory | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: FrameCache | None = None) -> Tensor:
         """x: (B, C, T, H, W). Returns the same shape."""
-        y = self.convolution_1(F.silu(self.norm_1(x)), memory)
-        return x + self.convolution_2(F.silu(self.norm_2(y)), memory)
+        y = self.convolution_1(F.silu(self.norm_1(x)), cache)
+        return x + self.convolution_2(F.silu(self.norm_2(y)), cache)
 
 
 def space_to_depth(x: Tensor, time: int, space: int) -> Tensor:
@@ -180,9 +180,9 @@ class Downsample(nn.Module):
         super().__init__()
         self.convolution = CausalConv3d(in_channels, out_channels, time, stride=(stride, 2), looks_back=stride > 1)
 
-    def forward(self, x: Tensor, memory: FrameMemory | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: FrameCache | None = None) -> Tensor:
         """x: (B, C, 1 + stride*T, 2H, 2W). Returns (B, C', 1 + T, H, W)."""
-        return self.convolution(x, memory)
+        return self.convolution(x, cache)
 
 
 class Upsample(nn.Module):
@@ -196,12 +196,12 @@ class Upsample(nn.Module):
         self.stride = stride
         self.convolution = CausalConv3d(in_channels, out_channels * 4 * stride, time, looks_back=stride > 1)
 
-    def forward(self, x: Tensor, memory: FrameMemory | None = None) -> Tensor:
-        """x: (B, C, 1 + T, H, W). Returns (B, C', 1 + stride*T, 2H, 2W); where a stream goes on, stride frames for every step."""
-        x = depth_to_space(self.convolution(x, memory), self.stride, 2)
-        return without_first(x, self.stride, memory)
+    def forward(self, x: Tensor, cache: FrameCache | None = None) -> Tensor:
+        """x: (B, C, 1 + T, H, W). Returns (B, C', 1 + stride*T, 2H, 2W); when a stream continues, stride frames a step."""
+        x = depth_to_space(self.convolution(x, cache), self.stride, 2)
+        return without_first(x, self.stride, cache)
 
 
-def without_first(x: Tensor, stride: int, memory: FrameMemory | None) -> Tensor:
-    """x (B, C, T, H, W) without the stride - 1 frames before the video's start, unless a stream is already under way."""
-    return x[:, :, stride - 1 :] if memory is None or memory.at_start else x
+def without_first(x: Tensor, stride: int, cache: FrameCache | None) -> Tensor:
+    """x (B, C, T, H, W) without the stride - 1 frames before the video's start, unless a stream continues."""
+    return x[:, :, stride - 1 :] if cache is None or cache.at_start else x

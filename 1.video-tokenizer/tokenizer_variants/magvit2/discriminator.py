@@ -11,36 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenizer_variants.two_steps import TwoStepsInFloat32
-from video_tokenizer.training.distributed import mean_over_processes
+from tokenizer_variants.conv3d_workaround import Float32TwoFrameConv3d
+from video_tokenizer.global_batch import mean_over_processes
 
 LossName = Literal["hinge", "non-saturating"]
-
-
-def blurred_half(x: Tensor, axis: int) -> Tensor:
-    """Every second value along an axis, blurred with (1, 2, 1) / 4; n values become ceil(n / 2), ends are continued outwards.
-
-    (0, 0, 8, 0) becomes (0, 4): value 2 is 0/4 + 8/2 + 0/4. (0, 8, 0, 0), its neighbour, becomes (2, 2): the 8 does not get lost.
-    """
-    even, odd = (x[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
-    if even.shape[axis] > odd.shape[axis]:
-        odd = torch.cat([odd, even.narrow(axis, even.shape[axis] - 1, 1)], dim=axis)
-    before = torch.cat([even.narrow(axis, 0, 1), odd.narrow(axis, 0, odd.shape[axis] - 1)], dim=axis)
-    return even / 2 + (before + odd) / 4
 
 
 class BlurPool3d(nn.Module):
     """Half the frames, rows and columns: blur with (1, 2, 1) / 4 along each axis, keep every second value (arXiv:1904.11486).
 
-    Keeping every second value of a sharp picture answers quite differently to the same picture moved by a pixel; of a blurred
-    one it does not. The kernel is fixed and sums to 1: a constant stays a constant.
+    Keeping every second value of a sharp picture answers quite differently when the picture moves by a pixel; of a blurred one
+    it does not. Along an axis (0, 0, 8, 0) becomes (0, 4): value 2 is 0/4 + 8/2 + 0/4. Its neighbor (0, 8, 0, 0) becomes (2, 2).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, T, H, W). Returns (B, C, ceil(T/2), ceil(H/2), ceil(W/2))."""
-        for axis in (2, 3, 4):
-            x = blurred_half(x, axis)
-        return x
+        # (1, 2, 1) / 4 is the mean of two neighbors, twice; values at the ends are repeated outwards
+        means = F.avg_pool3d(F.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"), kernel_size=2, stride=1)
+        return F.avg_pool3d(means, kernel_size=2, stride=2)
 
 
 class DiscriminatorBlock(nn.Module):
@@ -48,11 +36,11 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, blur_pool: bool):
         super().__init__()
-        self.convolution_1 = TwoStepsInFloat32(nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1))
-        self.convolution_2 = TwoStepsInFloat32(nn.Conv3d(out_channels, out_channels, kernel_size=3, padding=1))
+        self.convolution_1 = Float32TwoFrameConv3d(nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1))
+        self.convolution_2 = Float32TwoFrameConv3d(nn.Conv3d(out_channels, out_channels, kernel_size=3, padding=1))
         self.skip = nn.Conv3d(in_channels, out_channels, kernel_size=1, bias=False)
         strided = [
-            TwoStepsInFloat32(nn.Conv3d(width, width, 3, stride=2, padding=1, groups=width))
+            Float32TwoFrameConv3d(nn.Conv3d(width, width, 3, stride=2, padding=1, groups=width))
             for width in (out_channels, in_channels)
         ]
         self.halve, self.halve_skip = (BlurPool3d(), BlurPool3d()) if blur_pool else strided

@@ -10,14 +10,14 @@ quantization where this has FSQ, and with it an entropy and a commitment loss th
 
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from tokenizer_variants.magvit2.causal_convolutions import FrameMemory, TimeSettings
+from tokenizer_variants.magvit2.causal_convolutions import FrameCache, TimeSettings
 from tokenizer_variants.magvit2.config import PAPER, SMALL, Magvit2Config
 from tokenizer_variants.magvit2.networks import Decoder, Encoder
-from tokenizer_variants.magvit2.sharpness import moving_sharpness
 from video_tokenizer.errors import InputError
-from video_tokenizer.losses import temporal_consistency_loss
+from video_tokenizer.losses import moving_pixels, temporal_consistency_loss
 from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
 
@@ -69,20 +69,20 @@ class Magvit2Tokenizer(Tokenizer):
 
     # ---- streams -------------------------------------------------------------------------------------------------------------
 
-    def encode_next(self, video: Tensor, cache: FrameMemory | None = None) -> tuple[Encoded, FrameMemory]:
+    def encode_next(self, video: Tensor, cache: FrameCache | None = None) -> tuple[Encoded, FrameCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]; T = 1 + s*t at its start, and s*t from then on."""
         self._check_stream("encode")
-        memory = FrameMemory(cache)
-        return self._tokens(self._latents(video, memory)), memory
+        new_cache = FrameCache(cache)
+        return self._tokens(self._latents(video, new_cache)), new_cache
 
-    def decode_next(self, codes: Tensor, cache: FrameMemory | None = None) -> tuple[Tensor, FrameMemory]:
+    def decode_next(self, codes: Tensor, cache: FrameCache | None = None) -> tuple[Tensor, FrameCache]:
         """Draw the next steps of a stream. codes: (B, t, N, D). Returns s*t frames (B, s*t, C, H, W) in [0, 1], s - 1 less at its
         start, and the cache."""
         self._check_stream("draw")
-        memory = FrameMemory(cache)
-        return self._drawn(codes, memory).clamp(0, 1), memory
+        new_cache = FrameCache(cache)
+        return self._drawn(codes, new_cache).clamp(0, 1), new_cache
 
-    def decode_frame(self, indices: Tensor, cache: FrameMemory | None = None) -> tuple[Tensor, FrameMemory]:
+    def decode_frame(self, indices: Tensor, cache: FrameCache | None = None) -> tuple[Tensor, FrameCache]:
         """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
         if self.frames_per_step > 1:
             raise InputError(f"a step of this magvit2 is {self.frames_per_step} frames, not one; draw steps with decode_next")
@@ -109,23 +109,43 @@ class Magvit2Tokenizer(Tokenizer):
 
     # ---- the two halves ------------------------------------------------------------------------------------------------------
 
-    def _latents(self, video: Tensor, memory: FrameMemory | None = None) -> Tensor:
-        """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, 1 + t, N, D), or (B, t, N, D) where a stream goes on.
+    def _latents(self, video: Tensor, cache: FrameCache | None = None) -> Tensor:
+        """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, 1 + t, N, D), or (B, t, N, D) when a stream continues.
 
         Raises InputError for a number of frames that the time stride does not divide.
         """
-        frames, stride, at_start = video.shape[1], self.frames_per_step, memory is None or memory.at_start
+        frames, stride, at_start = video.shape[1], self.frames_per_step, cache is None or cache.at_start
         if (frames - at_start) % stride:
-            wanted = f"1 + a multiple of {stride}" if at_start else f"a multiple of {stride}, as a stream goes on"
+            wanted = f"1 + a multiple of {stride}" if at_start else f"a multiple of {stride}, because the stream has begun"
             raise InputError(f"{frames} frames cannot be read with time_stride {stride}; give {wanted}")
-        return self.encoder(centered(video).transpose(1, 2), memory).flatten(3).permute(0, 2, 3, 1)
+        return self.encoder(centered(video).transpose(1, 2), cache).flatten(3).permute(0, 2, 3, 1)
 
     def _tokens(self, latents: Tensor) -> Encoded:
         """latents: (B, S, N, D). Returns indices (B, S, N) and codes (B, S, N, D)."""
         quantized = self.quantizer(latents)
         return Encoded(quantized.indices, quantized.codes)
 
-    def _drawn(self, codes: Tensor, memory: FrameMemory | None = None) -> Tensor:
+    def _drawn(self, codes: Tensor, cache: FrameCache | None = None) -> Tensor:
         """codes: (B, S, N, D). Returns video (B, T, C, H, W), not bounded."""
         grid = codes.transpose(2, 3).unflatten(3, self.grid_size).transpose(1, 2)  # (B, D, S, h, w)
-        return self.decoder(grid, memory).transpose(1, 2).float() + 0.5
+        return self.decoder(grid, cache).transpose(1, 2).float() + 0.5
+
+
+def moving_sharpness(reconstruction: Tensor, video: Tensor, reach: int = 2) -> float:
+    """Energy of the edges near what moves, reconstruction over real: 1 is as sharp as the video, 0.5 a visible blur, 0 nothing.
+
+    This is what squared errors hardly reward, and what a discriminator is for. Both (B, T, C, H, W) in [0, 1]. An edge is the
+    difference of neighboring pixels, its energy the square; pixels count if they are at most `reach` rows and columns from one
+    that moves. Positions are not compared: a ball drawn sharp in the wrong place counts as sharp. 1 if nothing moves.
+    """
+    near = F.max_pool2d(moving_pixels(video).flatten(0, 1).float(), 2 * reach + 1, 1, reach)  # (B*T, 1, H, W)
+    drawn, real = (edge_energy(frames.flatten(0, 1)) for frames in (reconstruction, video))
+    total = float((real * near).sum())
+    return float((drawn * near).sum()) / total if total else 1.0
+
+
+def edge_energy(frames: Tensor) -> Tensor:
+    """(M, C, H, W) to (M, 1, H, W): squared differences to the right and lower neighbors, summed over channels."""
+    right = F.pad(frames.diff(dim=3).square(), (0, 1))
+    below = F.pad(frames.diff(dim=2).square(), (0, 0, 0, 1))
+    return (right + below).sum(dim=1, keepdim=True)

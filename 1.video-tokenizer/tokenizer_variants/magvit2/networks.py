@@ -6,12 +6,13 @@ from torch import Tensor, nn
 from tokenizer_variants.magvit2.causal_convolutions import (
     AdaptiveNorm,
     CausalConv3d,
+    CausalResidualBlock,
     Downsample,
-    FrameMemory,
-    ResidualBlock,
+    FrameCache,
     TimeSettings,
     Upsample,
     frame_norm,
+    name_slots,
     without_first,
 )
 
@@ -21,12 +22,12 @@ class Level(nn.Module):
 
     def __init__(self, channels: int, num_blocks: int, time: TimeSettings):
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(channels, time) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(CausalResidualBlock(channels, time) for _ in range(num_blocks))
 
-    def forward(self, x: Tensor, memory: FrameMemory | None) -> Tensor:
+    def forward(self, x: Tensor, cache: FrameCache | None) -> Tensor:
         """x: (B, C, T, H, W). Returns the same shape."""
         for block in self.blocks:
-            x = block(x, memory)
+            x = block(x, cache)
         return x
 
 
@@ -43,12 +44,13 @@ class Encoder(nn.Module):
         )
         self.norm = frame_norm(channels[-1])
         self.to_latents = nn.Conv3d(channels[-1], code_length, kernel_size=1)
+        name_slots(self)
 
-    def forward(self, video: Tensor, memory: FrameMemory | None = None) -> Tensor:
+    def forward(self, video: Tensor, cache: FrameCache | None = None) -> Tensor:
         """video: (B, 3, 1 + s*t, H, W), around 0. Returns latents (B, D, 1 + t, h, w)."""
-        x = self.levels[0](self.from_pixels(video, memory), memory)
+        x = self.levels[0](self.from_pixels(video, cache), cache)
         for downsample, level in zip(self.downsamples, self.levels[1:], strict=True):
-            x = level(downsample(x, memory), memory)
+            x = level(downsample(x, cache), cache)
         return self.to_latents(F.silu(self.norm(x)))
 
 
@@ -67,13 +69,14 @@ class Decoder(nn.Module):
         )
         self.norm = frame_norm(widths[-1])
         self.to_pixels = CausalConv3d(widths[-1], 3, time)
+        name_slots(self)
 
-    def forward(self, codes: Tensor, memory: FrameMemory | None = None) -> Tensor:
+    def forward(self, codes: Tensor, cache: FrameCache | None = None) -> Tensor:
         """codes: (B, D, 1 + t, h, w). Returns video (B, 3, 1 + s*t, H, W), around 0, not bounded."""
-        x = self.levels[0](self.adaptive_norms[0](self.from_codes(codes, memory), codes), memory)
+        x = self.levels[0](self.adaptive_norms[0](self.from_codes(codes, cache), codes), cache)
         rest = zip(self.upsamples, self.adaptive_norms[1:], self.levels[1:], self.strides, strict=True)
         for upsample, adaptive_norm, level, stride in rest:
-            x = upsample(x, memory)
-            codes = without_first(codes.repeat_interleave(stride, dim=2), stride, memory)  # the code of each frame's step
-            x = level(adaptive_norm(x, codes), memory)
-        return self.to_pixels(F.silu(self.norm(x)), memory)
+            x = upsample(x, cache)
+            codes = without_first(codes.repeat_interleave(stride, dim=2), stride, cache)  # the code of each frame's step
+            x = level(adaptive_norm(x, codes), cache)
+        return self.to_pixels(F.silu(self.norm(x)), cache)

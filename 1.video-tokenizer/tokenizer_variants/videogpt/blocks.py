@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenizer_variants.two_steps import TwoStepsInFloat32
+from tokenizer_variants.conv3d_workaround import Float32TwoFrameConv3d
 from video_tokenizer.models.st_transformer import MultiHeadAttention
 
 Stride = tuple[int, int, int]
@@ -28,7 +28,7 @@ def kernel_of(stride: Stride) -> Stride:
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each cell of (B, C, T, H, W): no cell's numbers depend on another cell, clip or mode."""
+    """LayerNorm over the channels of each cell of (B, C, T, H, W): no cell depends on another cell, another clip, or the mode."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -58,8 +58,8 @@ class AxialPositions(nn.Module):
 class AxialAttention(nn.Module):
     """Three attentions over the same input, each along one axis with the other two in the batch, their results summed.
 
-    A 4 x 8 x 8 grid: every cell looks at 4 + 8 + 8 = 20 cells instead of 256 (arXiv:1912.12180), its own place in each. All see
-    the whole clip, later steps included.
+    In a 4 x 8 x 8 grid every cell attends to 4 + 8 + 8 = 20 cells instead of 256 (arXiv:1912.12180). It sees the whole clip,
+    later steps included.
     """
 
     def __init__(self, channels: int, num_heads: int):
@@ -82,16 +82,16 @@ class AxialAttention(nn.Module):
         )
 
 
-class ResidualBlock(nn.Module):
+class AxialResidualBlock(nn.Module):
     """x + [norm, ReLU, 3x3x3 convolution to fewer channels, norm, ReLU, 1x1x1 convolution back, norm, ReLU, axial attention]."""
 
     def __init__(self, channels: int, inner_channels: int, num_heads: int):
-        """num_heads: 0 leaves the attention, and the norm in front of it, out."""
+        """num_heads: 0 leaves out the attention and the norm in front of it."""
         super().__init__()
         self.convolutions = nn.Sequential(
             ChannelNorm(channels),
             nn.ReLU(),
-            TwoStepsInFloat32(nn.Conv3d(channels, inner_channels, 3, padding=1, bias=False)),
+            Float32TwoFrameConv3d(nn.Conv3d(channels, inner_channels, 3, padding=1, bias=False)),
             ChannelNorm(inner_channels),
             nn.ReLU(),
             nn.Conv3d(inner_channels, channels, 1, bias=False),
@@ -111,11 +111,11 @@ class ResidualStack(nn.Module):
     """Residual blocks, then norm and ReLU."""
 
     def __init__(self, channels: int, inner_channels: int, num_heads: int, num_blocks: int, checkpointing: bool = False):
-        """num_heads: 0 for the control without attention, which gets as many blocks as cost the same number of parameters."""
+        """num_heads: 0 for the control without attention, which gets more blocks, so that the parameters stay about equal."""
         super().__init__()
         if not num_heads:
             num_blocks = blocks_without_attention(channels, inner_channels, num_blocks)
-        self.blocks = nn.ModuleList(ResidualBlock(channels, inner_channels, num_heads) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(AxialResidualBlock(channels, inner_channels, num_heads) for _ in range(num_blocks))
         self.output = nn.Sequential(ChannelNorm(channels), nn.ReLU())
         self.checkpointing = checkpointing
 
@@ -128,14 +128,14 @@ class ResidualStack(nn.Module):
 
 
 def blocks_without_attention(channels: int, inner_channels: int, num_blocks: int) -> int:
-    """How many blocks without attention have the parameters of num_blocks with it, to the nearest whole block.
+    """How many blocks without attention have as many parameters as num_blocks with it. The control of the README's experiment.
 
     64 channels: a block with attention has 106,816 parameters, one without 57,536, so 2 of the first are 3.7 of the second: 4.
     """
 
     def parameters(num_heads: int) -> int:
         with torch.device("meta"):  # counted, not made
-            return sum(one.numel() for one in ResidualBlock(channels, inner_channels, num_heads).parameters())
+            return sum(parameter.numel() for parameter in AxialResidualBlock(channels, inner_channels, num_heads).parameters())
 
     return round(num_blocks * parameters(1) / parameters(0))
 
@@ -149,8 +149,8 @@ class Encoder(nn.Module):
         self.shorten = nn.Sequential()
         for stride, inputs, outputs in zip(strides, widths[:-1], widths[1:], strict=True):
             convolution = nn.Conv3d(inputs, outputs, kernel_of(stride), stride, padding=1)
-            self.shorten.extend([TwoStepsInFloat32(convolution), nn.ReLU()])
-        self.shorten.append(TwoStepsInFloat32(nn.Conv3d(channels, channels, 3, padding=1)))
+            self.shorten.extend([Float32TwoFrameConv3d(convolution), nn.ReLU()])
+        self.shorten.append(Float32TwoFrameConv3d(nn.Conv3d(channels, channels, 3, padding=1)))
         self.stack = stack
 
     def forward(self, video: Tensor, places: Tensor | None) -> Tensor:
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         self.lengthen = nn.Sequential()
         for stride, inputs, outputs in zip(reversed(strides), widths[:-1], widths[1:], strict=True):
             convolution = nn.ConvTranspose3d(inputs, outputs, kernel_of(stride), stride, padding=1)
-            self.lengthen.extend([TwoStepsInFloat32(convolution), nn.ReLU()])
+            self.lengthen.extend([Float32TwoFrameConv3d(convolution), nn.ReLU()])
         del self.lengthen[-1]  # the pixels are not cut off at 0
 
     def forward(self, x: Tensor, places: Tensor | None) -> Tensor:

@@ -1,12 +1,15 @@
-"""A guard against an error of bfloat16 convolutions on CPUs."""
+"""A workaround for a defect of bfloat16 convolutions on CPUs."""
 
 import torch
 from torch import Tensor, nn
 
 
-class TwoStepsInFloat32(nn.Module):
-    """A guard around a 3D convolution. On a CPU in bfloat16 the kernel's gradient is made of uninitialised memory, often NaN,
-    where a kernel of 3 slides over exactly two steps (PyTorch 2.13, oneDNN); one, three or more are right. Two take float32."""
+class Float32TwoFrameConv3d(nn.Module):
+    """A 3D convolution that computes clips of two frames in float32 on a CPU.
+
+    In bfloat16 the gradient of a kernel of 3 that slides over exactly two frames is made of uninitialized memory, often NaN
+    (PyTorch 2.13, oneDNN); one, three or more frames are right.
+    """
 
     def __init__(self, convolution: nn.Conv3d | nn.ConvTranspose3d):
         super().__init__()
