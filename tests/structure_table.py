@@ -1,4 +1,4 @@
-"""How much there is to read, and where it is: the tree in numbers, before and after the lesson moved to the front rooms.
+"""How much there is to read and where it is, now and before the lesson, the variants and the labs were separated.
 
     python tests/structure_table.py            # print the table
     python tests/structure_table.py --write    # fill "Read in this order" at the top of each chapter's README
@@ -33,7 +33,8 @@ MAIN_LINE = {  # chapter -> file, relative to the chapter -> what it holds
         "latent_action_model/models/latent_action_model.py": "encoder, quantizer and decoder, put together",
         "latent_action_model/models/frame_features.py": "convolutions over each frame",
         "latent_action_model/models/action_encoder.py": "two frames become one action vector",
-        "latent_action_model/models/quantizers.py": "the vector becomes one of eight codes",
+        "latent_action_model/models/quantizers.py": "the vector becomes one of eight codes, by chapter 1's "
+        "[VectorQuantizer](../1.video-tokenizer/video_tokenizer/models/vector_quantizer.py)",
         "latent_action_model/models/next_frame_decoder.py": "past and action become the next frame",
     },
     "3.dynamics-model": {
@@ -65,7 +66,7 @@ LEFT_CLOSED = {
 MODEL_AND_LOSS = {  # what each loop must name: its model's class, and the function or output that holds its loss
     "1.video-tokenizer": ("VideoTokenizer", "weighted_mse"),
     "2.latent-action-model": ("LatentActionModel", "losses"),
-    "3.dynamics-model": ("MaskGIT", "losses"),
+    "3.dynamics-model": ("MaskGIT", "loss"),
 }
 BEFORE_COMMIT = "2a39488"
 BEFORE: dict[str, Any] = {  # measured by the functions below on that commit; the hops of chapter 1 counted by hand
@@ -74,12 +75,12 @@ BEFORE: dict[str, Any] = {  # measured by the functions below on that commit; th
     "main line, chapter 3": (1_021, 9),
     "main line, chapter 4": (719, 5),
     "main line, all chapters": (3_739, 32),
-    "what its script imports besides, chapter 1": (3_050, 24),
-    "what its script imports besides, chapter 2": (3_417, 26),
-    "what its script imports besides, chapter 3": (3_717, 29),
-    "what its script imports besides, chapter 4": (2_614, 19),
+    "apparatus of its script, chapter 1": (3_050, 24),
+    "apparatus of its script, chapter 2": (3_417, 26),
+    "apparatus of its script, chapter 3": (3_717, 29),
+    "apparatus of its script, chapter 4": (2_614, 19),
     "variants": (3_033, 24),
-    "laboratories": (4_757, 39),
+    "labs": (4_757, 39),
     "the rest of the chapters": (10_321, 101),
     "all but tests and variants": (18_817, 172),
     "tests": (12_394, 88),
@@ -148,11 +149,12 @@ def imported_names(source: str) -> int:
 
 
 def hops(source: str, name: str) -> str:
-    """ "1" where the function with the loop (the one that calls `backward`) uses the name itself; else "2 or more"."""
+    """How far a name is from the loop: 1 where the function that calls `backward` calls or reads it, else "2 or more"."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
-            used = {part.id if isinstance(part, ast.Name) else getattr(part, "attr", None) for part in ast.walk(node)}
-            if {"backward", name} <= used:
+            read = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+            calls = [part.func for part in ast.walk(node) if isinstance(part, ast.Call)]
+            if {"backward", name} <= read | {called.id for called in calls if isinstance(called, ast.Name)}:
                 return "1"
     return "2 or more"
 
@@ -170,8 +172,8 @@ def table() -> dict[str, Any]:
     mains = set().union(*map(main_line, CHAPTERS))
     rows: dict[str, Any] = {f"main line, chapter {chapter[0]}": size(main_line(chapter)) for chapter in CHAPTERS}
     rows |= {"main line, all chapters": size(mains)}
-    rows |= {f"what its script imports besides, chapter {chapter[0]}": size(apparatus(chapter)) for chapter in CHAPTERS}
-    rows |= {"variants": size(variants), "laboratories": size(labs)}
+    rows |= {f"apparatus of its script, chapter {chapter[0]}": size(apparatus(chapter)) for chapter in CHAPTERS}
+    rows |= {"variants": size(variants), "labs": size(labs)}
     rows |= {"the rest of the chapters": size(everything - variants - labs - mains)}
     rows |= {"all but tests and variants": size(everything - variants), "tests": size(source_files(REPOSITORY / "tests"))}
     loops = {chapter: entry_point(chapter).read_text() for chapter in MODEL_AND_LOSS}
@@ -212,9 +214,9 @@ def main() -> None:
             page = REPOSITORY / chapter / "README.md"
             page.write_text(with_reading_order(page.read_text(), chapter))
     rows = table()
-    print(f"{'lines in files, or a number':46} {BEFORE_COMMIT:>14} {'now':>14}")
+    print(f"{'lines in files, or a number':40} {BEFORE_COMMIT:>14} {'now':>14}")
     for name, value in rows.items():
-        print(f"{name:46} {shown(BEFORE[name]):>14} {shown(value):>14}")
+        print(f"{name:40} {shown(BEFORE[name]):>14} {shown(value):>14}")
     if arguments.json:
         arguments.json.write_text(json.dumps({BEFORE_COMMIT: BEFORE, "now": rows}, indent=1) + "\n")
 
