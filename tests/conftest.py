@@ -1,4 +1,4 @@
-"""Settings of every test and of every script a test starts; they must stand before torch is imported."""
+"""Settings of every test and of every script a test starts; they must be made before torch is imported."""
 
 import os
 
@@ -7,7 +7,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # figures are written to files; no t
 
 
 def pytest_report_header(config):
-    """Whose answers the tests of the exercises look at: without the flag they would pass with nothing filled in."""
+    """Say whose answers to the exercises are checked: without the flag the tests pass with nothing filled in."""
     whose = "yours" if config.getoption("--run-exercises") else "the solutions; yours with --run-exercises"
     return f"answers to the exercises that are checked: {whose}"
 

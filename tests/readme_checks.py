@@ -1,6 +1,6 @@
 """What the texts promise, checked against the repository: links, anchors, excerpts, commands, references, measured numbers.
 
-Each function reads a Markdown text and returns a list of complaints, empty where the text is true.
+Each function reads a Markdown text and returns a list of complaints, which is empty if the text is true.
 """
 
 import json
@@ -31,12 +31,12 @@ def code_blocks(text: str, language: str) -> list[str]:
 
 
 def without_code(text: str) -> str:
-    """The text with fenced blocks and inline code blanked out, so that what looks like Markdown in them is not read."""
+    """The text without fenced blocks and inline code, in which Markdown means nothing."""
     return re.sub(r"`[^`\n]+`", "``", FENCE.sub("", text))
 
 
 def anchors(text: str) -> set[str]:
-    """The fragments that a Markdown page answers to on GitHub: one per heading, and the explicit `<a id="...">`."""
+    """The fragments of a Markdown page on GitHub: one per heading, and each `<a id="...">`."""
     found: set[str] = set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text))
     for heading in re.findall(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", FENCE.sub("", text), re.MULTILINE):
         heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)  # a link in a heading counts with its text
@@ -47,7 +47,7 @@ def anchors(text: str) -> set[str]:
 
 
 def link_complaints(text: str, page: Path, root: Path) -> list[str]:
-    """Relative links and pictures that lead nowhere, or out of the repository, and anchors that no heading answers to."""
+    """Relative links and pictures that lead nowhere or out of the repository, and anchors without a heading."""
     complaints = []
     prose = without_code(text)
     for match in [*LINK.finditer(prose), *HTML_LINK.finditer(prose)]:
@@ -72,10 +72,10 @@ def _has_lines(file: Path, fragment: str) -> bool:
 
 
 def excerpt_complaints(text: str, page: Path) -> list[str]:
-    """Excerpts, announced by `From [path](path):`, that are not in the cited file to the letter.
+    """Excerpts, announced by `From [path](path):`, that are not verbatim in the cited file.
 
-    Lines left out are marked by a line `# ...`; the parts between such lines must follow each other in the file. The margin that
-    all lines share in the file may be left out.
+    A line `# ...` marks omitted lines; the parts between such lines must follow each other in the file. An excerpt may omit the
+    indentation that all its lines share in the file.
     """
     complaints = []
     announced = len(re.findall(r"^From \[[^\]]+\]\([^)]+\):", text, re.MULTILINE))
@@ -85,19 +85,19 @@ def excerpt_complaints(text: str, page: Path) -> list[str]:
     for excerpt in excerpts:
         file = page.parent / unquote(excerpt["target"].partition("#")[0])
         if not file.is_file() or not file.resolve().as_posix().endswith(excerpt["label"].strip("`")):
-            complaints.append(f"{excerpt['label']} is not the file that the link {excerpt['target']} leads to")
+            complaints.append(f"{excerpt['label']} is not the target of its link, {excerpt['target']}")
             continue
         missing = [_first_missing(excerpt["code"], file.read_text(), " " * width) for width in range(0, 24, 4)]
         if None not in missing:
-            complaints.append(f"{excerpt['label']} does not hold, at this place: {missing[0]}")
+            complaints.append(f"{excerpt['label']} does not contain this line in this place: {missing[0]}")
     return complaints
 
 
 def _first_missing(code: str, source: str, margin: str) -> str | None:
-    """The first line of the first part that the source does not hold, `margin` put before every line; else None."""
+    """The first line of the first part that is not in the source, with `margin` before every line; None if all are."""
     source, position = "\n" + source, 0
     for part in ELISION.split(code):
-        lines = "\n" + textwrap.indent(part.strip("\n"), margin) + "\n"  # whole lines
+        lines = "\n" + textwrap.indent(part.strip("\n"), margin) + "\n"  # complete lines
         if not part.strip():
             continue
         position = source.find(lines, position)
@@ -108,7 +108,7 @@ def _first_missing(code: str, source: str, margin: str) -> str | None:
 
 
 def quoted_commands(text: str) -> list[list[str]]:
-    """The commands in the ```bash blocks, as words: without comments, continued lines joined, variables and `uv run` removed."""
+    """The commands in the ```bash blocks, as words, with continued lines joined and without comments, variables and `uv run`."""
     commands = []
     for block in code_blocks(text, "bash"):
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
@@ -135,9 +135,9 @@ def script_call(words: list[str]) -> tuple[str, list[str]] | None:
 
 
 def command_complaints(text: str, page: Path, root: Path, parse: Callable[[Path, list[str]], Any]) -> list[str]:
-    """Quoted commands that call a script or a make target that is not there, or with flags that it does not have.
+    """Quoted commands with a script, a make target or a flag that does not exist.
 
-    parse: reads a script's arguments without running it, and raises SystemExit where they are wrong.
+    parse: reads a script's arguments without running it, and raises SystemExit if they are wrong.
     """
     complaints, folders = [], [root, page.parent]
     targets = re.findall(r"^([a-z]+):", (root / "Makefile").read_text(), re.MULTILINE) if (root / "Makefile").exists() else []
@@ -180,11 +180,11 @@ def _plain(text: str) -> str:
 
 
 def measured_complaints(text: str, page: Path) -> list[str]:
-    """Numbers marked as measured that are not, at the precision printed, in the JSON file that the mark names.
+    """Numbers marked as measured that differ, at the precision shown, from those in the JSON file that the mark names.
 
-    `0.97 <!-- measured: metrics.json tokenizer.foreground_recall -->` speaks of the number before it on its line.
-    `<!-- measured: metrics.json tokenizer -->` alone on a line speaks of the table below it: each row whose first cell is a
-    key in backticks shows that key's value in its second cell. The file is relative to the page.
+    `0.97 <!-- measured: metrics.json tokenizer.foreground_recall -->` marks the number before it on its line.
+    `<!-- measured: metrics.json tokenizer -->` alone on a line marks the table below it: each row whose first cell is a key in
+    backticks shows that key's value in its second cell. The file is relative to the page.
     """
     complaints, prefix, file = [], None, ""
     for line in text.splitlines():
@@ -193,7 +193,7 @@ def measured_complaints(text: str, page: Path) -> list[str]:
             file, prefix = marks[0]["file"], marks[0]["key"] or ""
             continue
         if MARK_BEFORE_PUNCTUATION.search(line):
-            complaints.append(f"a space would be seen before the punctuation after a mark: {line.strip()[:60]}")
+            complaints.append(f"readers would see a space before the punctuation after a mark: {line.strip()[:60]}")
         for mark in marks:
             numbers = NUMBER.findall(MEASURED.sub("", line[: mark.start()]))
             complaints += _number_complaint(numbers[-1] if numbers else "", page, mark["file"], mark["key"] or "")
@@ -206,7 +206,7 @@ def measured_complaints(text: str, page: Path) -> list[str]:
 
 
 def _number_complaint(shown: str, page: Path, file: str, key: str) -> list[str]:
-    """[] where the number shown is the one in the file, rounded to the digits shown; else what is wrong, as one line."""
+    """[] if the number shown is the one in the file, rounded to the digits shown; else what is wrong, as one line."""
     try:
         value = json.loads((page.parent / file).read_text())
         for name in key.split("."):
@@ -218,8 +218,6 @@ def _number_complaint(shown: str, page: Path, file: str, key: str) -> list[str]:
     if not plain:
         return [f"no number stands before the mark of {key}"]
     half_a_digit = 0.5 * 10.0 ** -len(plain.partition(".")[2])
-    return (
-        []
-        if abs(float(plain) - value) <= half_a_digit * (1 + 1e-9)
-        else [f"{key} is {value:.6g} in {file}, and {shown} is shown"]
-    )
+    if abs(float(plain) - value) <= half_a_digit * (1 + 1e-9):
+        return []
+    return [f"{key} is {value:.6g} in {file}, and {shown} is shown"]

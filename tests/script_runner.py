@@ -1,4 +1,4 @@
-"""Scripts as tests use them: loaded as modules, stopped after their command line is read, or run as a reader runs them."""
+"""Scripts in tests: loaded as modules, stopped once their command line is read, or run as a reader runs them."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ from unittest import mock
 
 @cache
 def load_script(path: Path) -> ModuleType:
-    """Import a script from its path under a name of its own; `if __name__ == "__main__"` stays asleep."""
+    """Import a script from its path under a unique name, so that `if __name__ == "__main__"` is false."""
     name = f"script_{path.parent.name}_{path.stem}".replace(".", "_").replace("-", "_")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -25,11 +25,11 @@ def load_script(path: Path) -> ModuleType:
 
 
 class CommandLineRead(Exception):
-    """Raised in place of everything that a script does after it has read its flags."""
+    """Raised instead of everything that a script does after reading its flags."""
 
 
 def parse_only(script: Path, arguments: Sequence[str]) -> Any:
-    """The config a script builds from its arguments, without running it. Raises SystemExit for a flag it does not know."""
+    """The config a script builds from its arguments, without running it. Raises SystemExit for an unknown flag."""
     module = load_script(script)
     read = module.parse_config
     seen = []
@@ -47,7 +47,7 @@ def parse_only(script: Path, arguments: Sequence[str]) -> Any:
 
 
 def run(script: Path | str, *arguments: object, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run a script as a reader does, from a working directory, on one thread and without a GPU; --compile compiles nothing."""
+    """Run a script as a reader does, from a working directory, on one thread, without a GPU; --compile compiles nothing."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "default"}
     environment["TORCHDYNAMO_DISABLE"] = "1"  # a minute per model
     command = [sys.executable, str(script), *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""Ask the play server anything, in any order, and see that it always answers with one packet and plays on.
+"""Ask the play server anything, in any order, and check that it always answers with one packet and keeps playing.
 
     python tests/faults/play.py --questions 20000
 
@@ -31,7 +31,7 @@ from world_model.play.world_registry import WorldRegistry
 
 ODD = (None, "", "LEFT", "NOOP", "../../etc/passwd", "\0", "x" * 300, -1, 0, 1, 3, 7, 2**31, 2**63, 1e308, 0.5, float("nan"),
        float("inf"), True, False, [], [1], {}, {"a": 1})  # fmt: skip
-"""values that a field may be given, whatever its type"""
+"""values for any field, whatever its type"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def question(rng: random.Random, picture: bytes) -> str | bytes:
 
 
 async def play(client: TestClient, count: int, rng: random.Random, picture: bytes) -> Counter:
-    """One tab asks `count` questions. Returns how many answers of each kind it got; raises where an answer is none."""
+    """One tab asks `count` questions. Returns how many answers of each kind it got; raises for anything that is no answer."""
     kinds: Counter = Counter()
     socket = await client.ws_connect("/play")
     await socket.receive_bytes()
@@ -95,7 +95,7 @@ async def play(client: TestClient, count: int, rng: random.Random, picture: byte
         head, _ = read_packet(await asyncio.wait_for(socket.receive_bytes(), 60))
         assert head["kind"] != "error" or (head["text"] and "\n" not in head["text"]), (asked, head)
         kinds[head["kind"]] += 1
-        if number % 1_000 == 999:  # and a tab that is closed in the middle of everything
+        if number % 1_000 == 999:  # a tab that is closed in the middle of a game
             await socket.close()
             socket = await client.ws_connect("/play")
             await socket.receive_bytes()
@@ -104,7 +104,7 @@ async def play(client: TestClient, count: int, rng: random.Random, picture: byte
 
 
 async def ask_anything(folder: Path, questions: int, tabs: int, seed: int) -> Counter:
-    """All tabs at once, then one that plays on. Returns the answers of each kind."""
+    """All tabs at once, then one that plays normally. Returns the answers of each kind."""
     registry = WorldRegistry([save_tiny_world(folder / "world", "true")], "cpu")
     picture = png_file(NOISE[0])
     async with TestClient(TestServer(make_app(registry))) as client:

@@ -1,4 +1,4 @@
-"""Does anything grow? A dream of 100,000 frames, and a clip store of 5 million frames opened, split and sampled.
+"""Does anything grow? A rollout of 100,000 frames, and a clip store of 5 million frames that is opened, split and sampled.
 
 python tests/faults/soak.py
 """
@@ -25,17 +25,17 @@ from world_lab.benchmark import sparse_store
 from world_model.world import WorldModel
 
 ALLOWED_MIB = 16
-"""growth that still counts as none"""
+"""growth that counts as none"""
 ALLOWED_SECONDS = 1.0
 """for opening, splitting and the first batch of a store"""
 
 
 @dataclass(frozen=True)
 class SoakConfig:
-    """Dream for hours, and open a store larger than memory."""
+    """Predict frames for hours, and open a store larger than memory."""
 
     frames: int = 100_000
-    """frames to dream, at the smallest model"""
+    """frames to predict with the smallest model"""
     stored_frames: int = 5_000_000
     """frames of the larger store; the smaller one has a hundredth"""
     json: str | None = None
@@ -43,14 +43,14 @@ class SoakConfig:
 
 
 def resident_mib() -> float:
-    """Memory of this process that is its own, in MiB: pages of mapped files, which the system takes back, are not counted."""
+    """Private memory of this process in MiB, without the pages of mapped files, which the system can reclaim."""
     gc.collect()
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024
 
 
 def dream(folder: Path, num_frames: int) -> dict[str, float]:
-    """Memory and milliseconds per frame after a tenth of the dream, and at its end."""
+    """Memory and milliseconds per frame after a tenth of the rollout, and at its end."""
     world = WorldModel.load(save_tiny_world(folder / "world", "true"), "cpu")
     world.reset(world.start_frames[0], world.start_actions[0])
     actions = np.random.default_rng(0)
@@ -67,7 +67,7 @@ def dream(folder: Path, num_frames: int) -> dict[str, float]:
 
 
 def read_store(folder: Path, num_frames: int) -> dict[str, float]:
-    """Seconds to open, split and read one batch of a store; and the memory that it took."""
+    """Seconds and memory that opening, splitting and reading one batch of a store takes."""
     path = sparse_store(folder / f"store-{num_frames}", num_frames)
     before, begun = resident_mib(), time.perf_counter()
     store = open_clip_store(path)

@@ -30,7 +30,7 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
-def test_every_excerpt_is_in_the_cited_file_to_the_letter(page):
+def test_every_excerpt_is_verbatim_in_the_cited_file(page):
     complaints = checks.excerpt_complaints(page.read_text(), page)
     assert not complaints, "\n".join(complaints)
 
@@ -72,7 +72,7 @@ def test_the_commands_in_docstrings_are_accepted_too():
 
 @pytest.fixture
 def page(tmp_path):
-    """A README beside a small module, a metrics file and a Makefile; what it holds is up to the test."""
+    """A README beside a small module, a metrics file and a Makefile."""
     (tmp_path / "fsq.py").write_text("import torch\n\n\ndef levels():\n    low = 1\n    high = 2\n    return low, high\n")
     (tmp_path / "metrics.json").write_text('{"tokenizer": {"psnr_db": 41.257, "recall": 0.9746}, "steps": [1, 12345]}')
     (tmp_path / "Makefile").write_text("world:\n\techo\n")
@@ -110,8 +110,8 @@ def test_the_link_check_tells_right_from_wrong(page, text, is_true):
         ("    high = 2\n", True),
         ("def levels():\n    # ...\n    return low, high\n", True),
         ("def levels():\n    low = 2\n", False),
-        ("low = 1\nhigh = 2\n", True),  # without the margin that all its lines have in the file
-        ("low = 1\n    high = 2\n", False),  # what is left of the indentation is part of the line
+        ("low = 1\nhigh = 2\n", True),  # without the indentation that all its lines have in the file
+        ("low = 1\n    high = 2\n", False),  # the rest of the indentation is part of the line
         ("    low =\n", False),  # so is its end
         ("    high = 2\n    # ...\n    low = 1\n", False),  # the parts come in the order of the file
     ],
