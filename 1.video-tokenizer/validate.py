@@ -1,4 +1,4 @@
-"""Score a trained tokenizer on the episodes it never saw, next to the controls that show what the scores mean.
+"""Score a trained tokenizer on held-out episodes, compared with baselines that show what the scores mean.
 
     python 1.video-tokenizer/validate.py --checkpoint checkpoints/best_model.pt --data-path data/breakout --save-images
 
@@ -43,8 +43,8 @@ from video_tokenizer.training.config import ValidationConfig
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.results import format_number, format_table, save_json
 
-OWN_CLIPS = 32
-"""clips on which a tokenizer's own scores are made, spread evenly over the validation clips"""
+DIAGNOSTIC_CLIPS = 32
+"""clips for the diagnostics of a tokenizer, spread evenly over the validation clips"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ValidateConfig(ValidationConfig):
 def score(
     tokenizer: Tokenizer, clips: Clips, background: Tensor, flags: ValidateConfig, device: torch.device
 ) -> tuple[TokenizerMetrics, VideoScores]:
-    """The tokenizer's metrics on the chosen clips, and the scores of pictures decoded from random tokens."""
+    """The metrics of the tokenizer, and the scores of pictures decoded from random tokens."""
     metrics, noise = TokenizerMetrics(tokenizer.codebook_size), VideoScores()
     generator = torch.Generator().manual_seed(flags.seed)
     batches = list(even_batches(len(clips), flags.batch_size, flags.num_batches))
@@ -68,13 +68,13 @@ def score(
             output = tokenizer(video)
             random_video = tokenizer.decode(tokenizer.random_codes(output.codes, generator))
         metrics.update(output.reconstruction, video, output.indices, background, positions, scene)
-        seen = None if positions is None else positions[:, 1:]
-        noise.update(random_video[:, 1:], video[:, 1:], video[:, :-1], background, seen, scene)
+        scored_positions = None if positions is None else positions[:, 1:]
+        noise.update(random_video[:, 1:], video[:, 1:], video[:, :-1], background, scored_positions, scene)
     return metrics, noise
 
 
 def summary(rows: dict[str, dict[str, float]], usage: dict[str, float], codebook_size: int) -> list[str]:
-    """What the table says, one line per question."""
+    """One line on what each kind of score means: moving pixels, foreground, ball, codes."""
     model, copied = rows["tokenizer"], rows["copy last frame"]
     gain = model["moving_psnr_db"] - copied["moving_psnr_db"]
     recall, found = model["foreground_recall"], model["object_recall"]
@@ -88,45 +88,44 @@ def summary(rows: dict[str, dict[str, float]], usage: dict[str, float], codebook
             else "hardly better than a copy; train longer"
         ),
         f"foreground: {recall:.0%} of the pixels that differ from the background are reconstructed"
-        + ("" if recall >= 0.9 else "; below 90 % objects are lost; try a smaller patch or a higher --foreground-weight"),
+        + ("" if recall >= 0.9 else "; below 90% objects are lost, so try a smaller patch or a higher --foreground-weight"),
     ]
     if found == found:  # NaN where the game has no known ball
         lines.append(f"ball: reconstructed in {found:.1%} of the frames that show one; plain PSNR hardly drops when it is lost")
     if not codebook_size:
-        return [*lines, "codes: not quantized, so there are no tokens to count"]
+        return [*lines, "codes: not quantized, so there is no codebook to count"]
     share_used = usage["codes_used"] / codebook_size
     lines.append(
         f"codes: {usage['codes_used']:,} of {codebook_size:,} used, perplexity {usage['perplexity']:.0f}"
-        + ("; with fewer than a tenth in use, the codebook is larger than the data need" if share_used < 0.1 else "")
+        + ("; less than a tenth is in use, so a smaller codebook would do" if share_used < 0.1 else "")
     )
     return lines
 
 
 @torch.no_grad()
 def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMetrics, caption: str, folder: Path, flags, device):
-    """reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png, reconstruction.gif, and own.png where it has one."""
+    """Write reconstructions.png, strip_<k>.png, noise_control.png, code_usage.png, reconstruction.gif and, if any, own.png."""
     clips = data.validation
     chosen = most_active_clips(clips, flags.num_samples)
     video = clip_videos(clips, chosen, device)
     encoded = tokenizer.encode(video)
     reconstruction = tokenizer.decode(encoded.codes)
     generator = torch.Generator().manual_seed(flags.seed)
-    places = torch.randperm(tokenizer.tokens_per_frame, generator=generator).to(device)
-    shuffled = tokenizer.decode(encoded.codes[:, :, places])
+    order = torch.randperm(tokenizer.tokens_per_frame, generator=generator).to(device)
+    shuffled = tokenizer.decode(encoded.codes[:, :, order])
     random = tokenizer.decode(tokenizer.random_codes(encoded.codes, generator))
     labels = [f"clip {index}" for index in chosen]
     save_reconstruction_strips(folder / "reconstructions.png", video, reconstruction, caption, column_labels=labels)
-    for number, (index, original, drawn) in enumerate(
+    for number, (index, original, decoded) in enumerate(
         zip(chosen, to_frames(video), to_frames(reconstruction), strict=True), start=1
     ):
-        rows = [("original", original), ("reconstruction", drawn), (DIFFERENCE, difference(original, drawn))]
+        rows = [("original", original), ("reconstruction", decoded), (DIFFERENCE, difference(original, decoded))]
         times = [f"t = {t}" for t in range(len(original))]
         save_picture(folder / f"strip_{number}.png", image_grid(rows, f"Validation clip {index}. {caption}", times))
-    controls = {"own tokens": reconstruction, "own tokens,\nplaces shuffled": shuffled, "random tokens": random}
-    rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in controls.items())]
-    save_picture(
-        folder / "noise_control.png", image_grid(rows, f"Only a frame's own tokens give the frame back. {caption}", labels)
-    )
+    decoded_from = {"its tokens": reconstruction, "its tokens,\nshuffled": shuffled, "random tokens": random}
+    rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in decoded_from.items())]
+    title = f"Frames decoded from their tokens, from shuffled tokens and from random tokens. {caption}"
+    save_picture(folder / "noise_control.png", image_grid(rows, title, labels))
     if tokenizer.codebook_size:
         usage = metrics.usage.result()
         title = f"{usage['codes_used']:,} of {tokenizer.codebook_size:,} codes used, perplexity {usage['perplexity']:.0f}"
@@ -134,15 +133,18 @@ def save_pictures(tokenizer: Tokenizer, data: TrainingData, metrics: TokenizerMe
     if own := tokenizer.diagnostics(video).pictures:
         rows = [("original", to_frames(video)[:, -1]), *((label, to_frames(frames)[:, -1]) for label, frames in own.items())]
         save_picture(folder / "own.png", image_grid(rows, caption, labels), num_colors=128)
-    neighbours = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # the first 64 frames or so
-    original = clip_videos(clips, neighbours, device)
-    drawn = tokenizer(original).reconstruction
-    film, copy = (to_frames(video[:, 1:]).reshape(-1, *data.store.frame_size, 3) for video in (original, drawn))
-    save_gif(folder / "reconstruction.gif", {"original": film, "reconstruction": copy}, data.store.frames_per_second)
+    consecutive = list(range(min(len(clips), -(-64 // max(1, clips.num_frames - 1)))))  # about the first 64 frames
+    original = clip_videos(clips, consecutive, device)
+    decoded = tokenizer(original).reconstruction
+    panels = {
+        label: to_frames(video[:, 1:]).reshape(-1, *data.store.frame_size, 3)
+        for label, video in (("original", original), ("reconstruction", decoded))
+    }
+    save_gif(folder / "reconstruction.gif", panels, data.store.frames_per_second)
 
 
 def main() -> None:
-    """Load the checkpoint and the data it was not trained on, score, print, and save numbers and pictures."""
+    """Load the checkpoint and the held-out data, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
     flags.check()
     device = choose_device(flags.device)
@@ -161,11 +163,11 @@ def main() -> None:
         "random tokens": noise.result(),
     }
     usage = metrics.usage.result()
-    own_clips = clip_videos(data.validation, evenly_spaced(len(data.validation), OWN_CLIPS), device)
+    few_clips = clip_videos(data.validation, evenly_spaced(len(data.validation), DIAGNOSTIC_CLIPS), device)
     with torch.no_grad(), autocast(device, tokenizer.config.precision):
-        own_scores = tokenizer.diagnostics(own_clips).scores
+        own_scores = tokenizer.diagnostics(few_clips).scores
     step = content["step"]
-    print(f"{path} | step {step:,} | {metrics.model.num_frames:,} frames of {data.store.path.name} never trained on")
+    print(f"{path} | step {step:,} | {metrics.model.num_frames:,} held-out frames of {data.store.path.name}")
     print(format_table(rows))
     for line in summary(rows, usage, tokenizer.codebook_size):
         print(line)
@@ -180,8 +182,8 @@ def main() -> None:
     report |= {"own_scores": own_scores} if own_scores else {}
     if lpips_is_present():
         with torch.no_grad(), autocast(device, tokenizer.config.precision):
-            drawn = tokenizer(own_clips).reconstruction
-        report["lpips"] = lpips_distance(drawn, own_clips)
+            reconstruction = tokenizer(few_clips).reconstruction
+        report["lpips"] = lpips_distance(reconstruction, few_clips)
         print(f"LPIPS: {report['lpips']:.4f}")
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
     save_json(json_path, report)

@@ -1,4 +1,4 @@
-"""Score a trained latent action model against the true actions, which it never saw, and against a model that did.
+"""Score a trained latent action model against the true actions, which it never saw, and against a supervised classifier.
 
     python 2.latent-action-model/validate.py --data-path data/breakout --save-images
 
@@ -49,23 +49,23 @@ class ValidateConfig(ValidationConfig):
     num_samples: int = 3
     """start frames shown in action galleries, the same ones every time"""
     fit_frames: int = 12_000
-    """frames of training episodes on which the classifier of codes and the dictionary are fitted"""
+    """frames of training episodes used to fit the table and the dictionary from codes to actions"""
     probe_seconds: float = 40.0
-    """longest training of the supervised classifier, the ceiling; 0 leaves it out"""
+    """time limit for training the supervised classifier (the ceiling), in seconds; 0 skips it"""
 
 
-def score_drawings(model: LatentActionModel, clips: Clips, flags: ValidateConfig, device: torch.device) -> LatentActionMetrics:
-    """What the actions are worth to the model's own next frames."""
+def score_predictions(model: LatentActionModel, clips: Clips, flags: ValidateConfig, device: torch.device) -> LatentActionMetrics:
+    """How much the actions improve the model's next-frame predictions."""
     metrics = LatentActionMetrics(model.num_actions)
     generator = torch.Generator().manual_seed(flags.seed)
-    for indices in tqdm(list(even_batches(len(clips), flags.batch_size, flags.num_batches)), desc="drawing", disable=None):
+    for indices in tqdm(list(even_batches(len(clips), flags.batch_size, flags.num_batches)), desc="next frames", disable=None):
         with autocast(device, model.config.precision):
             metrics.update(model, clip_videos(clips, indices, device), generator)
     return metrics
 
 
 def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateConfig, device: torch.device) -> dict[str, Any]:
-    """What the codes tell about the true actions: fitted on training episodes, scored on validation episodes."""
+    """How well the codes predict the true actions: fitted on training episodes, scored on validation episodes."""
     training, validation = split_episodes(store, model.config.validation_share, model.config.seed)
     (training, _), (validation, players) = independent_episodes(store, training), independent_episodes(store, validation)
     lengths = np.cumsum(np.diff(store.episodes[training], axis=1))
@@ -74,7 +74,7 @@ def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateCon
         codes = encode_episodes(model, store, [*fitting, *validation], model.config.num_frames)
     fit, test = (find_transitions(codes, store.actions, store.episodes[part]) for part in (fitting, validation))
     order = np.random.default_rng(flags.seed).permutation(len(fit.actions))
-    shuffled = Transitions(fit.codes[order], fit.actions, fit.episodes)  # the control: codes of other transitions
+    shuffled = Transitions(fit.codes[order], fit.actions, fit.episodes)  # the baseline: codes of other transitions
     sizes = (model.num_actions, store.num_actions)
     scores: dict[str, Any] = {"players": players, "num_fit": len(fit.actions), "num_test": len(test.actions)}
     if len(fit.actions) and len(test.actions):
@@ -97,7 +97,7 @@ def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateCon
 
 
 def print_actions(scores: dict[str, Any]) -> None:
-    """The table of what the codes know, and a line on what it means."""
+    """Print how well the codes predict the true actions, and what it means."""
     missing = math.nan
     rows = {
         "latent actions": {
@@ -117,22 +117,21 @@ def print_actions(scores: dict[str, Any]) -> None:
     if "action_map" in scores:
         known, ceiling = scores["action_information"], scores.get("supervised_information", missing)
         if ceiling > 0:
-            verdict = (
-                "the actions are found" if known >= 0.5 * ceiling else "found in part" if known >= 0.2 * ceiling else "not found"
-            )
-            print(f"the codes hold {known / ceiling:.0%} of the information about the action that the frames hold: {verdict}")
-        print("to press " + ", ".join(f"{name} send {code}" for name, code in scores["action_map"].items()))
+            share = known / ceiling
+            verdict = "found" if share >= 0.5 else "partly found" if share >= 0.2 else "not found"
+            print(f"the codes carry {share:.0%} of the information about the action in the frames: the actions are {verdict}")
+        print("action map: " + ", ".join(f"{name} -> code {code}" for name, code in scores["action_map"].items()))
 
 
-def print_drawings(metrics: LatentActionMetrics, num_actions: int) -> None:
-    """The table of next frames beside its controls, and lines on what it means."""
+def print_predictions(metrics: LatentActionMetrics, num_actions: int) -> None:
+    """Print the scores of next frames compared with their baselines, and what they mean."""
     names = ("psnr_db", "moving_psnr_db")
     parts = {"inferred actions": metrics.inferred, "random actions": metrics.random, "copy last frame": metrics.copy_last}
     print(format_table({label: {name: part.result()[name] for name in names} for label, part in parts.items()}))
     scores = metrics.result()
     verdict = "the decoder depends on the code" if scores["delta_moving_psnr_db"] > 0.5 else "the decoder hardly needs the code"
     print(f"the right action is worth {scores['delta_moving_psnr_db']:+.2f} dB on moving pixels: {verdict}")
-    print(f"swap test: swapping two actions makes the predictions worse in {scores['swap_test']:.0%} of the pairs (chance 50 %)")
+    print(f"swap test: swapping two actions makes the predictions worse in {scores['swap_test']:.0%} of the pairs (chance 50%)")
     collapsed = "; collapsed: the codes carry almost no information" if scores["perplexity"] < 1.5 else ""
     used = f"{scores['codes_used']} of {num_actions} used"
     print(f"codes: {used}, perplexity {scores['perplexity']:.1f}{collapsed}")
@@ -141,20 +140,20 @@ def print_drawings(metrics: LatentActionMetrics, num_actions: int) -> None:
 def save_pictures(
     model: LatentActionModel, clips: Clips, scores: dict, caption: str, folder: Path, flags: ValidateConfig, device
 ):
-    """confusion.png, gallery_<k>.png and swap_test.png."""
+    """Write confusion.png, gallery_<k>.png and swap_test.png."""
     names = scores.get("latent_names", ())
     if "counts" in scores:
-        title = f"True actions under each code on validation episodes. {caption}"
+        title = f"True actions of each code on held-out episodes. {caption}"
         save_confusion(folder / "confusion.png", scores["counts"], clips.store.action_names, names, title)
     chosen = most_active_clips(clips, max(flags.num_samples, 8))
     video = clip_videos(clips, chosen, device)
     for number, clip in enumerate(video[: flags.num_samples], start=1):
         save_action_gallery(folder / f"gallery_{number}.png", model, clip, f"The next frame under every code. {caption}", names)
-    save_swap_test(folder / "swap_test.png", model, video, f"Exchanging two actions exchanges what is drawn. {caption}")
+    save_swap_test(folder / "swap_test.png", model, video, f"Exchanging two actions exchanges the predictions. {caption}")
 
 
 def main() -> None:
-    """Load the checkpoint and the data it was not trained on, score, print, and save numbers and pictures."""
+    """Load the checkpoint and the held-out data, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
     flags.check(batch_size=2, fit_frames=1, probe_seconds=0)
     device = choose_device(flags.device)
@@ -164,17 +163,15 @@ def main() -> None:
     data = open_validation_data(flags, config_from_dict(LatentActionConfig, content["config"]), content["data_fingerprint"])
     folder = output_folder(flags.output, path)
 
-    metrics = score_drawings(model, data.validation, flags, device)
-    print(
-        f"{path} | step {content['step']:,} | {metrics.inferred.num_frames:,} frames of {data.store.path.name} never trained on"
-    )
-    print_drawings(metrics, model.num_actions)
+    metrics = score_predictions(model, data.validation, flags, device)
+    print(f"{path} | step {content['step']:,} | {metrics.inferred.num_frames:,} held-out frames of {data.store.path.name}")
+    print_predictions(metrics, model.num_actions)
     scores: dict[str, Any] = {}
     if data.store.num_actions:
         scores = score_actions(model, data.store, flags, device)
         print_actions(scores)
     else:
-        print(f"{data.store.path} has no true actions, so what the codes mean cannot be scored")
+        print(f"{data.store.path} has no true actions, so the meaning of the codes cannot be scored")
 
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
     report = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), "num_actions": model.num_actions}

@@ -1,4 +1,4 @@
-"""Score a trained dynamics model on episodes it never saw: next frames, and rollouts beside what really happened.
+"""Score a trained dynamics model on held-out episodes: next frames, and rollouts compared with the real video.
 
     python 3.dynamics-model/validate.py --data-path data/breakout --save-images
 
@@ -7,7 +7,7 @@ Writes validation.json, and with --save-images the pictures of the chapter, into
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.data.validation import clip_videos, even_batches, open_validation_data, output_folder
 from video_tokenizer.figures import save_gif
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import InputError, check_smallest, config_from_dict, parse_config, run_script
+from video_tokenizer.training.command_line import InputError, config_from_dict, parse_config, run_script
+from video_tokenizer.training.config import ValidationConfig
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.results import format_number, format_table, save_json
 
@@ -45,51 +46,27 @@ STEPS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class ValidateConfig:
+class ValidateConfig(ValidationConfig):
     """Score a dynamics model on its validation episodes."""
 
-    checkpoint: str | None = None
-    """checkpoint of chapter 3; default: checkpoints/best_model.pt of the chapter, else the reference world's"""
     tokenizer_checkpoint: str | None = None
-    """chapter 1's; default: the one beside the checkpoint, as in a world folder, else the one of the training"""
+    """tokenizer checkpoint of chapter 1; default: the one in the checkpoint's folder, else the one used in training"""
     latent_action_checkpoint: str | None = None
-    """chapter 2's, for latent actions; default as above"""
+    """checkpoint of chapter 2, for latent actions; default: as for the tokenizer"""
     true_checkpoint: str | None = None
-    """a dynamics model trained with --actions true on the same tokens: its delta_psnr_db is the ceiling"""
-    data_path: str | None = None
-    """clip store, folder of videos, folder of images or .h5 file; default: what the checkpoint was trained on"""
-    data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
-    """what data_path is; auto looks at it"""
-    use_dummy_data: bool = False
-    """score on the synthetic moving square"""
-    num_batches: int | None = None
-    """batches of next frames to score, spread evenly over the validation clips; default: all clips"""
+    """a dynamics model trained with --actions true on the same tokens; its delta_psnr_db is the ceiling"""
     batch_size: int = 16
     """clips per batch, at least 2"""
     num_rollouts: int = 32
     """rollouts that are compared with the real video"""
     sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
     """how frames are sampled"""
-    save_images: bool = False
-    """also write the pictures"""
     num_samples: int = 3
     """rollouts shown in the pictures, the same ones every time"""
-    output: str | None = None
-    """folder for pictures and numbers; default: validation/ beside the checkpoint"""
-    json: str | None = None
-    """file for the numbers; default: validation.json in the output folder"""
-    seed: int = 0
-    """seeds the rollouts, the random actions and the shuffle"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
-
-    def check(self) -> None:
-        """Raise InputError for numbers that leave nothing to score."""
-        check_smallest(self, {"num_batches": 1, "batch_size": 2, "num_rollouts": 1, "num_samples": 1})
 
 
 def score_frames(model: DynamicsModel, clips: FrameClips, flags: ValidateConfig, device: torch.device) -> DynamicsMetrics:
-    """Next frames, predicted from the real past."""
+    """The scores of next frames, each predicted from the real past."""
     metrics, generator = DynamicsMetrics(), torch.Generator().manual_seed(flags.seed)
     for indices in tqdm(list(even_batches(len(clips), flags.batch_size, flags.num_batches)), desc="next frames", disable=None):
         batch = clips.__getitems__(indices)
@@ -101,8 +78,10 @@ def score_frames(model: DynamicsModel, clips: FrameClips, flags: ValidateConfig,
 def score_rollouts(
     model: DynamicsModel, prepared: PreparedFrames, clips: Clips, flags: ValidateConfig, sampling: Sampling, device: torch.device
 ) -> tuple[dict[str, HorizonScores], dict[str, np.ndarray]]:
-    """PSNR of rollouts and their baselines against steps, and the videos of the first num_samples: label -> uint8
-    (S, K, H, W, 3)."""
+    """Score rollouts and their baselines at each step of `STEPS`.
+
+    Returns label -> scores, and the videos of the first num_samples rollouts: label -> uint8 (S, K, H, W, 3).
+    """
     frame_clips = prepared.clips(clips)
     generators = torch.Generator(device).manual_seed(flags.seed), torch.Generator().manual_seed(flags.seed)
     scores: dict[str, HorizonScores] = {}
@@ -122,7 +101,7 @@ def score_rollouts(
 
 
 def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, Any], path: Path, data, device) -> PreparedFrames:
-    """Frames and actions of the store, with the tokenizer of the training. Raises InputError for another one."""
+    """The frames and actions of the store, encoded with the tokenizer used in training. Raises InputError for another one."""
 
     def neighbour(given: str | None, kind: str, trained_with: str | None) -> str | None:
         beside = path.parent / f"{kind}.pt"
@@ -138,27 +117,27 @@ def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, An
     prepared = prepare_frames(config, data.store, device)
     found = fingerprint(prepared.tokenizer.state_dict())
     if found != content.get("tokenizer_fingerprint", found):
-        raise InputError(f"{path} was trained with another tokenizer; give that one with --tokenizer-checkpoint")
+        raise InputError(f"{path} was trained with a different tokenizer; give that one with --tokenizer-checkpoint")
     return prepared
 
 
 def print_frames(scores: dict[str, float], model: DynamicsModel) -> None:
-    """The table of next frames, and what it means."""
+    """Print the scores of next frames, and what they mean."""
     names = ("loss", "loss_changed", "accuracy", "accuracy_changed")
     rows = {"dynamics": {name: scores[name] for name in names if name in scores}}
     rows["copy last frame"] = {name.removeprefix("copy_"): scores[name] for name in scores if name.startswith("copy_")}
     if model.num_actions:
         rows["actions shuffled"] = {"loss_changed": scores["loss_changed_shuffled"]}
     print(format_table(rows))
-    print(f"{scores['share_changed']:.1%} of the {model.reads} change from frame to frame; a copy gets none of these right")
+    print(f"{scores['share_changed']:.1%} of the {model.reads} change from frame to frame; copying gets none of these right")
     if model.num_actions:
         ratio = scores["shuffle_ratio"]
         verdict = "uses its actions" if ratio > 1.05 else "hardly uses its actions"
-        print(f"shuffle ratio {ratio:.2f}: under other clips' actions the loss is that many times higher; the model {verdict}")
+        print(f"shuffle ratio {ratio:.2f} (loss with the actions of other clips / loss with the right ones): the model {verdict}")
 
 
 def print_rollouts(scores: dict[str, HorizonScores], model: DynamicsModel) -> dict[str, Any]:
-    """The table of rollouts against the real video. Returns what the report keeps of it."""
+    """Print the scores of rollouts against the real video. Returns those that go into the report."""
     rows: dict[str, dict[str, float]] = {}
     for label, part in scores.items():
         psnr, moving = part.result(), part.result("moving_psnr_db")
@@ -179,15 +158,15 @@ def right_and_random(scores: dict[str, HorizonScores]) -> tuple[HorizonScores, H
 
 
 def print_delta(scores: dict[str, HorizonScores], what: str) -> dict[int, float]:
-    """One line: how many dB the right actions gain over random ones at each horizon."""
+    """Print and return how many dB the right actions gain over random ones at each horizon."""
     delta = delta_psnr_db(*right_and_random(scores))
     print(f"delta_psnr_db {what}: " + ", ".join(f"{delta[step]:+.2f} at t = {step}" for step in HORIZONS))
     return delta
 
 
 def save_pictures(model, prepared, content, scores, videos, caption: str, folder: Path, seed: int, sampling: Sampling) -> None:
-    """actions.png and actions.gif, rollout_<k>.png and .gif, horizons.png."""
-    title = f"One start, one action held per row. {caption}"
+    """Write actions.png and actions.gif, rollout_<k>.png and .gif, and horizons.png."""
+    title = f"The same start, with a different action held in each row. {caption}"
     rollouts = save_rollout_strips(
         folder / "actions.png", model, prepared.tokenizer, content, seed, caption=title, sampling=sampling
     )
@@ -204,7 +183,7 @@ def save_pictures(model, prepared, content, scores, videos, caption: str, folder
 
 def main() -> None:
     flags = parse_config(ValidateConfig)
-    flags.check()
+    flags.check(batch_size=2, num_rollouts=1)
     device = choose_device(flags.device)
     path = find_checkpoint(flags.checkpoint, "dynamics")
     content = load_checkpoint(path, "dynamics")
@@ -218,7 +197,7 @@ def main() -> None:
     metrics = score_frames(model, prepared.clips(data.validation), flags, device)
     next_frames = metrics.result()
     scored = f"{metrics.right.num_tokens:,} {model.reads} of {data.store.path.name}"
-    print(f"{path} | step {content['step']:,} | {scored}, never trained on")
+    print(f"{path} | step {content['step']:,} | {scored}, held out")
     print_frames(next_frames, model)
 
     _, episodes = split_episodes(data.store, config.validation_share, config.seed)
@@ -229,7 +208,10 @@ def main() -> None:
     if flags.true_checkpoint is not None:
         ceiling = load_dynamics(flags.true_checkpoint, device)
         if ceiling.action_kind != "true":
-            raise InputError(f"--true-checkpoint {flags.true_checkpoint} takes {ceiling.action_kind} actions, not true ones")
+            raise InputError(
+                f"--true-checkpoint {flags.true_checkpoint} uses {ceiling.action_kind} actions; give a model trained with "
+                "--actions true"
+            )
         recorded = replace(prepared, actions=np.asarray(data.store.actions, np.int64))
         true_scores, _ = score_rollouts(ceiling, recorded, clips, flags, sampling, device)
         report["delta_psnr_db_true_actions"] = print_delta(true_scores, "with true actions, the ceiling")

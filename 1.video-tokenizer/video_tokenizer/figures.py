@@ -1,7 +1,7 @@
-"""Pictures of videos, in one style for all chapters: labelled rows, crisp pixels, a caption that says what was measured.
+"""Pictures of videos, in one style for all chapters: labeled rows, crisp pixels, and a caption that states what was measured.
 
-Video pixels are enlarged by a whole number and never smoothed, so that a ball of two pixels stays a ball of two squares. A grid
-is at most 830 pixels wide, the width at which a README shows a picture unscaled.
+Video pixels are enlarged by an integer factor and never smoothed, so that a ball of two pixels stays a ball of two squares. A
+grid is at most 830 pixels wide, the width at which a README shows a picture unscaled.
 """
 
 import textwrap
@@ -28,7 +28,7 @@ ACCENT, DARK = "#0b66c3", "#1f2328"
 GOOD, BAD, WARM = "#1a7f37", "#cf222e", "#d97706"
 PLAIN, PALE, GRID = "#8b949e", "#c9d1d9", "#e6e9ee"
 GAIN = 5
-"""factor that makes faint differences visible"""
+"""factor that makes small differences visible"""
 DIFFERENCE = f"difference x{GAIN}"
 
 
@@ -39,7 +39,7 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def text_size(text: str, size: int) -> tuple[int, int]:
-    """(width, height) in pixels of a text of one or more lines."""
+    """(width, height) in pixels of a text with one or more lines."""
     left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font=font(size))
     return int(right - left) + 1, int(bottom - top) + 4
 
@@ -50,7 +50,7 @@ def enlarge(frames: np.ndarray, scale: int) -> np.ndarray:
 
 
 def difference(first: np.ndarray, second: np.ndarray, gain: float = GAIN) -> np.ndarray:
-    """Absolute difference of two uint8 videos, times `gain`, black where they agree. (..., H, W, 3) uint8."""
+    """Absolute difference of two uint8 videos (..., H, W, 3), times `gain`; black where they agree."""
     return np.clip(np.abs(first.astype(np.float32) - second) * gain, 0, 255).astype(np.uint8)
 
 
@@ -61,10 +61,10 @@ def image_grid(
     scale: int | None = None,
     text: int = 13,
 ) -> np.ndarray:
-    """One picture with a labelled row per entry, a label above each column and a caption below.
+    """One picture with a labeled row per entry, a label above each column, and a caption below.
 
     rows: (label, frames uint8 (N, H, W, 3)); rows may differ in N, H and W. column_labels: as many as the longest row, or none.
-    scale: enlargement; None takes the largest whole number that keeps the grid within `PAGE_WIDTH`. text: letter height, pixels.
+    scale: integer enlargement; None takes the largest that keeps the grid within `PAGE_WIDTH`. text: font size in pixels.
     Returns uint8 (height, width, 3).
     """
     label_width = max((text_size(label, text)[0] + GAP for label, _ in rows if label), default=0) + GAP
@@ -95,9 +95,9 @@ def image_grid(
 
 
 def save_picture(path: Path | str, picture: np.ndarray, num_colors: int | None = None) -> None:
-    """Write a uint8 (height, width, 3) picture, as PNG by the name's ending.
+    """Write a uint8 (height, width, 3) picture in the format of the file extension.
 
-    num_colors: at most 256, chosen to fit the picture, which then takes a third of the bytes; None keeps all.
+    num_colors: reduce the picture to this many colors, at most 256, which saves two thirds of the bytes; None keeps all colors.
     """
     image = Image.fromarray(picture)
     if num_colors:
@@ -106,7 +106,7 @@ def save_picture(path: Path | str, picture: np.ndarray, num_colors: int | None =
 
 
 def save_figure(path: Path | str, figure: Figure) -> None:
-    """Write a matplotlib figure, cut to what is drawn, at 110 dots per inch."""
+    """Write a matplotlib figure, cropped to its content, at 110 dots per inch."""
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, bbox_inches="tight"))
 
 
@@ -115,28 +115,28 @@ def save_reconstruction_strips(
     video: Tensor,
     reconstruction: Tensor,
     caption: str = "",
-    controls: Mapping[str, Tensor] | None = None,
+    baselines: Mapping[str, Tensor] | None = None,
     column_labels: Sequence[str] = (),
     max_columns: int = 5,
 ) -> None:
-    """Write the rows original, reconstruction, difference and one row per control, with one column per clip.
+    """Write the rows original, reconstruction, difference, and one row per baseline, with one column per clip.
 
-    video, reconstruction and each control: float (B, T, C, H, W) in [0, 1]. Shows the last frame of the first `max_columns`
-    clips; more than five of 64 pixels would not fit the page at twice their size.
+    video, reconstruction and each baseline: float (B, T, C, H, W) in [0, 1]. Shows the last frame of the first `max_columns`
+    clips. More than five frames of 64 pixels do not fit on the page at twice their size.
     """
 
     def pictures(clips: Tensor) -> np.ndarray:
         return to_frames(clips[:max_columns, -1:])[:, 0]  # (B, H, W, 3) uint8
 
-    original, drawn = pictures(video), pictures(reconstruction)
-    rows = [("original", original), ("reconstruction", drawn), (DIFFERENCE, difference(original, drawn))]
-    rows += [(label, pictures(frames)) for label, frames in (controls or {}).items()]
+    original, decoded = pictures(video), pictures(reconstruction)
+    rows = [("original", original), ("reconstruction", decoded), (DIFFERENCE, difference(original, decoded))]
+    rows += [(label, pictures(frames)) for label, frames in (baselines or {}).items()]
     save_picture(path, image_grid(rows, caption, column_labels))
 
 
 @torch.no_grad()
 def save_samples(path: Path | str, tokenizer: Any, clips: Any, caption: str, device: torch.device | str) -> None:
-    """Reconstruction strips of eight clips, evenly spaced over the validation clips."""
+    """Write reconstruction strips of clips that are evenly spaced over the validation set."""
     video = to_video(clips.__getitems__(evenly_spaced(len(clips), 8))["frames"], device)
     save_reconstruction_strips(path, video, tokenizer(video).reconstruction, caption)
 
@@ -150,10 +150,9 @@ def save_gif(
 ) -> None:
     """Write a GIF of one video, or of several side by side with their labels above.
 
-    videos: uint8 (T, H, W, 3), or label -> such a video, all of the same length. scale: enlargement; None makes a panel up to 256
-    pixels wide and fits the page.
-    captions: one line below the picture, the same for all frames or one per frame. A GIF's clock ticks 100 times a second and
-    browsers slow anything above 50 frames a second down, so faster is written as 50.
+    videos: uint8 (T, H, W, 3), or label -> such a video, all of the same length. scale: integer enlargement; None makes panels at
+    most 256 pixels wide that together fit `PAGE_WIDTH`. captions: one line below the picture, the same for all frames or one per
+    frame. frames_per_second: at most 50, because browsers slow down faster GIFs.
     """
     panels = dict(videos) if isinstance(videos, Mapping) else {"": videos}
     num_frames = min(len(video) for video in panels.values())
@@ -161,7 +160,7 @@ def save_gif(
     if scale is None:
         natural_width = sum(video.shape[2] for video in panels.values())
         scale = max(1, min(256 * len(panels), PAGE_WIDTH - GAP * len(panels)) // natural_width)
-    pages = (  # one at a time: a minute of them would be half a gigabyte
+    pages = (  # a generator, because a minute of pages would take half a gigabyte
         gif_page({label: video[frame] for label, video in panels.items()}, lines[frame], scale) for frame in range(num_frames)
     )
     write_gif(path, pages, common_palette(list(panels.values())), frames_per_second)
@@ -176,7 +175,7 @@ def write_gif(path: Path | str, pages: Iterable[np.ndarray], palette: Image.Imag
 
 
 def gif_page(frames: Mapping[str, np.ndarray], caption: str, scale: int, text: int = 13) -> np.ndarray:
-    """One frame of a GIF: pictures side by side, labels above, caption below. uint8 (height, width, 3)."""
+    """One frame of a GIF, uint8 (height, width, 3): pictures side by side, labels above, caption below."""
     pictures = [enlarge(frame, scale) for frame in frames.values()]
     header = text + 8 if any(frames) else 0
     footer = text + 8 if caption else 0
@@ -195,27 +194,27 @@ def gif_page(frames: Mapping[str, np.ndarray], caption: str, scale: int, text: i
 
 
 def common_palette(videos: Sequence[np.ndarray]) -> Image.Image:
-    """A palette of at most 256 colours for all frames of a GIF. videos: uint8 (T, H, W, 3).
+    """A palette of at most 256 colors for all frames of a GIF. videos: uint8 (T, H, W, 3).
 
-    Each colour counts once, however few pixels have it: a palette chosen by area would give the ball the wall's colour.
+    Each color counts once, however few pixels have it. A palette chosen by area would give the ball the color of the wall.
     """
-    greys = np.linspace(0, 255, 16).astype(np.uint8)[:, None].repeat(3, axis=1)  # paper, ink and the shades between
+    grays = np.linspace(0, 255, 16).astype(np.uint8)[:, None].repeat(3, axis=1)  # paper, ink and the shades between
     pixels = np.concatenate([video.reshape(-1, 3) for video in videos]).astype(np.int32)
-    for step in (1, 4, 8):  # 8: 32 shades a channel, so that a noisy video does not bring millions of colours
+    for step in (1, 4, 8):  # 8 leaves 32 levels per channel, which bounds the number of colors of a noisy video
         packed = np.unique((pixels // step * step) @ np.array([65536, 256, 1]))
         if len(packed) <= 240:
             break
-    colours = np.stack([packed >> 16, (packed >> 8) & 255, packed & 255], axis=1).astype(np.uint8)
-    if len(colours) > 240:
-        merged = Image.fromarray(colours[None]).quantize(240)
-        colours = np.array(merged.getpalette(), np.uint8).reshape(-1, 3)[:240]
+    colors = np.stack([packed >> 16, (packed >> 8) & 255, packed & 255], axis=1).astype(np.uint8)
+    if len(colors) > 240:
+        merged = Image.fromarray(colors[None]).quantize(240)
+        colors = np.array(merged.getpalette(), np.uint8).reshape(-1, 3)[:240]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([greys, colours]).ravel().tolist())
+    palette.putpalette(np.concatenate([grays, colors]).ravel().tolist())
     return palette
 
 
 def style(axes) -> None:
-    """The one look of all charts: no box, pale grid, small letters."""
+    """Apply the common style of all charts: no box, a pale grid, small tick labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -223,7 +222,7 @@ def style(axes) -> None:
 
 
 def save_code_usage(path: Path | str, counts: np.ndarray, caption: str) -> None:
-    """Codes sorted by how often they are used, on a logarithmic scale. counts: (K,) over the whole validation set."""
+    """Write a chart of how often each code is used, sorted, on a logarithmic scale. counts: (K,) over the validation set."""
     ordered = np.sort(np.asarray(counts, dtype=np.float64))[::-1]
     figure = Figure(figsize=(7.0, 2.8))
     axes = figure.subplots()
@@ -240,10 +239,10 @@ def save_code_usage(path: Path | str, counts: np.ndarray, caption: str) -> None:
 
 
 def save_curves(path: Path | str, history: Sequence[Mapping[str, float]], caption: str = "", from_zero: bool = False) -> None:
-    """One small chart per logged quantity over training steps, or over whatever else "step" counts.
+    """Write one small chart per logged quantity against "step".
 
-    history: one dictionary per log line with "step" and any numbers; a quantity may be missing from some lines, as validation
-    scores are from most. from_zero: start every axis at zero, so that what is flat looks flat.
+    history: one dictionary per log line, with "step" and any numbers. A quantity may be missing from some lines, as validation
+    scores are from most. from_zero: start every axis at zero, so that a flat curve looks flat.
     """
     names = list(dict.fromkeys(name for entry in history for name, value in entry.items() if isinstance(value, int | float)))
     names = [name for name in names if name != "step"]

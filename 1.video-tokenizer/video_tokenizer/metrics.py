@@ -1,13 +1,13 @@
 """How good is a reconstruction, when repeating the previous frame already scores 37 dB?
 
-On Atari less than 1 % of the pixels change between two frames, so plain PSNR measures the background. Every score is therefore
-reported beside its baselines: the previous frame, the temporal median (a model that reconstructs no moving object at all) and the
-picture decoded from random tokens. `VideoScores` scores any of them, batch after batch, with the same code:
+On Atari, less than 1% of the pixels change between two frames, so plain PSNR mostly measures the background. Every score is
+therefore compared with three baselines: the previous frame, the temporal median (which contains no moving object), and a picture
+decoded from random tokens. `VideoScores` computes the same six scores for each of them, over any number of batches:
 
     psnr_db             over all pixels: 10 * log10(1 / mean squared error)
     ssim                structural similarity, mean over frames
     moving_psnr_db      over the pixels that moved in the real video: max-channel |x_t - x_(t-1)| > 0.05
-    foreground_recall   of the pixels further than 0.1 from the temporal median: share drawn with under half that error
+    foreground_recall   of the pixels more than 0.1 from the temporal median: share reconstructed with under half that error
     object_recall       of the frames with a ball: share whose reconstruction shows it with at least half its contrast
     ghost_share         of the frames with a ball: share whose reconstruction shows another spot, at least half as bright
 
@@ -28,11 +28,11 @@ from video_tokenizer.losses import FOREGROUND, MOVING, weighted_mse
 from video_tokenizer.training.device import autocast
 
 OBJECT_THRESHOLD = 0.08
-"""a ball of less contrast than this is invisible in the real frame too and is not counted; area resizing leaves at least 0.13"""
+"""a ball with less contrast is invisible even in the real frame and is not counted; area resizing leaves a contrast of 0.13"""
 
 
 def psnr_from_mean_error(mean_squared_error: float) -> float:
-    """PSNR in dB of values in [0, 1]: an error of 0.1 is 10 * log10(1 / 0.01) = 20 dB; no error gives inf, no data NaN."""
+    """PSNR in dB of values in [0, 1]. A constant error of 0.1 gives 10 * log10(1 / 0.01) = 20 dB, no error inf, no data NaN."""
     if math.isnan(mean_squared_error):
         return math.nan
     return math.inf if mean_squared_error == 0 else -10.0 * math.log10(mean_squared_error)
@@ -44,10 +44,10 @@ def psnr_db(prediction: Tensor, target: Tensor) -> float:
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean structural similarity of the frames of two videos (B, T, C, H, W) in [0, 1], with a gradient; 1 is identical.
+    """Mean structural similarity of the frames of two videos (B, T, C, H, W) in [0, 1]; differentiable, 1 if identical.
 
-    Wang et al. 2004: means, variances and covariance under a Gaussian window (sigma 1.5, 11x11) around every pixel. Equal to
-    torchmetrics' (a test compares them), but the window is applied as two banded matrices, many times faster on a CPU.
+    Wang et al. 2004: means, variances and covariance under a Gaussian window (sigma 1.5, 11x11) around every pixel. The result
+    equals that of torchmetrics (a test compares them). Applying the window as two banded matrices is many times faster on a CPU.
     """
     rows, columns = (gaussian_windows(length).to(target.device) for length in target.shape[-2:])  # (H, H), (W, W)
 
@@ -65,7 +65,7 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def gaussian_windows(length: int, size: int = 11, sigma: float = 1.5) -> Tensor:
-    """(length, length): row i is a Gaussian around place i that sums to 1; what sticks out over an edge is reflected back."""
+    """(length, length): row i is a Gaussian around position i that sums to 1; weights beyond an edge are reflected back."""
     window = torch.exp(-0.5 * ((torch.arange(size) - size // 2) / sigma) ** 2)
     places = (torch.arange(length)[:, None] + torch.arange(size) - size // 2).abs()  # (length, size)
     places = (length - 1 - (length - 1 - places).abs()).clamp(0, length - 1)
@@ -73,19 +73,23 @@ def gaussian_windows(length: int, size: int = 11, sigma: float = 1.5) -> Tensor:
 
 
 def largest_channel_change(video: Tensor, reference: Tensor) -> Tensor:
-    """Largest absolute difference among the channels of each pixel. video: (B, T, C, H, W); reference broadcasts to it. (B, T, H,
-    W)."""
+    """Largest absolute difference over the channels of each pixel.
+
+    video: (B, T, C, H, W); reference broadcasts to it. Returns (B, T, H, W).
+    """
     return (video - reference).abs().amax(dim=-3)
 
 
 def pixels_that_moved(video: Tensor, previous: Tensor) -> Tensor:
-    """True where the real video changes. video, previous: (B, T, C, H, W), previous[:, t] being the real frame before video[:,
-    t]. Returns bool (B, T, H, W)."""
+    """True where the real video changes.
+
+    video, previous: (B, T, C, H, W), where previous[:, t] is the real frame before video[:, t]. Returns bool (B, T, H, W).
+    """
     return largest_channel_change(video, previous) > MOVING
 
 
 def moving_psnr_db(prediction: Tensor, video: Tensor, previous: Tensor) -> float:
-    """PSNR in dB over the pixels that moved in the real video; NaN when nothing moved. All (B, T, C, H, W)."""
+    """PSNR in dB over the pixels that moved in the real video; NaN if nothing moved. All arguments: (B, T, C, H, W)."""
     errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
     return psnr_from_mean_error(errors[pixels_that_moved(video, previous)].mean().item())
 
@@ -101,15 +105,15 @@ def copy_last_moving_psnr_db(video: Tensor) -> float:
 
 
 def foreground_recall(prediction: Tensor, video: Tensor, background: Tensor) -> tuple[int, int]:
-    """(pixels drawn with under half the error that leaving them out would make, foreground pixels).
+    """(foreground pixels whose error is less than half their distance from the background, foreground pixels).
 
     prediction, video: (B, T, C, H, W); background: (C, H, W) or (B, 1, C, H, W), the temporal median (`losses.background_of`). A
-    pixel of 0.9 on a background of 0.5 counts when the prediction lies strictly between 0.7 and 1.1 in the worst channel.
+    pixel of 0.9 on a background of 0.5 counts if the prediction lies strictly between 0.7 and 1.1 in the worst channel.
     """
     difference = largest_channel_change(video, background)  # (B, T, H, W)
     foreground = difference > FOREGROUND
-    drawn = largest_channel_change(prediction, video) < 0.5 * difference
-    return int((drawn & foreground).sum()), int(foreground.sum())
+    reconstructed = largest_channel_change(prediction, video) < 0.5 * difference
+    return int((reconstructed & foreground).sum()), int(foreground.sum())
 
 
 def object_recall(
@@ -117,13 +121,14 @@ def object_recall(
 ) -> tuple[int, int]:
     """(frames whose prediction shows the object with at least half its contrast, frames that show it).
 
-    prediction, video: (B, T, C, H, W); background: the scene behind the object, broadcasting to video.
-    positions: float (B, T, 2), the object's centre as (x, y) in pixels: (5, 3) is the centre of the pixel in row 3, column 5; NaN
-    where it is absent.
+    prediction, video: (B, T, C, H, W); background: the scene behind the object, which broadcasts to video.
+    positions: float (B, T, 2), the center of the object as (x, y) in pixels, NaN where it is absent. (5, 3) is the center of the
+    pixel in row 3, column 5.
 
-    In the (2 * radius + 1)^2 pixels around the position, what the object adds to the background is the pattern r. The contrast of
-    the prediction is the factor that fits what it adds there, d, to the pattern: <d, r> / <r, r>; 1 for a perfect object, 0 for
-    none. An error that the prediction makes all around, over `ring` more pixels on each side, is no object; its median goes.
+    Consider the (2 * radius + 1)^2 pixels around the position. There, the real frame minus the background is the pattern r, and
+    the prediction minus the background is d. The contrast of the predicted object is the least-squares factor <d, r> / <r, r>: 1
+    for a perfect object, 0 for none. An offset that also covers the surrounding `ring` of pixels is not part of the object, so
+    the median error around the position is subtracted from d.
     """
     background = background.expand_as(video)
     found = visible = 0
@@ -132,7 +137,7 @@ def object_recall(
         near, around = (window(row, column, reach, video.shape[-2:]) for reach in (radius, radius + ring))
         pattern = (video[clip, frame] - background[clip, frame])[near]  # (C, rows, columns)
         if pattern.numel() == 0 or pattern.abs().amax() < OBJECT_THRESHOLD:
-            continue  # outside the picture, or of the background's colour
+            continue  # outside the picture, or the same color as the background
         error = prediction[clip, frame] - video[clip, frame]  # (C, H, W)
         error_around = error[around].flatten(1).median(dim=1).values  # (C,)
         added = pattern + error[near] - error_around[:, None, None]
@@ -142,11 +147,12 @@ def object_recall(
 
 
 def ghosts(prediction: Tensor, video: Tensor, background: Tensor, positions: Tensor) -> tuple[int, int]:
-    """(frames whose prediction shows a spot where nothing is, frames that show the object).
+    """(frames whose prediction shows a spot in an empty region, frames that show the object).
 
-    Arguments as in `object_recall`, which asks whether the object is there; this asks whether there is more than one. Nothing is
-    where the real frame has one colour in all 7x7 pixels around; a spot is a pixel there that is off by at least half of what
-    the brightest pixel of the object differs from the background. A ball drawn at both ends of its way is one ball and a ghost.
+    The arguments are those of `object_recall`. That function asks whether the object is there; this one asks whether it appears
+    twice. A pixel is empty if the 7x7 pixels around it have a single color in the real frame. A spot is an empty pixel with an
+    error of at least half the contrast of the object's brightest pixel. If the prediction shows a ball at both its old and its
+    new position, one of the two is a ghost.
     """
     background = background.expand_as(video)
     flat = video.flatten(0, 1)  # (B*T, C, H, W)
@@ -165,25 +171,24 @@ def ghosts(prediction: Tensor, video: Tensor, background: Tensor, positions: Ten
 
 
 def window(row: int, column: int, reach: int, size: Sequence[int]) -> tuple[slice, slice, slice]:
-    """Index of the pixels of a (C, H, W) picture at most `reach` rows and columns away; size: (H, W), beyond which it is cut."""
+    """Index of the pixels of a (C, H, W) picture at most `reach` rows and columns away, clipped to size (H, W)."""
     rows, columns = (
-        slice(max(place - reach, 0), max(min(place + reach + 1, side), 0))
-        for place, side in zip((row, column), size, strict=True)
+        slice(max(center - reach, 0), max(min(center + reach + 1, side), 0))
+        for center, side in zip((row, column), size, strict=True)
     )
     return slice(None), rows, columns
 
 
 class VideoScores:
-    """Scores of one predictor (a model or a control) over any number of batches.
+    """The six scores of one predictor (a model or a baseline) over any number of batches.
 
-    `update` takes the predicted and the real frames and the real frame before each of them; `result` returns the six scores, NaN
-    for those that were never given what they need.
+    A score is NaN if `update` never received the arguments that it needs.
     """
 
     def __init__(self) -> None:
         self.squared_error = self.moving_error = self.similarity = 0.0
         self.num_frames = self.num_values = self.num_moving = 0
-        self.foreground_drawn = self.foreground = self.objects_found = self.objects = self.ghosts = 0
+        self.foreground_found = self.foreground = self.objects_found = self.objects = self.ghosts = 0
 
     def update(
         self,
@@ -194,9 +199,13 @@ class VideoScores:
         positions: Tensor | None = None,
         object_background: Tensor | None = None,
     ) -> None:
-        """prediction, video, previous: (B, T, C, H, W); background: the episode's median, broadcasting to video, for
-        foreground_recall;
-        positions: (B, T, 2) as in `object_recall`, with object_background, the scene around that moment (default: background)."""
+        """Add a batch.
+
+        prediction, video, previous: (B, T, C, H, W), the predicted frames, the real frames, and the real frame before each.
+        background: the temporal median of the recording, which broadcasts to video; needed for foreground_recall.
+        positions: (B, T, 2) as in `object_recall`; needed for object_recall and ghost_share.
+        object_background: the scene around that moment, for these two scores; default: background.
+        """
         prediction, video = prediction.float(), video.float()
         errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
         moving = pixels_that_moved(video, previous)
@@ -208,8 +217,8 @@ class VideoScores:
         self.similarity += ssim(prediction, video).item() * frames
         self.num_frames += frames
         if background is not None:
-            drawn, foreground = foreground_recall(prediction, video, background)
-            self.foreground_drawn, self.foreground = self.foreground_drawn + drawn, self.foreground + foreground
+            found, foreground = foreground_recall(prediction, video, background)
+            self.foreground_found, self.foreground = self.foreground_found + found, self.foreground + foreground
         behind = background if object_background is None else object_background
         if positions is not None and behind is not None:
             found, visible = object_recall(prediction, video, behind, positions)
@@ -222,14 +231,14 @@ class VideoScores:
             "psnr_db": psnr_from_mean_error(share(self.squared_error, self.num_values)),
             "ssim": share(self.similarity, self.num_frames),
             "moving_psnr_db": psnr_from_mean_error(share(self.moving_error, self.num_moving)),
-            "foreground_recall": share(self.foreground_drawn, self.foreground),
+            "foreground_recall": share(self.foreground_found, self.foreground),
             "object_recall": share(self.objects_found, self.objects),
             "ghost_share": share(self.ghosts, self.objects),
         }
 
 
 class CodeUsage:
-    """How many of the codes are used, and how evenly, over every index given to `update`."""
+    """How many of the codes are used, and how evenly, over any number of batches."""
 
     def __init__(self, num_codes: int) -> None:
         self.counts = torch.zeros(num_codes, dtype=torch.int64)
@@ -239,13 +248,15 @@ class CodeUsage:
         self.counts += torch.bincount(indices.flatten().cpu(), minlength=len(self.counts))
 
     def result(self) -> dict[str, float]:
-        """codes_used (at least once) and perplexity: exp of the entropy of the frequencies, the number of equally used codes that
-        would be as surprising. Four codes used 50, 50, 0 and 0 times: 2 used, perplexity 2.0."""
+        """codes_used and perplexity. Four codes that occur 50, 50, 0 and 0 times: 2 are used, and the perplexity is 2.0."""
         return {"codes_used": int((self.counts > 0).sum()), "perplexity": perplexity(self.counts)}
 
 
 def perplexity(counts: Tensor) -> float:
-    """exp(entropy in nats) of a histogram; NaN when it is empty. counts: (K,)."""
+    """exp(entropy in nats) of a histogram: the number of equally frequent values with the same entropy. NaN for an empty one.
+
+    counts: (K,).
+    """
     if counts.sum() == 0:
         return math.nan
     frequencies = counts[counts > 0].double() / counts.sum()
@@ -253,15 +264,15 @@ def perplexity(counts: Tensor) -> float:
 
 
 def share(part: float, whole: float) -> float:
-    """part / whole, NaN when there is no whole."""
+    """part / whole, or NaN if whole is 0."""
     return part / whole if whole else math.nan
 
 
 class TokenizerMetrics:
-    """The report of one tokenizer over any number of batches of clips: its scores, those of its controls, and its code usage.
+    """The scores of a tokenizer, of its baselines, and its code usage, over any number of batches of clips.
 
-    Frames are scored from the second of each clip on, the first that has a previous frame to copy; clips that overlap by one
-    frame therefore score each frame once.
+    The first frame of a clip is not scored, because it has no previous frame to copy. Clips that overlap by one frame therefore
+    score each frame once.
     """
 
     def __init__(self, codebook_size: int) -> None:
@@ -277,8 +288,11 @@ class TokenizerMetrics:
         positions: Tensor | None = None,
         object_background: Tensor | None = None,
     ) -> None:
-        """reconstruction, video: (B, T, C, H, W) with T >= 2; indices: (B, T, N); background: (C, H, W) or (B, 1, C, H, W), the
-        temporal median; positions, object_background: as in `VideoScores.update`, for the T frames of each clip."""
+        """Add a batch of clips.
+
+        reconstruction, video: (B, T, C, H, W) with T >= 2; indices: (B, T, N); background: (C, H, W) or (B, 1, C, H, W), the
+        temporal median; positions, object_background: as in `VideoScores.update`, for the T frames of each clip.
+        """
         scored, previous = video[:, 1:], video[:, :-1]
         behind = background if object_background is None else object_background
         details = {
@@ -304,9 +318,9 @@ class TokenizerMetrics:
 
 @torch.no_grad()
 def validate(tokenizer: Any, clips: Clips, background: Tensor, config: Any, device: torch.device) -> dict[str, float]:
-    """The scores of a tokenizer during training, on the same validation clips every time, evenly spaced over all of them.
+    """Score a tokenizer during training, always on the same clips, evenly spaced over the validation set.
 
-    weighted_error is the reconstruction term of the loss; the weights with the least of it are kept.
+    weighted_error is the reconstruction term of the loss; training keeps the weights for which it is lowest.
     """
     tokenizer.eval()
     metrics, error = TokenizerMetrics(tokenizer.codebook_size), 0.0

@@ -1,7 +1,7 @@
-"""From the actions of the game to the codes of the model, and back, with the help of a few labelled transitions.
+"""Map the actions of the game to the codes of the model, and back, from a few labeled transitions.
 
-The model numbers its codes as it likes; keys have names. `action_map` answers "which code do I send when RIGHT is pressed?",
-`latent_names` answers "what does code 3 mostly do?". Neither touches the model: both only count pairs (code, true action).
+The codes of a model are arbitrary numbers, but keys have names. `action_map` answers "which code do I send when RIGHT is
+pressed?", and `latent_names` answers "what does code 3 mostly do?". Both only count pairs (code, true action).
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 SMOOTHING = 5.0
-"""imaginary transitions that follow the average: a code seen twice cannot win by luck"""
+"""pseudo-counts that follow the average, so that a code seen twice cannot win by luck"""
 
 
 def count_pairs(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> np.ndarray:
@@ -19,10 +19,10 @@ def count_pairs(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_acti
 
 
 def lift(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
-    """P(code | action) / P(code): how many times likelier a code gets when the action is known; 1 where it tells nothing.
+    """P(code | action) / P(code): how much more likely a code becomes if the action is known; 1 if they are independent.
 
-    By Bayes' rule it equals P(action | code) / P(action), which is what we smooth, with `smoothing` imaginary transitions of
-    the code that follow P(action). Code seen 30 times, always with an action of share 1/4, smoothing 10:
+    By Bayes' rule it equals P(action | code) / P(action). We smooth this ratio with `smoothing` pseudo-counts per code, which
+    follow P(action). A code that occurs 30 times, always with an action of share 1/4, at smoothing 10:
     (30 + 10/4) / (30 + 10) / (1/4) = 3.25 instead of 4. counts: (num_codes, num_actions). Returns the same shape.
     """
     shares = counts.sum(axis=0) / max(counts.sum(), 1)  # (num_actions,) P(action)
@@ -31,25 +31,25 @@ def lift(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
 
 
 def action_given_code(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
-    """P(action | code), smoothed by imaginary transitions that follow P(action). counts and result: (num_codes, num_actions)."""
+    """P(action | code), smoothed by pseudo-counts that follow P(action). counts and result: (num_codes, num_actions)."""
     shares = counts.sum(axis=0) / max(counts.sum(), 1)
     return (counts + smoothing * shares) / np.maximum(counts.sum(axis=1, keepdims=True) + smoothing, 1e-9)
 
 
 def action_map(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int) -> list[int]:
-    """The code to send for each true action: the one with the largest P(code | action) * log lift, its part in what codes tell
-    about this action.
+    """The code to send for each true action: the one with the largest P(code | action) * log lift.
 
-    Frequency alone would choose "nothing happens", which comes with every action (log lift 0). Lift alone would choose a code
-    seen eight times, always with this action, that answers in one corner of the game only. Two actions may share a code:
-    Breakout's NOOP and FIRE look alike, and of Pong's six keys only three can be told apart.
+    This is the code's term in the information that codes carry about the action. Frequency alone would choose the code for
+    "nothing happens", which occurs with every action (log lift 0). Lift alone would choose a code that occurs eight times, always
+    with this action, but only in one corner of the game. Two actions may share a code: NOOP and FIRE look alike in Breakout, and
+    only three of Pong's six keys have different effects.
     codes, actions: (N,) transitions with known actions. Returns num_actions code numbers; an action that never occurs gets the
     most frequent code.
     """
     counts = count_pairs(codes, actions, num_codes, num_actions)
     shares = counts / np.maximum(counts.sum(axis=0), 1)  # (num_codes, num_actions) P(code | action)
-    told = shares * np.log(lift(counts))
-    best = told.argmax(axis=0)
+    information = shares * np.log(lift(counts))
+    best = information.argmax(axis=0)
     best[counts.sum(axis=0) == 0] = counts.sum(axis=1).argmax()
     return [int(code) for code in best]
 
@@ -57,9 +57,9 @@ def action_map(codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actio
 def latent_names(
     codes: np.ndarray, actions: np.ndarray, num_codes: int, action_names: Sequence[str], enough: float = 0.75
 ) -> list[str]:
-    """What each code mostly is, in words: "LEFT", "NOOP or FIRE", "mixed", "rare" (fewer than 5 transitions) or "unused".
+    """A name for each code: "LEFT", "NOOP or FIRE", "mixed", "rare" (fewer than 5 transitions) or "unused".
 
-    A code is named after its one or two most frequent true actions when these make up the share `enough` of it.
+    A code is named after its one or two most frequent true actions if at least the share `enough` of its transitions have them.
     codes, actions: (N,) transitions with known actions. Returns num_codes names.
     """
     counts = count_pairs(codes, actions, num_codes, len(action_names))

@@ -1,8 +1,8 @@
-"""The ceiling: how much of the true action can be read off the pictures at all, by a small network that is told the answers.
+"""The ceiling for latent actions: how well a small supervised classifier predicts the true action from the frames.
 
-A latent action model cannot know more about the button than the frames show: NOOP and FIRE look the same in the middle of a game,
-and a paddle at the wall does not move whatever is pressed. So the information in the codes is judged against that of this
-supervised classifier. It sees frames f-2 .. f+1 around the transition from f-1 to f, the same evidence as three codes in a row.
+A latent action model cannot know more about the button than the frames show. NOOP and FIRE look the same in the middle of a game,
+and a paddle at the wall does not move, whatever is pressed. The information in the codes is therefore compared with that of this
+classifier. Its input is the frames f-2 .. f+1 around the transition from f-1 to f, the same evidence as three successive codes.
 """
 
 import math
@@ -20,14 +20,14 @@ from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.training.device import autocast
 
-LARGEST_EPOCHS = 8  # more passes over few transitions would only make the classifier too sure of itself
+LARGEST_EPOCHS = 8  # more passes over a few transitions would only make the classifier overconfident
 OFFSETS = np.array([-2, -1, 0, 1])  # frames around the transition that ends at frame 0
 
 
 class ActionProbe(nn.Module):
-    """Convolutions on the last frame and the three changes between four frames, then one hidden layer.
+    """Convolutions over the last frame and the three changes between four frames, then one hidden layer.
 
-    A convolutional stem with changes as input finds the action within a minute; linear patches need many times that.
+    A convolutional stem that gets the changes as input learns the action within a minute; linear patches need many times longer.
     """
 
     def __init__(self, frame_size: tuple[int, int], num_actions: int, width: int = 48):
@@ -56,18 +56,18 @@ class ActionProbe(nn.Module):
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the supervised classifier reached on episodes it had not seen."""
+    """The scores of the supervised classifier on held-out episodes."""
 
     supervised_information: float
     """share of the true action's entropy, in [0, 1]"""
     supervised_accuracy: float
-    """share of transitions whose action it names"""
+    """share of transitions whose action it predicts"""
     num_steps: int
     """optimizer steps taken"""
 
 
 def probe_frames(store: ClipStore, episodes: Sequence[int]) -> np.ndarray:
-    """Frames f of the chosen episodes with a known action and with f-2 .. f+1 in the same episode. int64 (N,)."""
+    """Frames f of the chosen episodes that have a known action, with f-2 .. f+1 in the same episode: int64 (N,)."""
     ranges = store.episodes[np.asarray(episodes, np.int64)]
     frames = np.concatenate([np.arange(start + 2, stop - 1) for start, stop in ranges] or [np.empty(0, np.int64)])
     return frames[store.actions[frames] >= 0].astype(np.int64)
@@ -85,8 +85,8 @@ def supervised_information(
 ) -> ProbeResult:
     """Train an `ActionProbe` on `fit_episodes` and score it on `test_episodes`.
 
-    Stops after num_steps, max_seconds or `LARGEST_EPOCHS`, whichever is first; the learning rate falls along with the nearer of
-    the two, so that a slow machine ends as well trained as it can. NaN where an action is known in neither set.
+    Training stops after num_steps, max_seconds or `LARGEST_EPOCHS`, whichever comes first. The learning rate decays to zero over
+    that budget, so that training also converges on a slow machine. The scores are NaN if one of the two sets has no known action.
     """
     device = torch.device(device)
     fit, test = probe_frames(store, fit_episodes), probe_frames(store, test_episodes)
@@ -116,7 +116,7 @@ def _train(
     rng: np.random.Generator,
     device: torch.device,
 ) -> int:
-    """Cross-entropy with AdamW, linear decay of the rate over whichever budget runs out first. Returns the number of steps."""
+    """Minimize the cross entropy with AdamW and linear decay over the budget that runs out first. Returns the number of steps."""
     optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=0.02)
     started, step = time.monotonic(), 0
     while (progress := max(step / num_steps, (time.monotonic() - started) / max_seconds)) < 1.0:

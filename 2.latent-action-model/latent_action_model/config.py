@@ -28,7 +28,7 @@ class LatentActionConfig(TrainingConfig):
 
     # --- model ---
     quantizer: Literal["vq", "fsq"] = "vq"
-    """how a latent becomes one of num_actions codes: learned codebook (vq) or sign bits (fsq)"""
+    """quantizer that maps a latent to one of num_actions codes: a learned codebook (vq) or sign bits (fsq)"""
     num_actions: int = 8
     """number of latent actions; a power of 2 for fsq"""
     code_dim: int = 32
@@ -38,29 +38,29 @@ class LatentActionConfig(TrainingConfig):
     embed_dim: int = 128
     """width of the space-time transformer (E); a multiple of num_heads"""
     pooling: Literal["change", "flatten"] = "change"
-    """how the encoder's cells become one vector: their mean weighted by change, or all of them, each in its place"""
+    """how the encoder's cells become one vector: change averages them, weighted by change; flatten concatenates them"""
     encoder_blocks: int = 0
-    """space-time blocks of the encoder after the stem; 0: the stem alone"""
+    """space-time blocks of the encoder after the stem; 0 uses the stem alone"""
     decoder_blocks: int = 0
-    """space-time blocks of the decoder after the stem; 0: the stem alone"""
+    """space-time blocks of the decoder after the stem; 0 uses the stem alone"""
     num_heads: int = 4
     """attention heads"""
     context_frames: int = 4
-    """how many frames attention over time looks back"""
+    """frames that attention over time covers, the present one included"""
 
     # --- loss ---
     reconstruction_loss: Literal["mse", "bce"] = "mse"
     """mean squared error, or binary cross-entropy on pixels in [0, 1]"""
     reconstruction_weight: float = 100.0
-    """factor of the mean squared error, so that it and the commitment loss have the same size"""
+    """weight of the mean squared error, which brings it to the size of the commitment loss"""
     commitment_weight: float = 0.25
-    """vq: how strongly latents are pulled to their code"""
+    """vq: weight of the commitment loss, which pulls latents toward their codes"""
     noisy_steps: int = 150
-    """vq: first steps in which latents are not rounded but get noise; then the codes are placed among them; 0 skips this phase"""
+    """vq: first steps, in which noise replaces quantization; k-means then places the codes; 0 skips this phase"""
     restart_after: int = 50
     """vq: steps over which usage is averaged before an idle code is restarted"""
     balance_weight: float = 1.0
-    """fsq: pressure to use both values of every bit"""
+    """fsq: weight of the loss that makes every bit use both of its values"""
 
     # --- optimization ---
     batch_size: int = 24
@@ -70,7 +70,7 @@ class LatentActionConfig(TrainingConfig):
     learning_rate: float = 1e-3
     """peak learning rate"""
     warmup_steps: int = 100
-    """steps until the peak is reached"""
+    """steps until the learning rate reaches its peak"""
     decay_share: float = 0.3
     """last share of the steps, over which the learning rate falls to zero"""
     ema_decay: float = 0.99
@@ -87,13 +87,13 @@ class LatentActionConfig(TrainingConfig):
         height, _ = self.frame_height_width
         if height % 8 or height < 8:
             raise InputError(
-                f"frame_size {height} is not a multiple of 8, the latent action model's cell; record with --frame-size 64"
+                f"frame_size {height} is not a multiple of 8, the side of a cell in pixels; record with --frame-size 64"
             )
         super().check()
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
         if self.conv_width < 4 or self.conv_width % 4:
-            raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the groups that are normalised together")
+            raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the number of groups in GroupNorm")
         if self.code_dim < 1 or self.encoder_blocks < 0 or self.decoder_blocks < 0:
             raise InputError(
                 f"code_dim {self.code_dim} must be at least 1, encoder_blocks {self.encoder_blocks} and decoder_blocks "
@@ -103,5 +103,5 @@ class LatentActionConfig(TrainingConfig):
             raise InputError(f"num_actions {self.num_actions} leaves nothing to choose; give at least 2")
         if self.quantizer == "fsq" and self.num_actions & (self.num_actions - 1):
             raise InputError(
-                f"--quantizer fsq makes 2, 4, 8, 16, ... codes, not num_actions {self.num_actions}; use 8 or --quantizer vq"
+                f"num_actions {self.num_actions} must be a power of 2 for --quantizer fsq; give 8, or use --quantizer vq"
             )

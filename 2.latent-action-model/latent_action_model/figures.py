@@ -1,4 +1,4 @@
-"""Pictures of latent actions: what each code means, what it draws, and what happens when two clips exchange theirs."""
+"""Pictures of latent actions: what each code means, what the model predicts under it, and what exchanging two actions does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import DARK, difference, image_grid, save_figure, save_picture
 
 GAIN = 3.0
-"""factor that makes faint differences visible"""
+"""factor that makes small differences visible"""
 
 
 def save_confusion(
     path: Path | str, counts: np.ndarray, action_names: Sequence[str], code_names: Sequence[str] = (), caption: str = ""
 ) -> None:
-    """A table of colours: of the transitions with each code (row), which share had each true action (column), with the counts.
+    """Write the confusion matrix of codes (rows) and true actions (columns). Color shows the share of a row, text the count.
 
-    counts: (K, A) as of `action_map.count_pairs`. code_names: K words shown beside the codes, as of `action_map.latent_names`.
+    counts: (K, A), from `action_map.count_pairs`. code_names: K names of the codes, from `action_map.latent_names`.
     """
     num_codes, num_actions = counts.shape
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -31,8 +31,8 @@ def save_confusion(
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for code in range(num_codes):
         for action in range(num_actions):
-            colour = "white" if shares[code, action] > 0.55 else DARK
-            axes.text(action, code, f"{counts[code, action]:,}", ha="center", va="center", fontsize=8, color=colour)
+            color = "white" if shares[code, action] > 0.55 else DARK
+            axes.text(action, code, f"{counts[code, action]:,}", ha="center", va="center", fontsize=8, color=color)
     names = list(code_names) or [""] * num_codes
     axes.set_yticks(range(num_codes), [f"{name}   code {code}" for code, name in enumerate(names)], fontsize=8)
     axes.set_xticks(range(num_actions), action_names, fontsize=8, rotation=30 if num_actions > 6 else 0)
@@ -45,7 +45,7 @@ def save_confusion(
 
 
 def close_up(changes: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of the half-size window in which most changes. changes: (N, H, W), at least 0."""
+    """Rows and columns of the half-size window with the largest total change. changes: (N, H, W), not negative."""
     height, width = changes.shape[-2:]
     total = changes.float().sum(dim=0)[None, None]
     sums = F.avg_pool2d(total, (height // 2, width // 2), stride=1)[0, 0]
@@ -54,7 +54,7 @@ def close_up(changes: Tensor) -> tuple[slice, slice]:
 
 
 def next_frames_under_every_code(model, clip: Tensor) -> Tensor:
-    """The frame after clip[-2], drawn under each code; earlier transitions keep their inferred codes.
+    """The frame after clip[-2], predicted under each code; earlier transitions keep their inferred codes.
 
     clip: (T, C, H, W) in [0, 1], T >= 2. Returns (num_actions, C, H, W).
     """
@@ -66,15 +66,15 @@ def next_frames_under_every_code(model, clip: Tensor) -> Tensor:
 
 
 def save_action_gallery(path: Path | str, model, clip: Tensor, caption: str = "", code_names: Sequence[str] = ()) -> None:
-    """One start frame and what the model draws next under every code, with the difference from the start frame, close up too.
+    """Write a start frame and the frame predicted under every code, each with its change from the start frame and a close-up.
 
-    clip: (T, C, H, W) in [0, 1]: the start frame is the last but one, the real next frame the last. The close-up shows the
-    half-size window in which the codes differ most from each other, at twice the size.
+    clip: (T, C, H, W) in [0, 1]; the start frame is clip[-2], and the real next frame is clip[-1]. The close-up shows, at twice
+    the size, the half-size window in which the predictions differ most from each other.
     """
-    drawn = next_frames_under_every_code(model, clip)  # (K, C, H, W)
+    predicted = next_frames_under_every_code(model, clip)  # (K, C, H, W)
     inferred = int(model.encode(clip[None]).indices[0, -1])
-    rows, columns = close_up(drawn.std(dim=0).amax(dim=0)[None])
-    start, real, *frames = to_frames(torch.stack([clip[-2], clip[-1], *drawn])[None])[0]
+    rows, columns = close_up(predicted.std(dim=0).amax(dim=0)[None])
+    start, real, *frames = to_frames(torch.stack([clip[-2], clip[-1], *predicted])[None])[0]
 
     def row(label: str, frame: np.ndarray) -> tuple[str, np.ndarray]:
         enlarged = frame[rows, columns].repeat(2, axis=0).repeat(2, axis=1)
@@ -85,22 +85,22 @@ def save_action_gallery(path: Path | str, model, clip: Tensor, caption: str = ""
     entries = [row("start frame", start), row("real next", real), *(row(*entry) for entry in zip(labels, frames, strict=True))]
     titles = ["frame", f"change x{GAIN:.0f}", "close-up"]
     half = -(-len(entries) // 2)
-    caption = f"{caption} * is the code inferred for the real next frame.".strip()
+    caption = f"{caption} * marks the code inferred for the real next frame.".strip()
     save_picture(path, beside([image_grid(part, "", titles, scale=2) for part in (entries[:half], entries[half:])], caption))
 
 
 def beside(pictures: Sequence[np.ndarray], caption: str = "") -> np.ndarray:
-    """Pictures of different height side by side, on white, with one caption below all."""
+    """Pictures of different heights side by side, on white, with one caption below."""
     height = max(picture.shape[0] for picture in pictures)
     padded = [np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255) for p in pictures]
     return image_grid([("", np.concatenate(padded, axis=1)[None])], caption, scale=1)
 
 
 def save_swap_test(path: Path | str, model, video: Tensor, caption: str = "") -> None:
-    """Two clips exchange their last action: each is drawn with its own and with the other's.
+    """Write the next frames of two clips, each predicted with its own last action and with that of the other clip.
 
-    video: (B, T, C, H, W) in [0, 1], B >= 2. The pair is that of the neighbouring clips with different actions in which the
-    exchange changes the drawings most; where no two actions differ, the first two clips are shown.
+    video: (B, T, C, H, W) in [0, 1], B >= 2. Among all pairs of neighboring clips, the one whose predictions change most is
+    shown.
     """
     with torch.no_grad():
         past, indices = video[:, :-1], model.encode(video).indices
@@ -117,11 +117,11 @@ def save_swap_test(path: Path | str, model, video: Tensor, caption: str = "") ->
         enlarged = frames[:, window[0], window[1]].repeat(2, axis=1).repeat(2, axis=2)
         codes = f"own code {int(indices[clip, -1])}, other's {int(indices[other, -1])}"
         entries += [(f"clip {name}", frames), (f"close-up\n{codes}", enlarged)]
-    titles = ["before", "real next", "drawn with\nits own action", "drawn with\nthe other's action"]
+    titles = ["before", "real next", "predicted with\nits own action", "predicted with\nthe other action"]
     save_picture(path, image_grid(entries, caption, titles))
 
 
 def save_samples(path: Path | str, model, clips: Any, device: torch.device | str) -> None:
-    """The action gallery of the validation clip in the middle."""
+    """Write the action gallery of the middle clip of the validation set."""
     clip = clips.__getitems__([len(clips) // 2])
     save_action_gallery(path, model, to_video(clip["frames"], device)[0])

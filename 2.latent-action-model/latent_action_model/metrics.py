@@ -1,8 +1,9 @@
-"""Did the latent actions find the buttons? Scores against the true actions, which training never saw.
+"""Do the latent actions correspond to the buttons? Scores against the true actions, which training never uses.
 
-Codes are kept in step with the clip store: `codes[f]` belongs to the movement from frame f-1 to frame f, as `actions[f]` does,
-and both are -1 where there is none (first frames of episodes, videos without actions). What a code says about an action is always
-measured on other episodes than those it was learnt from: a code as rare as a fingerprint would otherwise tell everything.
+Codes are indexed like the actions of the clip store: `codes[f]` and `actions[f]` belong to the transition from frame f-1 to frame
+f. Both are -1 where there is none (first frames of episodes, videos without actions). How well codes predict actions is always
+measured on other episodes than those used for counting. Otherwise a code that occurs only once would seem to predict its action
+perfectly.
 """
 
 import math
@@ -23,7 +24,7 @@ from video_tokenizer.training.device import autocast
 
 @dataclass(frozen=True)
 class Transitions:
-    """Transitions with a known action and a known code before, at and after them, all within one episode."""
+    """Transitions with a known action, and known codes of the transition and its two neighbors in the same episode."""
 
     codes: np.ndarray  # int64 (N, 3): the codes of transitions t-1, t, t+1
     actions: np.ndarray  # int64 (N,): the true action of transition t
@@ -35,10 +36,10 @@ class Transitions:
 
 
 def find_transitions(codes: np.ndarray, actions: np.ndarray, ranges: np.ndarray) -> Transitions:
-    """All transitions of the given episodes that have a known action and three known codes around them.
+    """All transitions of the given episodes with a known action whose own code and neighboring codes are known.
 
-    codes, actions: (F,); ranges: (E, 2) start and stop. An episode of frames 0..4 has the transitions 1..4; transitions 2 and 3
-    have a neighbour on both sides.
+    codes, actions: (F,); ranges: (E, 2), the start and stop of each episode. An episode of frames 0..4 has the transitions 1..4;
+    transitions 2 and 3 have a neighbor on both sides.
     """
     frames = [np.arange(start + 2, stop - 1) for start, stop in ranges]
     episode = np.repeat(np.arange(len(ranges)), [len(part) for part in frames])
@@ -49,9 +50,9 @@ def find_transitions(codes: np.ndarray, actions: np.ndarray, ranges: np.ndarray)
 
 
 def independent_episodes(store: ClipStore, episodes: Sequence[int]) -> tuple[list[int], str]:
-    """The episodes whose actions were drawn at random, and who played them, "random" or, if there are none, "all": all episodes.
+    """The episodes with random actions, and "random"; if there are none, all episodes, and "all".
 
-    Where a player follows the ball, the ball tells the action too, and a code that only describes the ball looks informative.
+    If a player follows the ball, the ball predicts the action, and a code that only describes the ball would seem informative.
     """
     players = store.info.get("episode_players") or []
     random = [episode for episode in episodes if episode < len(players) and players[episode] == "random"]
@@ -68,17 +69,20 @@ def entropy(labels: np.ndarray) -> float:
 
 
 def mutual_information(codes: np.ndarray, actions: np.ndarray) -> float:
-    """I(code; action) in nats from the frequencies of one set (N,): too high for small sets, as it is measured where counted."""
+    """I(code; action) in nats, from frequencies. codes, actions: (N,).
+
+    It is biased upward on small sets, because the frequencies are counted and evaluated on the same transitions.
+    """
     pairs = np.unique(np.stack([codes, actions]), axis=1, return_inverse=True)[1].ravel()
     codes, actions = np.unique(codes, return_inverse=True)[1], np.unique(actions, return_inverse=True)[1]
     return max(0.0, entropy(codes.ravel()) + entropy(actions.ravel()) - entropy(pairs))
 
 
 def information_share(log_probabilities: np.ndarray, actions: np.ndarray) -> float:
-    """(H(a) - cross entropy) / H(a), at least 0: the share of what there is to know about the action that a classifier knows.
+    """(H(a) - cross entropy) / H(a), at least 0: the share of the action's entropy that a classifier explains.
 
-    log_probabilities: (N, A) in nats; actions: (N,), both of transitions the classifier was not fitted on. NaN when there is only
-    one action. Four equally frequent actions, one of which is always named with 0.97 and the others guessed within three: about
+    log_probabilities: (N, A) in nats; actions: (N,), both for held-out transitions. NaN if there is only one action. Example: of
+    four equally frequent actions, the classifier recognizes one with probability 0.97 and guesses among the other three: about
     0.4.
     """
     uncertainty = entropy(actions)
@@ -89,21 +93,22 @@ def information_share(log_probabilities: np.ndarray, actions: np.ndarray) -> flo
 
 
 class ActionTable:
-    """P(action | codes of transitions t-1, t, t+1) by counting, where few counts fall back on coarser tables.
+    """P(action | codes of transitions t-1, t, t+1) from counts, smoothed with coarser tables.
 
-    The table of all three codes has K^3 rows, most of them rarely seen. Each row is therefore filled up with `smoothing`
-    imaginary transitions that follow the two tables of neighbouring pairs, these with the table of the middle code alone, and
-    that with the overall frequencies.
+    The table of all three codes has K^3 rows, most of which are rarely observed. `smoothing` pseudo-counts are therefore added to
+    each row. Their prior is the two tables of neighboring pairs. The prior of a pair is the table of the middle code alone, and
+    its prior is the overall frequencies.
     """
 
     def __init__(self, codes: np.ndarray, actions: np.ndarray, num_codes: int, num_actions: int, smoothing: float):
-        """codes: (N, 3) in [0, num_codes); actions: (N,) in [0, num_actions); smoothing: > 0, in transitions."""
+        """codes: (N, 3) in [0, num_codes); actions: (N,) in [0, num_actions); smoothing: pseudo-counts per row, above 0."""
         self.num_codes, self.num_actions, self.smoothing = num_codes, num_actions, smoothing
         overall = (np.bincount(actions, minlength=num_actions) + 1.0) / (len(actions) + num_actions)
         self.single = self._fill(codes[:, 1:2], actions, overall)  # (K, A)
         before = self._fill(codes[:, 0:2], actions, self.single[None, :, :])  # (K, K, A) codes t-1, t
         after = self._fill(codes[:, 1:3], actions, self.single[:, None, :])  # (K, K, A) codes t, t+1
-        both = before[:, :, None] * after[None] / self.single[None, :, None]  # exact if t-1 and t+1 say independent things
+        # exact if the codes of t-1 and t+1 are independent given the action and the code of t
+        both = before[:, :, None] * after[None] / self.single[None, :, None]
         self.triple = self._fill(codes, actions, both / both.sum(axis=-1, keepdims=True))  # (K, K, K, A)
 
     def _fill(self, codes: np.ndarray, actions: np.ndarray, prior: np.ndarray) -> np.ndarray:
@@ -113,22 +118,22 @@ class ActionTable:
         return (counts + self.smoothing * prior) / (counts.sum(axis=-1, keepdims=True) + self.smoothing)
 
     def log_probabilities(self, codes: np.ndarray, single: bool = False) -> np.ndarray:
-        """codes: (N, 3). Returns (N, A) in nats, from the middle code alone if `single`."""
+        """codes: (N, 3). Returns log P(action), (N, A), given all three codes, or the middle code alone if `single`."""
         return np.log(self.single[codes[:, 1]] if single else self.triple[codes[:, 0], codes[:, 1], codes[:, 2]])
 
 
 def action_information(fit: Transitions, test: Transitions, num_codes: int, num_actions: int, single: bool = False) -> float:
-    """Share of the true action's entropy that the codes tell, on transitions of other episodes than those counted; in [0, 1].
+    """Share of the true action's entropy that the codes explain, in [0, 1]: counted on `fit`, scored on the episodes of `test`.
 
-    single: from the code of the transition alone instead of three codes in a row. The smoothing is the one of five that
-    predicts a quarter of `fit`, held back by episode, best. NaN where there is nothing to fit or test.
+    single: use only the code of the transition instead of three successive codes. The smoothing is chosen among five values by
+    cross entropy on a quarter of `fit`, held out by episode. NaN if there is nothing to fit or test.
     """
     if len(fit.actions) < 8 or len(test.actions) == 0:
         return math.nan
-    held_back = fit.episodes % 4 == fit.episodes.max() % 4
-    if held_back.all():  # one episode: its last quarter
-        held_back = np.arange(len(fit.actions)) >= 0.75 * len(fit.actions)
-    rest, check = fit.choose(~held_back), fit.choose(held_back)
+    held_out = fit.episodes % 4 == fit.episodes.max() % 4
+    if held_out.all():  # a single episode: hold out its last quarter
+        held_out = np.arange(len(fit.actions)) >= 0.75 * len(fit.actions)
+    rest, check = fit.choose(~held_out), fit.choose(held_out)
 
     def cross_entropy(smoothing: float) -> float:
         table = ActionTable(rest.codes, rest.actions, num_codes, num_actions, smoothing)
@@ -142,10 +147,10 @@ def action_information(fit: Transitions, test: Transitions, num_codes: int, num_
 def mapping_accuracy(
     fit: Transitions, test: Transitions, num_codes: int, num_labels: int = 200, seed: int = 0
 ) -> dict[str, float]:
-    """How well a dictionary code -> action, learnt from `num_labels` labelled transitions of `fit`, names the actions of `test`.
+    """Accuracy on `test` of a dictionary code -> action that is built from `num_labels` labeled transitions of `fit`.
 
-    The dictionary gives each code its most frequent action; a code without a label gets the most frequent action of all labels.
-    Returns mapping_accuracy and majority_accuracy (always naming that most frequent action), both shares in [0, 1].
+    The dictionary maps each code to its most frequent action, and a code without labels to the most frequent action overall.
+    Returns mapping_accuracy, and the baseline majority_accuracy (always predicting that action); both are in [0, 1].
     """
     if len(fit.actions) == 0 or len(test.actions) == 0:
         return {"mapping_accuracy": math.nan, "majority_accuracy": math.nan}
@@ -163,10 +168,10 @@ def mapping_accuracy(
 
 @torch.no_grad()
 def encode_episodes(model, store: ClipStore, episodes: Sequence[int], num_frames: int, batch_size: int = 32) -> np.ndarray:
-    """The code of every transition of the chosen episodes, in step with the store's actions: int64 (F,), -1 elsewhere.
+    """The code of every transition of the chosen episodes, indexed like the store's actions: int64 (F,), -1 elsewhere.
 
     Episodes are read in clips of `num_frames` that overlap by one frame, so that each transition belongs to one clip. The last
-    clip of an episode may reach back over transitions that have a code already, which they keep.
+    clip of an episode may also cover earlier transitions; these keep the code that they already have.
     """
     device = next(model.parameters()).device
     codes = np.full(len(store.frames), -1, np.int64)
@@ -184,12 +189,13 @@ def encode_episodes(model, store: ClipStore, episodes: Sequence[int], num_frames
 
 
 class LatentActionMetrics:
-    """The report of one latent action model over any number of batches of clips, the part that needs no true actions.
+    """The scores of a latent action model that need no true actions, over any number of batches of clips.
 
-    psnr_db, moving_psnr_db                of the next frames drawn with the inferred actions, and copy_last_... beside them
-    delta_psnr_db, delta_moving_psnr_db    the same minus that of the next frames drawn with random actions
-    swap_test                              share of pairs of clips that are drawn worse when they exchange their last actions;
-                                           0.5 is chance, 0 a decoder that ignores the action
+    psnr_db, moving_psnr_db                of next frames predicted with the inferred actions
+    copy_last_psnr_db, ..._moving_...      of the baseline, which repeats the last frame
+    delta_psnr_db, delta_moving_psnr_db    gain of inferred actions over random actions
+    swap_test                              share of pairs of clips that are predicted worse if they exchange their last actions;
+                                           0.5 is chance, 0 means that the decoder ignores the action
     codes_used, perplexity                 over all transitions
     """
 
@@ -200,20 +206,20 @@ class LatentActionMetrics:
 
     @torch.no_grad()
     def update(self, model, video: Tensor, generator: torch.Generator) -> None:
-        """video: (B, T, C, H, W) in [0, 1], B >= 2 for the swap test; generator: on the CPU, draws the random actions."""
+        """video: (B, T, C, H, W) in [0, 1], B >= 2 for the swap test. generator: samples the random actions, on the CPU."""
         past, target = video[:, :-1], video[:, 1:]
         indices = model.encode(video).indices  # (B, T-1)
         random = torch.randint(model.num_actions, indices.shape, generator=generator).to(indices.device)
-        drawn = model.decode_indices(past, indices)
-        self.inferred.update(drawn, target, past)
+        predicted = model.decode_indices(past, indices)
+        self.inferred.update(predicted, target, past)
         self.random.update(model.decode_indices(past, random), target, past)
         self.copy_last.update(past, target, past)
         self.usage.update(indices)
-        right, pairs = swap_test(model, past, target, indices, drawn)
+        right, pairs = swap_test(model, past, target, indices, predicted)
         self.swaps_right, self.swaps = self.swaps_right + right, self.swaps + pairs
 
     def result(self) -> dict[str, float]:
-        """The scores of the class's table."""
+        """The scores listed in the docstring of the class."""
         inferred, random, copied = self.inferred.result(), self.random.result(), self.copy_last.result()
         return {
             "psnr_db": inferred["psnr_db"],
@@ -228,11 +234,12 @@ class LatentActionMetrics:
 
 
 @torch.no_grad()
-def swap_test(model, past: Tensor, target: Tensor, indices: Tensor, drawn: Tensor) -> tuple[int, int]:
-    """(pairs that the exchange of their last actions makes worse, pairs). Clip i is paired with clip i+1 if their actions differ.
+def swap_test(model, past: Tensor, target: Tensor, indices: Tensor, predicted: Tensor) -> tuple[int, int]:
+    """(pairs of clips whose predictions get worse if they exchange their last actions, pairs).
 
-    past, target, drawn: (B, T-1, C, H, W), drawn with each clip's own actions; indices: (B, T-1). Only the pixels that moved in
-    the real frame count, summed over both clips of a pair.
+    Clip i is paired with clip i+1 if their last actions differ and something moves in both. The error is summed over both clips
+    of a pair, over the pixels that moved in the real frame.
+    past, target, predicted: (B, T-1, C, H, W); predicted uses the clips' own actions. indices: (B, T-1).
     """
     moved = pixels_that_moved(target[:, -1], past[:, -1])  # (B, H, W)
 
@@ -243,8 +250,8 @@ def swap_test(model, past: Tensor, target: Tensor, indices: Tensor, drawn: Tenso
         borrowed = torch.cat([indices[:, :-1], indices[:, -1:].roll(shift, dims=0)], dim=1)
         return error(model.decode_indices(past, borrowed)[:, -1])
 
-    own, from_next, from_previous = error(drawn[:, -1]), error_with_action_of(-1), error_with_action_of(1)
-    worse = (from_next - own) + (from_previous - own).roll(-1)  # clip i drawn with i+1's action, and clip i+1 with i's
+    own, from_next, from_previous = error(predicted[:, -1]), error_with_action_of(-1), error_with_action_of(1)
+    worse = (from_next - own) + (from_previous - own).roll(-1)  # clip i with the action of i+1, and clip i+1 with that of i
     moves = moved.any(dim=(1, 2))
     counted = (indices[:, -1] != indices[:, -1].roll(-1)) & moves & moves.roll(-1)
     return int((counted & (worse > 0)).sum()), int(counted.sum())
@@ -252,9 +259,9 @@ def swap_test(model, past: Tensor, target: Tensor, indices: Tensor, drawn: Tenso
 
 @torch.no_grad()
 def validate(model: Any, data: TrainingData, config: Any, device: torch.device) -> dict[str, float]:
-    """The scores of a model during training, on the same validation clips every time, evenly spaced over all of them.
+    """Score a model during training, always on the same clips, evenly spaced over the validation set.
 
-    True actions, where the store has them, only score; they never train.
+    True actions, if the store has them, are used for scoring only.
     """
     model.eval()
     store, clips = data.store, data.validation
@@ -268,7 +275,7 @@ def validate(model: Any, data: TrainingData, config: Any, device: torch.device) 
     information = math.nan
     if store.num_actions:
         training, episodes = split_episodes(store, config.validation_share, config.seed)
-        episodes = episodes if len(episodes) > 1 else [training[0], *episodes]  # one to fit the table on, one to test it
+        episodes = episodes if len(episodes) > 1 else [training[0], *episodes]  # at least one to fit the table and one to test it
         with autocast(device, config.precision):
             codes = encode_episodes(model, store, episodes, config.num_frames)
         half = max(1, len(episodes) // 2)

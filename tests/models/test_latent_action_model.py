@@ -178,9 +178,22 @@ def test_sign_bits_number_the_actions():
     [
         ({"frame_size": 20}, "frame_size 20 is not a multiple of 8"),
         ({"num_frames": 1}, "num_frames 1 holds no transition"),
-        ({"quantizer": "fsq", "num_actions": 6}, "not num_actions 6"),
+        ({"quantizer": "fsq", "num_actions": 6}, "num_actions 6 must be a power of 2"),
     ],
 )
 def test_sizes_that_clash_are_refused_with_the_number(change, words):
     with pytest.raises(InputError, match=words):
         build_latent_action_model(replace(TINY, **change))
+
+
+def test_activation_checkpointing_changes_neither_the_loss_nor_a_gradient(clip):
+    def loss_and_gradients(checkpointing: bool) -> list[torch.Tensor]:
+        model = build(activation_checkpointing=checkpointing).train()
+        torch.manual_seed(0)
+        loss = sum(model(clip).losses.values())
+        loss.backward()
+        return [loss.detach(), *(parameter.grad for parameter in model.parameters())]
+
+    without, with_checkpointing = loss_and_gradients(False), loss_and_gradients(True)
+    assert all(torch.equal(a, b) for a, b in zip(without, with_checkpointing, strict=True))
+    assert build(activation_checkpointing=True).encoder.context.transformer.activation_checkpointing

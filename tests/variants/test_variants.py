@@ -141,9 +141,9 @@ def test_frame_by_frame_is_all_at_once(name):
 @pytest.mark.parametrize("name", [name for name in TOKENIZERS if name not in CAUSAL])
 def test_what_looks_ahead_says_so_when_asked_for_a_stream(name):
     tokenizer = built(name)
-    with pytest.raises(InputError, match=f"{name} looks at later frames"):
+    with pytest.raises(InputError, match=f"{name} depends on later frames"):
         tokenizer.encode_frame(torch.rand(1, 3, 16, 16))
-    with pytest.raises(InputError, match=f"{name} looks at later frames"):
+    with pytest.raises(InputError, match=f"{name} depends on later frames"):
         tokenizer.decode_next(torch.zeros(1, 1, tokenizer.tokens_per_frame, tokenizer.code_length))
 
 

@@ -90,7 +90,7 @@ class Magvit2Tokenizer(Tokenizer):
 
     def _check_stream(self, verb: str) -> None:
         if not self.is_causal:
-            raise InputError(f"magvit2 looks at later frames with --no-causal and cannot {verb} a stream; train it without")
+            raise InputError(f"magvit2 depends on later frames with --no-causal and cannot {verb} a stream; train it without")
 
     # ---- training and validation ---------------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def check_width(embed_dim: int, num_heads: int) -> None:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What every validate.py is told; each chapter's adds its own fields."""
+    """The settings of every validate.py; each chapter adds its own fields."""
 
     checkpoint: str | None = None
     """checkpoint to score; default: checkpoints/best_model.pt of the chapter, else the reference world's"""

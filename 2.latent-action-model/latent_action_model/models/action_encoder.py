@@ -1,4 +1,4 @@
-"""Which action was it? Frames up to t + 1 become one latent per transition."""
+"""Infer the action: the frames up to t + 1 become one latent for the transition t -> t + 1."""
 
 import torch.nn.functional as F
 from einops import rearrange, reduce
@@ -10,18 +10,18 @@ from latent_action_model.models.frame_features import CELL, FilmBlock, FrameFeat
 POOLED_CELL = 2 * CELL
 """side of the cells that are pooled, in pixels"""
 STILL = 0.001
-"""added to the total change of a frame (sum over its cells of the mean absolute change of their pixels), so that a frame at rest
-gives zeros; where something moves in Breakout it is 0.04 in the median"""
+"""added to the total change of a frame (the sum over its cells of the mean absolute change of their pixels), so that a still
+frame pools to zeros; in Breakout the median total change of a frame with motion is 0.04"""
 
 
 class ActionEncoder(nn.Module):
-    """Looks at both sides of a transition: the latent of t -> t + 1 sees every frame up to t + 1, and nothing later.
+    """Encode both sides of a transition: the latent of t -> t + 1 depends on the frames up to t + 1 and on no later one.
 
-    config.pooling: how the cells of a frame become one vector.
-    "change": their mean, each cell weighted by how much its pixels changed. A plain mean drowns the few cells in which the
-    player moved; this one ignores the rest. And since no cell keeps its place, going left is the same vector wherever the player
-    stands, and resting is the same everywhere.
-    "flatten": one long vector in which every cell keeps its place. It says too much: codes then say where the player is.
+    config.pooling decides how the cells of a frame become one vector:
+    "change": the mean of the cells, each weighted by how much its pixels changed. In a plain mean, the few cells in which the
+    player moved would vanish among the others. The mean also discards positions, so that moving left gives the same vector
+    wherever the player is.
+    "flatten": the cells one after another, which keeps their positions. The codes then tend to encode where the player is.
     """
 
     def __init__(self, config: LatentActionConfig, latent_dim: int):
@@ -54,9 +54,10 @@ class ActionEncoder(nn.Module):
 
 
 def pool_by_change(cells: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Mean of the cells (M, N, channels), each weighted by the change of its pixels from `before` to `after`, (M, C, H, W).
+    """Mean of the cells, each weighted by how much its pixels changed; zeros where nothing moved.
 
-    A ball that moves in one cell and a paddle in two cells of equal change: each has a third. Where nothing moved: zeros.
+    cells: (M, N, channels). before, after: (M, C, H, W) in [0, 1]. Returns (M, channels).
+    If three cells change equally, one with the ball and two with the paddle, each has a weight of 1/3.
     """
     change = (after - before).abs()
     size = POOLED_CELL

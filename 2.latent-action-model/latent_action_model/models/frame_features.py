@@ -1,4 +1,5 @@
-"""The parts of encoder and decoder: pixels to features, residual blocks that an action can steer, an optional transformer."""
+"""The parts that encoder and decoder share: a convolutional stem, residual blocks that an action can modulate, and an optional
+space-time transformer."""
 
 import torch
 from einops import rearrange
@@ -13,25 +14,29 @@ CELL = 4
 
 
 class FrameFeatures(nn.Module):
-    """A convolutional stem over two neighbouring frames, on a grid 4 times coarser than the pixels.
+    """A convolutional stem over two neighboring frames, on a grid 4 times coarser than the pixels.
 
-    Movement is a difference between neighbours in time and space, which is what a small convolution over two stacked frames
-    sees at once. A linear patch projection takes many times longer to find it.
+    Motion is a difference between neighbors in time and space. A small convolution over two stacked frames detects it directly;
+    a linear patch projection takes many times longer to learn it.
     """
 
     def __init__(self, width: int):
         super().__init__()
-        self.unshuffle = nn.PixelUnshuffle(CELL)  # (3, H, W) -> (48, H / 4, W / 4), no pixel is lost
+        self.unshuffle = nn.PixelUnshuffle(CELL)  # (3, H, W) -> (48, H / 4, W / 4), a lossless rearrangement
         self.input = nn.Conv2d(2 * 3 * CELL**2, width, kernel_size=3, padding=1)
 
-    def forward(self, frames: Tensor, neighbours: Tensor) -> Tensor:
-        """frames, neighbours: (M, 3, H, W) in [0, 1]. Returns (M, width, H / 4, W / 4)."""
-        change = frames - neighbours
+    def forward(self, frames: Tensor, neighbors: Tensor) -> Tensor:
+        """frames, neighbors: (M, 3, H, W) in [0, 1]. Returns (M, width, H / 4, W / 4)."""
+        change = frames - neighbors
         return self.input(torch.cat([self.unshuffle(frames - 0.5), self.unshuffle(change)], dim=1))
 
 
 class FilmBlock(nn.Module):
-    """Two 3x3 convolutions and a skip. A code, if given, scales and shifts the channels in between (FiLM, arXiv:1709.07871)."""
+    """Two 3x3 convolutions and a skip connection. A code, if given, scales and shifts the hidden channels (FiLM,
+    arXiv:1709.07871).
+
+    width: channels of the feature map. code_dim: length of the code; 0 builds a block without conditioning.
+    """
 
     def __init__(self, width: int, code_dim: int = 0):
         super().__init__()
@@ -42,7 +47,7 @@ class FilmBlock(nn.Module):
         self.film = nn.Linear(code_dim, 2 * width) if code_dim else None
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """x: (M, width, h, w). code: (M, code_dim). Returns the same shape as x."""
+        """x: (M, width, h, w). code: (M, code_dim). Returns (M, width, h, w)."""
         hidden = self.first(self.activation(self.norm(x)))
         if self.film is not None and code is not None:
             scale, shift = self.film(code)[:, :, None, None].chunk(2, dim=1)
@@ -51,21 +56,23 @@ class FilmBlock(nn.Module):
 
 
 class SpaceTimeContext(nn.Module):
-    """What the stem alone cannot see: the rest of the frame and earlier frames, through a space-time transformer.
+    """A space-time transformer that adds what is outside the stem's receptive field: the rest of the frame and earlier frames.
 
-    Off by default (`encoder_blocks` and `decoder_blocks` are 0): it is slower, and gives the encoder more to leak.
+    It is off by default (`encoder_blocks` and `decoder_blocks` are 0), because it is slower and lets the encoder leak more of
+    the next frame through the code.
     """
 
     def __init__(self, config: LatentActionConfig, num_blocks: int):
         super().__init__()
         height, width = config.frame_height_width
-        self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=2, stride=2)  # a vector per 8x8 pixels
+        self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=2, stride=2)  # one token per 8x8 pixels
         self.positions = SpaceTimePositions(config.embed_dim, (height // (2 * CELL), width // (2 * CELL)))
-        self.transformer = SpaceTimeTransformer(config.embed_dim, config.num_heads, num_blocks, config.context_frames)
+        sizes = (config.embed_dim, config.num_heads, num_blocks, config.context_frames)
+        self.transformer = SpaceTimeTransformer(*sizes, config.activation_checkpointing)
 
     def forward(self, features: Tensor, batch_size: int) -> Tensor:
         """features: (B*T, width, h, w). Returns (B*T, E, h/2, w/2)."""
-        tokens = self.to_tokens(features)
+        tokens = self.to_tokens(features)  # (B*T, E, h/2, w/2)
         rows = tokens.shape[2]
         tokens = rearrange(tokens, "(b t) e h w -> b t (h w) e", b=batch_size)
         tokens = self.transformer(self.positions(tokens))  # (B, T, N, E)

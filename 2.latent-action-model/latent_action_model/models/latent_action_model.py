@@ -1,4 +1,4 @@
-"""The latent action model: discover which actions there are from video alone."""
+"""The latent action model: discover the actions of a game from video alone."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class ActionEncoding(NamedTuple):
 
 @dataclass
 class LatentActionOutput:
-    """prediction: (B, T - 1, C, H, W), frames 1 .. T - 1 as predicted. indices: (B, T - 1). losses: "reconstruction" and the
-    quantizer's terms; training minimises their sum."""
+    """prediction: (B, T - 1, C, H, W), the predicted frames 1 .. T - 1. indices: (B, T - 1). losses: "reconstruction" and the
+    quantizer's terms; training minimizes their sum."""
 
     prediction: Tensor
     indices: Tensor
@@ -32,9 +32,9 @@ class LatentActionOutput:
 class LatentActionModel(nn.Module):
     """Genie's latent action model (arXiv:2402.15391, section 2.1).
 
-    The encoder sees the next frame and may say one of `num_actions` words about it; the decoder must predict the next frame
-    from the past and that word. The best word is the one that says what the past cannot: what the player did.
-    At inference the player chooses the word, and of the quantizer only the codebook is used.
+    The encoder sees the next frame and compresses it into one of `num_actions` codes. The decoder must predict the next frame
+    from the past and that code. The most useful code carries what the past does not determine: the player's action.
+    At inference the player chooses the code, so the encoder is not needed, and the quantizer only looks codes up.
     """
 
     def __init__(self, config: LatentActionConfig):
@@ -53,19 +53,22 @@ class LatentActionModel(nn.Module):
         self.decoder = NextFrameDecoder(config, self.quantizer.latent_dim)
 
     def encode(self, video: Tensor) -> ActionEncoding:
-        """video: (B, T, C, H, W) in [0, 1], T >= 2. Returns one action per transition: indices (B, T - 1) and codes."""
+        """video: (B, T, C, H, W) in [0, 1], T >= 2. Returns an action per transition: indices (B, T - 1), codes (B, T - 1, A)."""
         quantized = self.quantizer(self.encoder(video))
         return ActionEncoding(quantized.indices, quantized.codes)
 
     def decode(self, past: Tensor, codes: Tensor) -> Tensor:
-        """past: (B, T - 1, C, H, W), frame t at entry t. codes: (B, T - 1, A). Returns frame t + 1 at entry t, in [0, 1]."""
+        """past: (B, T - 1, C, H, W), frame t at entry t. codes: (B, T - 1, A).
+
+        Returns (B, T - 1, C, H, W) in [0, 1], frame t + 1 at entry t.
+        """
         change = self.decoder(past, codes)
         if self.config.reconstruction_loss == "bce":
             return (logits_of(past) + change).sigmoid()
         return (past + change).clamp(0, 1)
 
     def decode_indices(self, past: Tensor, indices: Tensor) -> Tensor:
-        """The same from action numbers: indices (B, T - 1) int64 in [0, num_actions)."""
+        """`decode` for code numbers: past (B, T - 1, C, H, W), indices (B, T - 1) int64 in [0, num_actions)."""
         return self.decode(past, self.quantizer.indices_to_codes(indices))
 
     def forward(self, video: Tensor) -> LatentActionOutput:

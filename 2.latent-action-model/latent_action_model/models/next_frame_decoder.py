@@ -1,4 +1,4 @@
-"""What happens under an action: frames up to t and one code become frame t + 1."""
+"""Predict what an action does: the frames up to t and the code of step t become frame t + 1."""
 
 import torch
 from einops import rearrange
@@ -16,8 +16,11 @@ from latent_action_model.models.frame_features import (
 
 
 class NextFrameDecoder(nn.Module):
-    """Predicts the change from frame t to t + 1. The code of step t enters after the look back in time, so that it acts on
-    its own step only: exchange the codes of two steps with equal pasts, and the predictions are exchanged."""
+    """Predict the change from frame t to t + 1.
+
+    The code of step t is injected after the attention over time, so that it affects only its own step. If two steps have the same
+    past, exchanging their codes exchanges their predictions.
+    """
 
     def __init__(self, config: LatentActionConfig, code_dim: int):
         super().__init__()
@@ -29,13 +32,15 @@ class NextFrameDecoder(nn.Module):
             self.from_context = nn.ConvTranspose2d(config.embed_dim, width, kernel_size=2, stride=2)
         self.blocks = nn.ModuleList(FilmBlock(width, code_dim) for _ in range(3))
         self.output = nn.Conv2d(width, 3 * CELL**2, kernel_size=3, padding=1)
-        nn.init.zeros_(self.output.weight)  # the first prediction is "nothing changes", already a good one
+        nn.init.zeros_(self.output.weight)  # training starts from the prediction "nothing changes", which is already a good one
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
         self.shuffle = nn.PixelShuffle(CELL)
 
     def forward(self, past: Tensor, codes: Tensor) -> Tensor:
-        """past: (B, T-1, C, H, W) in [0, 1], the frames before each transition. codes: (B, T-1, A).
-        Returns the change to add to each frame, (B, T-1, C, H, W)."""
+        """past: (B, T-1, C, H, W) in [0, 1], the frame before each transition. codes: (B, T-1, A).
+
+        Returns the change to add to each frame, (B, T-1, C, H, W).
+        """
         batch_size = past.shape[0]
         x = self.features(flatten_frames(past), flatten_frames(previous_frames(past)))  # (M, width, H/4, W/4), M = B*(T-1)
         if self.context is not None:
@@ -48,6 +53,6 @@ class NextFrameDecoder(nn.Module):
 
 
 def logits_of(frames: Tensor) -> Tensor:
-    """Inverse of the sigmoid for pixels in [0, 1], bounded: 0 -> -4.6, 0.5 -> 0, 1 -> 4.6."""
+    """Inverse of the sigmoid for pixels in [0, 1], clamped to stay finite: 0 -> -4.6, 0.5 -> 0, 1 -> 4.6."""
     bounded = frames.clamp(0.01, 0.99)
     return torch.log(bounded / (1 - bounded))

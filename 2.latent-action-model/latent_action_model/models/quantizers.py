@@ -1,4 +1,4 @@
-"""Two ways to turn a continuous latent into one of a few actions."""
+"""Two quantizers that turn a continuous latent into one of a few actions: a learned codebook and sign bits."""
 
 import torch
 from scipy.cluster.vq import kmeans2
@@ -10,18 +10,18 @@ from video_tokenizer.models.vector_quantizer import VectorQuantizer
 
 
 class ActionQuantizer(VectorQuantizer):
-    """A learned codebook that is not asked to name actions before there is something to name.
+    """A learned codebook that starts to quantize only once the latents carry information.
 
     num_codes: number of actions (8 in Genie). latent_dim: length A of a code. noisy_steps: length of the first phase.
     restart_after: steps over which usage is averaged.
 
-    If codes are used from the first step on, encoder and decoder collapse to one: the decoder learns to ignore the action before
-    the encoder has found it. Three things prevent that:
-    1. Latents are brought to mean 0 and variance 1 over the batch, so that they cannot shrink to a point.
-    2. For the first `noisy_steps` training steps nothing is rounded; noise of variance 1 is added instead. Such a channel
-       carries at most 0.5 log2(1 + 1) = half a bit per dimension, so only what helps most gets through, and gradients are exact.
-       Then k-means puts the codes where the latents are.
-    3. A code that later receives less than a twentieth of its fair share is moved onto a random latent of the batch.
+    If latents are quantized from the first step, the model collapses to a single code: the decoder learns to ignore the action
+    before the encoder has found it. Three measures prevent that:
+    1. Latents are normalized to mean 0 and variance 1 over the batch, so that they cannot shrink to a point.
+    2. In the first `noisy_steps` training steps latents are not quantized. Noise of variance 1 is added instead. Such a channel
+       carries at most 0.5 log2(1 + 1) = half a bit per dimension, so the encoder must send what helps most, and gradients are
+       exact. K-means then places the codes among the latents.
+    3. Later, a code that receives less than a twentieth of its fair share is moved onto a random latent of the batch.
     """
 
     usage: Tensor
@@ -40,31 +40,32 @@ class ActionQuantizer(VectorQuantizer):
         self.register_buffer("recent", torch.zeros(1024, latent_dim))  # the newest latents, for k-means
 
     def forward(self, latents: Tensor) -> Quantized:
-        """latents: (..., A)."""
+        """latents: (..., A). Returns codes (..., A) and indices (...)."""
         with torch.autocast(latents.device.type, enabled=False):
-            everywhere = self.whiten(gather_rows(latents.float().reshape(-1, self.latent_dim)))  # of all processes
-            all_indices = self.nearest(everywhere)
+            # statistics, noise and restarts use the batch of all processes, so that the result does not depend on their number
+            all_latents = self.whiten(gather_rows(latents.float().reshape(-1, self.latent_dim)))
+            all_indices = self.nearest(all_latents)
             indices = local_shard(all_indices).view(latents.shape[:-1])
-            latents = local_shard(everywhere).view(latents.shape)
+            latents = local_shard(all_latents).view(latents.shape)
             if self.training:
                 self.steps_seen += 1
                 if self.steps_seen <= self.noisy_steps:
-                    self._collect(everywhere.detach())
-                    noise = local_shard(torch.randn_like(everywhere)).view(latents.shape)
-                    # the codebook has no part in this phase, but the optimizer wants a gradient for each parameter
+                    self._collect(all_latents.detach())
+                    noise = local_shard(torch.randn_like(all_latents)).view(latents.shape)
+                    # the codebook is unused in this phase, but the optimizer needs a gradient for every parameter
                     return Quantized(latents + noise, indices, {"codebook": 0.0 * self.codebook.weight.sum()})
-                self._restart_idle_codes(everywhere.detach(), all_indices)
+                self._restart_idle_codes(all_latents.detach(), all_indices)
             return self.quantized(latents, indices)
 
     @torch.no_grad()
     def _collect(self, latents: Tensor) -> None:
-        """Keep the newest latents; at the end of the noisy phase place the codes among them."""
+        """Keep the newest latents (M, A). At the end of the noisy phase, place the codes among them by k-means."""
         latents = latents[-len(self.recent) :]
         self.recent.copy_(torch.cat([self.recent[len(latents) :], latents]))
         if self.steps_seen == self.noisy_steps:
-            seen = self.recent[self.recent.abs().sum(dim=1) > 0].cpu().numpy()  # short phases do not fill it
-            centres, _ = kmeans2(seen, self.codebook_size, minit="++", rng=int(torch.randint(2**31, (1,))))
-            self.codebook.weight.copy_(torch.from_numpy(centres))
+            seen = self.recent[self.recent.abs().sum(dim=1) > 0].cpu().numpy()  # a short phase does not fill the buffer
+            centers, _ = kmeans2(seen, self.codebook_size, minit="++", rng=int(torch.randint(2**31, (1,))))
+            self.codebook.weight.copy_(torch.from_numpy(centers))
 
     @torch.no_grad()
     def _restart_idle_codes(self, latents: Tensor, indices: Tensor) -> None:
@@ -79,20 +80,20 @@ class ActionQuantizer(VectorQuantizer):
 class SignQuantizer(nn.Module):
     """Each latent value becomes its sign: FSQ with two levels. Three values give 2 * 2 * 2 = 8 actions.
 
-    balance_weight: defence against collapse. Each bit's tanh is pushed to average zero over the batch, so that both of its
-    values are used, and not to copy another bit.
+    balance_weight: weight of a loss against collapse. It pushes the mean of each bit's tanh toward zero over the batch, so that
+    both values are used, and the correlation between bits toward zero, so that no bit copies another.
     """
 
     def __init__(self, num_codes: int, balance_weight: float = 1.0):
         super().__init__()
         self.latent_dim = num_codes.bit_length() - 1
         if 2**self.latent_dim != num_codes:
-            raise ValueError(f"sign bits make 2, 4, 8, ... codes, not {num_codes}")
+            raise ValueError(f"num_codes {num_codes} is not a power of 2, as sign bits require; give 2, 4, 8, ...")
         self.balance_weight = balance_weight
         self.signs = FiniteScalarQuantizer([2] * self.latent_dim)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """latents: (..., number of bits)."""
+        """latents: (..., number of bits). Returns codes of the same shape and indices (...)."""
         signs = self.signs(latents)
         soft = torch.tanh(gather_rows(latents.float().reshape(-1, self.latent_dim)))
         correlation = soft.T @ soft / len(soft)
