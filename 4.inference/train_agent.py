@@ -1,9 +1,9 @@
-"""Train a small agent in a learned world only, then let it play the real game.
+"""Train a small agent in a learned world only, then test it in the real game.
 
     python 4.inference/train_agent.py --world assets/worlds/breakout --json assets/4.inference/agent.json
 
-The agent observes where ball and player are, as detected in the frames, and its reward is to be where the ball is (`BallGame`).
-It never plays in the emulator before the test. Needs the extra: pip install -e ".[agent]"
+The agent observes the positions of ball and player, as detected in the frames, and its reward is to be close to the ball
+(`BallGame`). It never plays in the emulator before the test. Needs the extra: pip install -e ".[agent]"
 """
 
 import time
@@ -23,7 +23,7 @@ from world_model.environment import WorldModelEnv
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
-TEST_SEEDS = 1_900_000_000  # no recording and no evaluation plays these games
+TEST_SEEDS = 1_900_000_000  # seeds that no recording and no evaluation uses
 Agent = Callable[[np.ndarray], int]
 
 
@@ -36,19 +36,19 @@ class AgentConfig:
     env: str | None = None
     """Gymnasium id of the real game; default: the one the world was learned from"""
     num_steps: int = 12_000
-    """frames that the world predicts for the agent"""
+    """frames of training in the world"""
     episode_steps: int = 64
-    """length of a rollout; in longer ones the agent learns more from drifted frames"""
+    """frames per rollout; longer rollouts drift, and the agent would learn from worse frames"""
     num_games: int = 10
-    """real games that every player plays in the test"""
+    """real games per player in the test"""
     game_steps: int = 1000
-    """longest real game, in frames"""
+    """maximum length of a real game, in frames"""
     seed: int = 0
-    """seeds the agent, its rollouts and the test's games"""
+    """seeds the agent, its rollouts and the games of the test"""
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps: where the world runs; the agent is so small that it stays on the CPU"""
+    """device of the world: auto, cpu, cuda, cuda:1, mps; the agent is so small that it stays on the CPU"""
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
@@ -56,7 +56,7 @@ class AgentConfig:
 
 
 def train_in_the_world(env: BallGame, config: AgentConfig) -> Any:
-    """A DQN agent after num_steps predicted frames."""
+    """Train a DQN agent on num_steps predicted frames."""
     try:
         from stable_baselines3 import DQN
     except ModuleNotFoundError:
@@ -82,7 +82,7 @@ def train_in_the_world(env: BallGame, config: AgentConfig) -> Any:
 
 
 def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
-    """Play num_games real games. Returns means: score, frames with a ball, and distance of player and ball in pixels."""
+    """Play num_games games. Returns mean scores, frames with a ball, and the distance between player and ball in pixels."""
     scores, lengths, rewards = [], [], []
     for number in range(config.num_games):
         seen, _ = env.reset(seed=TEST_SEEDS + 1000 * config.seed + number)
@@ -106,7 +106,7 @@ def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
 
 
 def make_agents(trained: Any, seed: int) -> dict[str, Agent]:
-    """The players of the test: the trained agent and three baselines, the last of which is a rule that follows the ball."""
+    """The players of the test: the trained agent and three baselines, the last of which follows the ball by a rule."""
     rng = np.random.default_rng(seed)
 
     def follow(seen: np.ndarray) -> int:
@@ -128,7 +128,7 @@ def main() -> None:
     world = WorldModel.load(config.world, config.device)
     env_id = config.env or world.metadata.env_id
     if not env_id:
-        raise InputError(f"{config.world} was learned from videos, and an agent must be tested in a game; give --env")
+        raise InputError(f"{config.world} was learned from videos and names no game to test the agent in; give --env")
     game: Game = open_game(env_id, world.metadata, world.frame_size)
 
     rollouts = BallGame(WorldModelEnv(world, max_steps=config.episode_steps), env_id, three_keys(env_id, world.action_map))
@@ -139,7 +139,7 @@ def main() -> None:
     numbers = {name: number for number, name in enumerate(game.action_names)}
     real = BallGame(RealGameEnv(game, config.game_steps), env_id, three_keys(env_id, numbers))
     results = {name: play(agent, real, config) for name, agent in make_agents(trained, config.seed).items()}
-    print(f"{config.num_steps:,} frames dreamed in {seconds:.0f} s, none of them real; then {config.num_games} games of {env_id}")
+    print(f"trained on {config.num_steps:,} predicted frames in {seconds:.0f} s; tested in {config.num_games} games of {env_id}")
     print(format_table(results))
     if config.json:
         facts = {"world": config.world, "env": env_id, "num_steps": config.num_steps, "seed": config.seed, "seconds": seconds}

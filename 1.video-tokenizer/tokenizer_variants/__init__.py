@@ -1,1 +1,1 @@
-"""Published tokenizers behind the main line's interface, each read as a difference from it."""
+"""Published tokenizers with the interface of the main line. Each is documented as a difference from it."""

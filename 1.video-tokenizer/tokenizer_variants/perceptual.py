@@ -1,11 +1,14 @@
-"""A distance between pictures that looks further than a pixel: LPIPS where its weights are at hand, else a stand-in.
+"""Perceptual distances between pictures: LPIPS if its weights are installed, else a substitute.
 
-LPIPS (arXiv:1801.03924) compares the features of a network trained on ImageNet, which this repository does not download. One
-stand-in is 1 - SSIM of the brightness: it needs nothing, and weighs a neighbourhood by its contrast, so that a missing ball
-counts as much on a dark ground as on a bright one. The other compares the features of a small network trained here, in the first
-steps of the tokenizer's own training, to tell how many frames lie between two frames of a clip. Where a ball is and which way it
-flies decides that, so its features must see the ball. It is called the frame-gap distance. None of these is LPIPS: their numbers
-cannot be compared.
+LPIPS (arXiv:1801.03924) compares the features of a network trained on ImageNet, which this repository does not download.
+
+ssim        1 - SSIM of the brightness. It needs no weights, and it normalizes by local contrast, so that a missing ball counts as
+            much on a dark background as on a bright one.
+frame-gap   compares the features of a small network. In the first steps of the tokenizer's training it learns to predict how many
+            frames lie between two frames of a clip. That depends on where the ball is and how it moves, so the features must
+            represent the ball.
+
+The values of the three distances cannot be compared with each other.
 """
 
 from typing import Any, Literal
@@ -24,14 +27,14 @@ PerceptualName = Literal["auto", "lpips", "ssim", "frame-gap"]
 
 
 def chosen_distance(name: PerceptualName) -> str:
-    """The name itself; auto is lpips where it is present, else frame-gap. Raises InputError for lpips where it is absent."""
+    """Resolve "auto": lpips if it is installed, else frame-gap. Raises InputError for lpips if it is not installed."""
     if name == "lpips" and not lpips_is_present():
         raise InputError(f"--perceptual lpips needs {lpips_needs()}; use --perceptual frame-gap or ssim")
     return ("lpips" if lpips_is_present() else "frame-gap") if name == "auto" else name
 
 
 class FrameGapNetwork(nn.Module):
-    """Features of single frames, and a guess of how many frames lie between two of them."""
+    """Features of single frames, and a classifier of how many frames lie between two of them."""
 
     def __init__(self, num_gaps: int, channels: tuple[int, ...] = (16, 32, 64)):
         super().__init__()
@@ -42,35 +45,35 @@ class FrameGapNetwork(nn.Module):
         self.to_gap = nn.Linear(sum(channels), num_gaps)
 
     def features(self, frames: Tensor) -> list[Tensor]:
-        """frames: (M, 3, H, W) in [0, 1]. Returns one (M, C, h, w) per layer, each place a vector of length 1."""
+        """frames: (M, 3, H, W) in [0, 1]. Returns one (M, C, h, w) per layer, a vector of length 1 at each position."""
         x, found = 2 * frames - 1, []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
             found.append(F.normalize(x.float(), dim=1, eps=1e-3))
         return found
 
-    def distance(self, drawn: Tensor, real: Tensor) -> Tensor:
-        """Squared difference of the features, mean over frames, places and layers. drawn, real: (M, 3, H, W)."""
-        pairs = zip(self.features(drawn), self.features(real), strict=True)
+    def distance(self, reconstructed: Tensor, real: Tensor) -> Tensor:
+        """Squared difference of the features, averaged over frames, positions and layers. reconstructed, real: (M, 3, H, W)."""
+        pairs = zip(self.features(reconstructed), self.features(real), strict=True)
         return torch.stack([(one - other).square().sum(dim=1).mean() for one, other in pairs]).mean()
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Two frames each (M, 3, H, W). Returns logits (M, num_gaps): one number per feature, how much of it has changed."""
+        """first, second: (M, 3, H, W). Returns logits (M, num_gaps), computed from how much each feature changed."""
         pairs = zip(self.features(first), self.features(second), strict=True)
         changes = [(one - other).square().sum(dim=(2, 3)) for one, other in pairs]
         return self.to_gap(torch.cat(changes, dim=1).log1p())
 
 
 class PerceptualDistance:
-    """The distance in training: LPIPS or 1 - SSIM from the start, or a frame-gap network that first learns and is then frozen.
+    """The distance used in training: LPIPS or 1 - SSIM from the start, or a frame-gap network, first trained and then frozen.
 
-    No module of the tokenizer, so neither in its weights nor in its checkpoint.
+    It is not a module of the tokenizer, so its weights are not part of the checkpoint.
     """
 
     network: Any = None
 
     def __init__(self, name: PerceptualName, num_frames: int, precision: str, device: torch.device):
-        """Raises InputError where what LPIPS needs is not here."""
+        """Raises InputError if LPIPS is chosen but not installed."""
         self.name, self.precision = chosen_distance(name), precision
         if self.name == "lpips":
             self.network = lpips_network().to(device)
@@ -81,19 +84,19 @@ class PerceptualDistance:
         self.ready = self.name != "frame-gap"
 
     def __call__(self, reconstruction: Tensor, video: Tensor) -> Tensor:
-        """Mean distance of the frames of two clips (B, T, 3, H, W) in [0, 1]; 0 where they are the same. With a gradient."""
+        """Mean distance of the frames of two clips (B, T, 3, H, W) in [0, 1]; 0 if they are identical. Differentiable."""
         if self.name == "ssim":
             return 1 - ssim(reconstruction.mean(dim=2, keepdim=True), video.mean(dim=2, keepdim=True))
-        drawn, real = reconstruction.flatten(0, 1), video.flatten(0, 1)
+        reconstructed, real = reconstruction.flatten(0, 1), video.flatten(0, 1)
         with autocast(video.device, self.precision):
             if self.name == "lpips":
-                return self.network(drawn.clamp(0, 1), real, normalize=True).mean()
-            return self.network.distance(drawn, real)
+                return self.network(reconstructed.clamp(0, 1), real, normalize=True).mean()
+            return self.network.distance(reconstructed, real)
 
     def train_step(self, video: Tensor, last: bool) -> dict[str, float]:
-        """One step of the frame-gap network on the frames of these clips (B, T, 3, H, W); after the last one it is frozen.
+        """Train the frame-gap network for one step on clips (B, T, 3, H, W). last: freeze it afterwards.
 
-        Returns the share of gaps it guessed. By chance it is 1 / T.
+        Returns its accuracy; chance is 1 / T.
         """
         rows, num_frames = global_batch_size(len(video)), video.shape[1]
         gaps = local_shard(torch.randint(num_frames, (rows,))).to(video.device)  # (B,) in [0, T)
@@ -111,16 +114,16 @@ class PerceptualDistance:
         return {"gaps_guessed": (logits.argmax(dim=1) == gaps).float().mean().item()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What resume.pt keeps; nothing of a distance that never changes."""
+        """The state for resume.pt. A distance that is not trained has none but its name."""
         if self.name != "frame-gap":
             return {"name": self.name}
         parts = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         return parts | {"name": self.name, "ready": self.ready}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises InputError where the run was begun with the other distance."""
+        """Raises InputError if the run was started with a different distance."""
         if state["name"] != self.name:
-            raise InputError(f"the run was started with --perceptual {state['name']}; resume it with that, not {self.name}")
+            raise InputError(f"the run was started with --perceptual {state['name']}; resume it with that, not with {self.name}")
         if self.name == "frame-gap":
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -1,8 +1,8 @@
-"""Train a variant of the tokenizer: the loop of chapter 1, with a model that names its own loss.
+"""Train a variant of the tokenizer: the loop of chapter 1, with a model that defines its own loss.
 
     python 1.video-tokenizer/tokenizer_variants/train.py --model videogpt --data-path data/breakout
 
---model NAME --help shows the flags of that one. MAGVIT-2 has a training step of its own, in magvit2/train.py.
+`--model NAME --help` shows the flags of a variant. MAGVIT-2 has its own training script, magvit2/train.py.
 """
 
 import sys
@@ -28,14 +28,14 @@ NAMES = [name for name in VARIANTS if name != "magvit2"]
 
 
 def chosen_model(arguments: list[str]) -> str:
-    """The name that a command line asks for: with --model, else in the file of --config. Raises InputError for no variant."""
+    """The value of --model, else the model in the file of --config. Raises InputError if that is not a variant."""
     name, config_file = value_of_flag(arguments, "--model"), value_of_flag(arguments, "--config")
     if name is None and config_file is not None:
         name = str(read_config_file(config_file).get("model"))
     if name not in NAMES:
         elsewhere = {"st-fsq": "1.video-tokenizer/train.py", "magvit2": "tokenizer_variants/magvit2/train.py"}
         where = f"; {name} is trained by {elsewhere[name]}" if name in elsewhere else ""
-        raise InputError(f"--model {name}: give one of {', '.join(NAMES)}{where}")
+        raise InputError(f"--model {name} is not one of {', '.join(NAMES)}{where}")
     return name
 
 

@@ -29,15 +29,15 @@ class DynamicsConfig(TrainingConfig):
     num_frames: int = 8
     """frames per training clip (T)"""
     tokenizer_checkpoint: str | None = None
-    """chapter 1's checkpoint; default: its checkpoints/best_model.pt, else the reference world's"""
+    """checkpoint of chapter 1; default: checkpoints/best_model.pt of that chapter, else the reference world's"""
     latent_action_checkpoint: str | None = None
-    """chapter 2's checkpoint, for --actions latent; default as above"""
+    """checkpoint of chapter 2, for --actions latent; default: checkpoints/best_model.pt of that chapter, else the world's"""
 
     # --- model ---
     model: Literal["maskgit"] = "maskgit"
     """dynamics model to train"""
     actions: Literal["latent", "true", "none"] = "latent"
-    """what the model is conditioned on: chapter 2's latent actions, the recorded true ones, or nothing"""
+    """conditioning of the model: the latent actions of chapter 2, the recorded true actions, or none"""
     embed_dim: int = 128
     """width of the transformer (E); a multiple of num_heads"""
     num_blocks: int = 3
@@ -45,7 +45,7 @@ class DynamicsConfig(TrainingConfig):
     num_heads: int = 4
     """attention heads"""
     context_frames: int = 8
-    """frames that attention over time sees, the present one included"""
+    """frames that attention over time covers, the present one included"""
     codebook_size: int = 1000
     """number of tokens (K); taken from the tokenizer"""
     grid_size: tuple[int, int] = (8, 8)
@@ -55,21 +55,21 @@ class DynamicsConfig(TrainingConfig):
 
     # --- loss ---
     smallest_mask_rate: float = 0.5
-    """the share of masked tokens of each clip is sampled between this and 1"""
+    """the mask rate of each clip is sampled uniformly between this and 1"""
     clean_context_share: float = 0.75
-    """share of the clips whose past is unmasked, as in a rollout; the others see a masked past, as in Genie"""
+    """share of the clips whose past is unmasked, as in a rollout; the others have a masked past, as in Genie"""
     context_corruption: float = 0.1
-    """up to this share of the past tokens is replaced by random ones, so that rollouts survive their own errors"""
+    """up to this share of the past tokens is replaced by random ones, to make rollouts robust to their own errors"""
     action_dropout: float = 0.1
-    """share of the actions that are dropped, so that the model also works where an action is unknown"""
+    """share of the actions that are dropped, so that the model also works without an action"""
     changed_weight: float = 6.0
-    """weight of a token that differs from the frame before; 1 treats all alike"""
+    """loss weight of tokens that differ from the previous frame; 1 weights all tokens equally"""
 
     # --- optimization ---
     num_steps: int = 1_500
     """optimizer steps"""
     prior_steps: int = 1_500
-    """optimizer steps of the action prior, which latent actions have; it is trained before the model"""
+    """optimizer steps of the action prior, which is trained before the model if the actions are latent"""
     optimizer: Literal["adamw", "muon"] = "muon"
     """adamw for everything, or muon for the matrices of the transformer blocks and adamw for the rest"""
 
@@ -79,7 +79,7 @@ class DynamicsConfig(TrainingConfig):
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} leaves nothing to predict; give at least 2")
         if min(self.grid_size) < 1:
-            raise InputError(f"grid_size {self.grid_size} holds no token; the tokenizer of chapter 1 says how large it is")
+            raise InputError(f"grid_size {self.grid_size} holds no token; give the grid of the tokenizer of chapter 1")
         for name, least in (("codebook_size", 2), ("num_actions", 0 if self.actions == "none" else 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} {getattr(self, name)} must be at least {least}")

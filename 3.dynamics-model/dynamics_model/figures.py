@@ -1,4 +1,4 @@
-"""Pictures of rollouts: the same start under every action, and a rollout beside what really happened."""
+"""Pictures of rollouts: the same start under every action, and rollouts compared with the real video."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ SHOWN_STEPS = (1, 2, 4, 8, 16)
 
 
 def action_labels(model: DynamicsModel, extra: Mapping[str, Any]) -> list[str]:
-    """A label for each of the model's actions: the key, or the code with the keys that are mapped to it.
+    """A label for each action of the model: its name, or the code with the keys that are mapped to it.
 
     extra: the checkpoint's action_kind, action_names and action_map.
     """
@@ -42,9 +42,9 @@ def roll_out_every_action(
     seed: int = 0,
     sampling: Sampling | None = None,
 ) -> np.ndarray:
-    """The same start under each action held for `length` steps: uint8 (actions, length, H, W, 3).
+    """Rollouts from the same start, each holding one action for `length` steps: uint8 (actions, length, H, W, 3).
 
-    frames: uint8 (T, H, W, 3), the prompt; actions: (T,), the model's actions that led to them.
+    frames: uint8 (T, H, W, 3), the prompt frames. actions: (T,), the actions that led to them.
     """
     device = next(model.parameters()).device
     rows = max(1, model.num_actions)
@@ -66,10 +66,10 @@ def save_rollout_strips(
     caption: str = "Rollouts from one start, one action held per row.",
     sampling: Sampling | None = None,
 ) -> np.ndarray:
-    """One row per action, all from the same start frames; columns are steps. Returns the rollouts, for a GIF.
+    """Write one row per action, all from the same start frames; columns are steps.
 
-    extra: what the dynamics checkpoint carries: start_frames (S, T, H, W, 3), start_actions (S, T), action names and map.
-    start: which of the start clips.
+    extra: the content of the dynamics checkpoint: start_frames (S, T, H, W, 3), start_actions (S, T), action names and map.
+    start: index of the start clip. Returns the rollouts, uint8 (actions, steps, H, W, 3).
     """
     frames, actions = extra["start_frames"][start], extra["start_actions"][start]
     rollouts = roll_out_every_action(model, tokenizer, frames, actions, max(SHOWN_STEPS), seed, sampling)
@@ -86,7 +86,7 @@ def save_rollout_strips(
 def save_action_gif(
     path: Path | str, rollouts: np.ndarray, labels: Sequence[str], frames_per_second: float, per_row: int = 4
 ) -> None:
-    """A GIF of actions side by side: those with a key, or all if none has one, at most per_row of them.
+    """Write a GIF of at most per_row actions side by side: those with a key, or all if none has one.
 
     rollouts: uint8 (actions, S, H, W, 3); labels: from `action_labels`.
     """
@@ -99,7 +99,7 @@ def save_action_gif(
 def save_real_and_predicted(
     path: Path | str, real: np.ndarray, rollouts: Mapping[str, np.ndarray], caption: str = "", steps: Sequence[int] = SHOWN_STEPS
 ) -> None:
-    """Rows: what really happened, then each rollout and its difference from it; columns are steps.
+    """Write the rows real video, then each rollout and its difference from the real video; columns are steps.
 
     real and each rollout: uint8 (S, H, W, 3).
     """
@@ -113,13 +113,13 @@ def save_real_and_predicted(
 def save_horizon_chart(
     path: Path | str, curves: Mapping[str, Mapping[int, float]], caption: str = "", unit: str = "PSNR, dB"
 ) -> None:
-    """Score against rollout steps, one line per predictor: label -> {steps: score}."""
-    colours = [ACCENT, "#d1495b", "#66a182", "#8d96a3", DARK, "#edae49"]
+    """Write a chart of score against rollout steps, with one line per predictor. curves: label -> {steps: score}."""
+    colors = [ACCENT, "#d1495b", "#66a182", "#8d96a3", DARK, "#edae49"]
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     style(axes)
-    for (label, curve), colour in zip(curves.items(), colours, strict=False):
-        axes.plot(list(curve), list(curve.values()), marker="o", markersize=3, linewidth=1.4, color=colour, label=label)
+    for (label, curve), color in zip(curves.items(), colors, strict=False):
+        axes.plot(list(curve), list(curve.values()), marker="o", markersize=3, linewidth=1.4, color=color, label=label)
     steps = sorted({step for curve in curves.values() for step in curve})
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(step) for step in steps])

@@ -1,14 +1,14 @@
-"""Does the model predict what happens next, and is it controlled by the actions?
+"""Does the model predict the next frame, and do the actions control it?
 
-From one frame to the next about nine tokens in ten stay the same, so a model that copies is nearly always right. Everything
-here is therefore also measured on the tokens that changed, where a copy is never right:
+About nine tokens in ten do not change from one frame to the next, so a model that copies is nearly always right. All scores are
+therefore also measured on the tokens that changed, where copying is never right:
 
-    loss_changed, accuracy_changed      on tokens that differ from the previous frame's; copying scores 0 by construction
-    shuffle_ratio                       loss on changed tokens with the actions of other clips over that with the right ones
-    delta_psnr_db                       PSNR of a rollout under the inferred actions minus one under random actions, after t steps
+    loss_changed, accuracy_changed      on tokens that differ from the previous frame; copying has an accuracy of 0
+    shuffle_ratio                       loss on changed tokens with the actions of other clips / loss with the right actions
+    delta_psnr_db                       PSNR of rollouts with the inferred actions minus PSNR with random actions, after t steps
 
 A model of latents has a squared error instead of a loss in nats, and no accuracy. Frames are tokens, int64 (B, T, N), or latents,
-float (B, T, N, D); actions int64 (B, T), entry t for the action that led from frame t-1 to frame t, -1 where unknown.
+float (B, T, N, D). Actions are int64 (B, T); entry t led from frame t-1 to frame t, and -1 is unknown.
 """
 
 import math
@@ -26,9 +26,9 @@ from video_tokenizer.training.device import autocast
 
 
 class FrameScores:
-    """Loss of next-frame predictions over any number of batches, of all tokens or latents and of those that changed.
+    """Loss and accuracy of next-frame predictions over any number of batches, for all tokens or latents and those that changed.
 
-    A token has changed if it differs from the previous frame's. A latent always differs a little, so it counts as changed if its
+    A token has changed if it differs from the previous frame. A latent always differs a little, so it counts as changed if its
     squared change is above the mean of its frame.
     """
 
@@ -38,8 +38,12 @@ class FrameScores:
         self.has_tokens = True
 
     def update(self, error: Tensor, predicted: Tensor | None, frames: Tensor, previous: Tensor) -> None:
-        """error: nats or mean squared error of each token or latent (..., N). predicted: what the model holds most likely, None
-        to leave out the accuracy. frames: the real ones; previous: one frame earlier; all three (..., N) or (..., N, D)."""
+        """Add a batch.
+
+        error: (..., N), the loss of each token in nats, or the mean squared error of each latent.
+        predicted: the model's most likely tokens (..., N), or None to skip the accuracy.
+        frames, previous: the real frames and those before them, (..., N) or (..., N, D).
+        """
         self.has_tokens = not frames.is_floating_point()
         if self.has_tokens:
             changed = frames != previous  # (..., N)
@@ -57,7 +61,7 @@ class FrameScores:
         self.num_changed += int(changed.sum())
 
     def result(self) -> dict[str, float]:
-        """loss, loss_changed and share_changed; for tokens their accuracy and a copy's, for latents the loss of a copy."""
+        """loss, loss_changed, share_changed; for tokens the accuracies of the model and of a copy, for latents a copy's loss."""
         scores = {
             "loss": share(self.loss, self.num_tokens),
             "loss_changed": share(self.loss_changed, self.num_changed),
@@ -75,26 +79,29 @@ class FrameScores:
 
 
 class HorizonScores:
-    """PSNR and moving PSNR of rollouts after 1, 4, 16, ... steps, over any number of batches."""
+    """Scores of rollouts after given numbers of steps, over any number of batches."""
 
     def __init__(self, horizons: Sequence[int]):
-        """horizons: numbers of rollout steps, each at least 1."""
+        """horizons: rollout steps to score, each at least 1."""
         self.scores = {horizon: VideoScores() for horizon in horizons}
 
     def update(self, predicted: Tensor, real: Tensor, before: Tensor) -> None:
-        """predicted, real: (B, S, C, H, W) in [0, 1], step 1 at entry 0; before: (B, C, H, W), the real frame before."""
+        """predicted, real: (B, S, C, H, W) in [0, 1], step 1 at entry 0. before: (B, C, H, W), the real frame before step 1."""
         for horizon, scores in self.scores.items():
             if horizon <= real.shape[1]:
                 previous = real[:, horizon - 2] if horizon > 1 else before
                 scores.update(predicted[:, horizon - 1 : horizon], real[:, horizon - 1 : horizon], previous[:, None])
 
     def result(self, name: str = "psnr_db") -> dict[int, float]:
-        """horizon -> "psnr_db" or "moving_psnr_db", the squared error of all clips pooled; NaN for horizons not reached."""
+        """horizon -> score, from the pooled squared error of all clips; NaN for horizons that were not reached.
+
+        name: a score of `VideoScores`, such as "psnr_db" or "moving_psnr_db".
+        """
         return {horizon: scores.result()[name] for horizon, scores in self.scores.items()}
 
 
 def delta_psnr_db(inferred: HorizonScores, random: HorizonScores, name: str = "psnr_db") -> dict[int, float]:
-    """Genie's controllability score: how many dB the right actions are worth after t steps. horizon -> dB."""
+    """Genie's controllability score: how many dB the right actions gain over random ones. Returns horizon -> dB."""
     right, wrong = inferred.result(name), random.result(name)
     return {horizon: right[horizon] - wrong[horizon] for horizon in right}
 
@@ -102,7 +109,8 @@ def delta_psnr_db(inferred: HorizonScores, random: HorizonScores, name: str = "p
 def shuffle_actions(actions: Tensor, generator: torch.Generator) -> Tensor:
     """Give each clip the actions of another clip of the batch. actions: (B, T), B >= 2.
 
-    The clips form a random circle and each takes its neighbour's actions; a permutation leaves one clip, on average, its own.
+    The clips form a random circle, and each takes the actions of its neighbor. A plain permutation would, on average, leave one
+    clip with its own actions.
     """
     circle = torch.randperm(len(actions), generator=generator)
     partner = torch.empty_like(circle)
@@ -111,11 +119,11 @@ def shuffle_actions(actions: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class DynamicsMetrics:
-    """The scores of one dynamics model over any number of batches, each frame predicted from the real frames before it.
+    """The scores of a dynamics model over any number of batches. Each frame is predicted from the real frames before it.
 
-    Those of `FrameScores`, and, for a model with actions:
-    loss_changed_shuffled   loss on what changed with every clip under another clip's actions
-    shuffle_ratio           loss_changed_shuffled / loss_changed; 1 when the model ignores its actions, NaN when it has none
+    The scores of `FrameScores`, and, for a model with actions:
+    loss_changed_shuffled   loss on what changed, with the actions of other clips
+    shuffle_ratio           loss_changed_shuffled / loss_changed; 1 if the model ignores its actions, NaN if it has none
     """
 
     def __init__(self) -> None:
@@ -123,7 +131,7 @@ class DynamicsMetrics:
 
     @torch.no_grad()
     def update(self, model: DynamicsModel, frames: Tensor, actions: Tensor, generator: torch.Generator) -> None:
-        """actions: (B, T), -1 where unknown; generator: a CPU generator that shuffles the clips."""
+        """frames: (B, T, N) or (B, T, N, D). actions: (B, T), -1 where unknown. generator: shuffles the clips, on the CPU."""
         past, target = frames[:, :-1], frames[:, 1:]
         self.right.update(*model.teacher_forced(frames, actions), target, past)
         if model.num_actions and len(frames) > 1:
@@ -138,9 +146,9 @@ class DynamicsMetrics:
 
 @torch.no_grad()
 def validate(model: DynamicsModel, clips: FrameClips, config: DynamicsConfig, device: torch.device) -> dict[str, float]:
-    """The scores of a model during training, on the same validation clips every time, evenly spaced over all of them.
+    """Score a model during training, always on the same clips, evenly spaced over the validation set.
 
-    weighted_loss weights what changes as the training loss does; the weights with the least of it are kept.
+    weighted_loss weights what changed as the training loss does; training keeps the weights for which it is lowest.
     """
     model.eval()
     metrics = DynamicsMetrics()

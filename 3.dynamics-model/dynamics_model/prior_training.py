@@ -1,4 +1,4 @@
-"""Train the action prior, before the dynamics model and separately: it needs many different situations per step."""
+"""Train the action prior, before the dynamics model and with larger batches, because it needs many situations per step."""
 
 import torch
 from tqdm import tqdm
@@ -10,13 +10,13 @@ from video_tokenizer.data.clips import make_loader
 from video_tokenizer.training.optimizer import learning_rate_factor
 
 BATCH_FACTOR = 4
-"""clips in a batch of the prior for each in a batch of the dynamics model, so that it contains rare situations"""
+"""how much larger the batches of the prior are than those of the dynamics model, so that they contain rare situations"""
 DECAY_SHARE = 0.2
-"""final share of the steps, over which the learning rate falls to zero"""
+"""last share of the steps, over which the learning rate falls to zero"""
 
 
 def train_action_prior(prior: ActionPrior, clips: FrameClips, config: DynamicsConfig, device: torch.device) -> float:
-    """Train the prior for `config.prior_steps` steps on whole clips. Returns the mean loss of the last tenth, in nats."""
+    """Train the prior for `config.prior_steps` steps. Returns the mean loss of the last tenth of them, in nats."""
     num_steps = config.prior_steps
     optimizer = torch.optim.AdamW(prior.parameters(), lr=config.learning_rate, weight_decay=0.0)
     losses = []
@@ -29,5 +29,5 @@ def train_action_prior(prior: ActionPrior, clips: FrameClips, config: DynamicsCo
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())
-    optimizer.zero_grad(set_to_none=True)  # otherwise the prior's last gradient would count when the dynamics model's is clipped
+    optimizer.zero_grad(set_to_none=True)  # otherwise this gradient would count when that of the dynamics model is clipped
     return torch.stack(losses[-max(1, num_steps // 10) :]).mean().item()

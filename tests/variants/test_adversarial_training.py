@@ -101,7 +101,7 @@ def test_the_running_means_of_the_scores_move_and_pull_back():
     real, drawn = torch.tensor([2.0]), torch.tensor([-1.0])
     assert averages.penalty(real, drawn).item() == pytest.approx(2.0**2 + 1.0**2)
     averages.update(real, drawn)
-    assert (averages.real, averages.drawn) == (pytest.approx(0.2), pytest.approx(-0.1))
+    assert (averages.real, averages.fake) == (pytest.approx(0.2), pytest.approx(-0.1))
     assert averages.penalty(torch.tensor([-0.2]), torch.tensor([0.3])).item() == 0  # each on the other's side already
 
 

@@ -28,7 +28,7 @@ def clip():
 
 
 def test_lengths_are_drawn_evenly_for_each_block_from_the_fewest_to_all_both_included():
-    lengths = built(min_tokens=2).draw_lengths(torch.zeros(5_000, 4, 1))  # (5000, 4)
+    lengths = built(min_tokens=2).sample_lengths(torch.zeros(5_000, 4, 1))  # (5000, 4)
     counts = torch.bincount(lengths.flatten(), minlength=17)
     assert (counts[:2] == 0).all() and len(counts) == 17
     assert (counts[2:] - 20_000 / 15).abs().max() < 200  # each of 15 lengths 1,333 times, give or take
@@ -230,7 +230,7 @@ def test_muon_moves_the_matrices_of_the_blocks():
     ({"min_tokens": 17}, "min_tokens 17 must lie between 1 and the 16 tokens of a block"),
     ({"kept_tokens": 0}, "kept_tokens 0 must lie between 1 and"),
     ({"block_frames": 0}, "block_frames 0 must be at least 1"),
-    ({"num_heads": 32}, "a head of 1 numbers has no pairs"),
+    ({"num_heads": 32}, "embed_dim / num_heads = 1 must be even"),
     ({"patch_size": 5}, "frame_size 16 is not a multiple of patch_size 5"),
 ])  # fmt: skip
 def test_sizes_that_do_not_fit_are_named(changes, words):

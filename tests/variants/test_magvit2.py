@@ -142,7 +142,7 @@ def test_a_stream_takes_whole_steps_only():
     _, cache = tokenizer.encode_next(torch.rand(1, 1, 3, 16, 16))
     with pytest.raises(InputError, match="give a multiple of 2, because the stream has begun"):
         tokenizer.encode_next(torch.rand(1, 1, 3, 16, 16), cache)
-    with pytest.raises(InputError, match="is 2 frames, not one; draw steps with decode_next"):
+    with pytest.raises(InputError, match="is 2 frames, not one; decode steps with decode_next"):
         tokenizer.decode_frame(torch.zeros(1, 16, dtype=torch.int64))
 
 
@@ -159,10 +159,10 @@ def test_every_resolution_of_the_decoder_reads_the_codes_and_the_quantizer_is_fs
         ({"frame_size": 20}, "frame_size 20 is not a multiple of 8, as 4 channels need"),
         ({"time_stride": 3}, "time_stride 3 must be 1, 2 or 4"),
         ({"time_stride": 2}, "num_frames 4 must be 1 \\+ a multiple of time_stride 2; try 5"),
-        ({"blocks": (1, 1)}, "must be as many, one for each resolution"),
+        ({"blocks": (1, 1)}, "must have one number per resolution"),
         ({"channels": (12, 16), "blocks": (1, 1)}, "must be multiples of 8"),
         ({"time_kernel": 1}, "time_kernel 1 must be at least 2"),
-        ({"adversarial_start": 1.5}, "adversarial_start 1.5 is a share"),
+        ({"adversarial_start": 1.5}, "adversarial_start 1.5 must be a share"),
         ({"levels": (8, 1)}, "must be 1 to 8 numbers between 2 and 4096"),
     ],
 )

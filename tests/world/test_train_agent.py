@@ -102,7 +102,7 @@ def test_an_agent_is_trained_in_the_dream_and_tested_in_the_emulator(tmp_path, c
     numbers = tmp_path / "agent.json"
     flags = ["--num-steps", 40, "--num-games", 1, "--game-steps", 30, "--episode-steps", 8, "--json", numbers]
     assert call(TRAIN, "--world", world, *flags) == 0
-    assert "40 frames dreamed" in capsys.readouterr().out
+    assert "trained on 40 predicted frames" in capsys.readouterr().out
     results = json.loads(numbers.read_text())["players"]
     assert set(results) == {"trained_in_the_dream", "chance", "standing_still", "a_rule_by_hand"}
 

@@ -12,7 +12,7 @@ class Dreamer4Config(ReconstructionConfig):
     """Train Dreamer 4's tokenizer (arXiv:2509.24527, section 3)."""
 
     model: Literal["dreamer4"] = "dreamer4"
-    """tokenizer to train; --help after another name shows that one's flags"""
+    """tokenizer to train; use --model NAME --help to see the flags of another"""
     patch_size: int = 8
     """side of a square patch, in pixels (P); divides frame_size"""
     embed_dim: int = 128
@@ -20,31 +20,31 @@ class Dreamer4Config(ReconstructionConfig):
     num_heads: int = 4
     """attention heads"""
     num_layers: int = 3
-    """layers of the encoder, and again of the decoder"""
+    """layers in the encoder, and again in the decoder"""
     time_every: int = 4
-    """one layer in so many looks back in time instead of around in the frame"""
+    """every n-th layer attends over time instead of inside the frame"""
     context_frames: int = 3
-    """how many frames a look back in time sees, the present one included; fewer than num_frames, to learn to go on"""
+    """frames that attention over time covers, the present one included; less than num_frames, to train with a full cache"""
     num_latents: int = 16
-    """latent tokens of a frame (N of the other tokenizers)"""
+    """latent tokens per frame (N)"""
     latent_channels: int = 8
-    """numbers in a latent's code (D)"""
+    """length of a latent's code (D)"""
     num_registers: int = 2
-    """further latents that are not passed on, in the encoder and in the decoder"""
+    """register tokens, in the encoder and in the decoder: extra latents that are not part of the code"""
     largest_hidden_share: float = 0.9
-    """in training each frame hides a share of its patches, drawn evenly between 0 and this; 0 hides none"""
+    """training masks a random share of each frame's patches, uniform between 0 and this; 0 masks none"""
     perceptual: Literal["lpips", "ssim", "none"] = "none"
-    """second term of the loss: LPIPS (needs torchvision and its AlexNet weights), 1 - SSIM, or none"""
+    """perceptual loss: LPIPS (needs torchvision and its AlexNet weights), 1 - SSIM, or none"""
     perceptual_weight: float = 0.2
-    """its weight; that of the squared error is 1"""
+    """weight of the perceptual loss; the weight of the squared error is 1"""
     normalise_losses: bool = True
-    """divide each term by the running root mean square of its values"""
+    """divide each term of the loss by the running root mean square of its values"""
     query_key_scale: float = 2.0
-    """what normalised queries and keys are multiplied by at first; 1 makes the first looks means over everything"""
+    """initial scale of normalized queries and keys; at 1, attention starts as nearly a mean over all tokens"""
     normalise_frames: bool = True
-    """subtract the recording's mean frame and divide by the size of what is left, before patches are made"""
+    """subtract the recording's mean frame and divide by the root mean square of the rest before making patches"""
     soft_cap: float = 0.0
-    """bound of the attention scores, by cap * tanh(score / cap); 0 is off"""
+    """bounds attention scores by cap * tanh(score / cap); 0 turns this off"""
 
     def check(self) -> None:
         """Raise InputError, naming the numbers that clash."""
@@ -63,10 +63,11 @@ class Dreamer4Config(ReconstructionConfig):
                 raise InputError(f"{name} {getattr(self, name)} must lie between {least} and {most}")
         for name in ("soft_cap", "perceptual_weight", "query_key_scale"):
             if getattr(self, name) < 0:
-                raise InputError(f"{name} {getattr(self, name)} must not be below 0")
+                raise InputError(f"{name} {getattr(self, name)} must be at least 0")
 
 
-PAPER = dict(  # Minecraft, arXiv:2509.24527: 512 x 16 numbers, context 192, 400 million parameters, which fix no width and depth
+# Minecraft, arXiv:2509.24527: codes of 512 x 16 numbers, context 192, 400 million parameters; width and depth are our choice
+PAPER = dict(
     patch_size=16, num_frames=64, context_frames=192, embed_dim=1024, num_heads=16, num_layers=16, num_latents=512,
     latent_channels=16, num_registers=4, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
     foreground_weight=0.0, moving_weight=0.0, perceptual="lpips", activation_checkpointing=True, shard=True, optimizer="adamw",

@@ -1,10 +1,11 @@
-"""Dreamer 4's tokenizer: a few latent tokens read a partly hidden frame, and the frame is drawn from them alone.
+"""Dreamer 4's tokenizer: a masked autoencoder that compresses a frame into a few latent tokens.
 
     python 1.video-tokenizer/tokenizer_variants/train.py --model dreamer4 --data-path data/breakout
 
-What changes: not one token per patch but a few latents per frame, which look at all patches; no codebook, codes are numbers in
-[-1, 1]; in training patches are hidden from the encoder, and the loss is over all of them; every term of the loss is divided by
-its running size. What stays: causal in time, frame by frame with caches, the weights of foreground and moving pixels.
+What changes: a frame has a few latents, which attend to all patches, instead of one token per patch. There is no codebook; codes
+are numbers in [-1, 1]. In training, random patches are hidden from the encoder, and the loss covers all patches. Every term of
+the loss is divided by its running root mean square.
+What stays: causal in time, frame by frame with caches, the weights of foreground and moving pixels.
 Source: arXiv:2509.24527, section 3.
 """
 
@@ -29,17 +30,17 @@ from video_tokenizer.models.st_transformer import KVCache
 
 @dataclass
 class MaskedOutput(TokenizerOutput):
-    """What the forward pass returns, and what the encoder was not shown."""
+    """The result of the forward pass, with the mask of the encoder's input."""
 
     hidden: Tensor | None = None
-    """(B, T, patches) bool; None where nothing was hidden"""
+    """(B, T, patches) bool, True where a patch was hidden; None without a mask"""
 
 
 class RunningScale(nn.Module):
-    """Divide a loss by the running root mean square of its values: 0.003 or 0.3, it becomes about 1, and its weight its share.
+    """Divide a loss by the running root mean square of its values, so that every term of a sum has a size of about 1.
 
-    The estimate is the plain mean of the squares at first, then an exponential one. It has no gradient, so each term's gradient
-    keeps its direction; it is a buffer, so a stopped training resumes with it.
+    The estimate starts as a plain mean of squares and becomes an exponential average. No gradient flows through it, so the
+    gradient of each term keeps its direction. It is a buffer, so resumed training continues with it.
     """
 
     mean_square: Tensor
@@ -52,7 +53,7 @@ class RunningScale(nn.Module):
         self.register_buffer("num_updates", torch.zeros(()))
 
     def forward(self, loss: Tensor) -> Tensor:
-        """loss: a number above 0. In training the estimate is updated with it first. Returns it divided by the estimate."""
+        """loss: a scalar above 0, which first updates the estimate in training. Returns the loss divided by the estimate."""
         if self.training:
             with torch.no_grad():
                 value = mean_over_processes(loss.float())
@@ -76,7 +77,7 @@ class Dreamer4Tokenizer(Tokenizer):
         self.frame_size = config.frame_height_width
         self.patch_grid = (self.frame_size[0] // config.patch_size, self.frame_size[1] // config.patch_size)
         self.tokens_per_frame, self.code_length = config.num_latents, config.latent_channels
-        self.grid_size = (1, config.num_latents)  # latents have no place in the picture
+        self.grid_size = (1, config.num_latents)  # latents have no position in the frame
         transformer = BlockCausalSizes(
             config.embed_dim, config.num_heads, config.num_layers, config.context_frames, config.time_every,
             query_key_scale=config.query_key_scale, soft_cap=config.soft_cap,
@@ -91,7 +92,7 @@ class Dreamer4Tokenizer(Tokenizer):
         self.perceptual_distance: PerceptualDistance | None = None
 
     def encode(self, video: Tensor) -> Encoded:
-        """video: (B, T, C, H, W) in [0, 1]. Returns no indices (B, T, 0), and codes (B, T, N, D) in [-1, 1]."""
+        """video: (B, T, C, H, W) in [0, 1]. Returns empty indices (B, T, 0), and codes (B, T, N, D) in [-1, 1]."""
         return self.encode_next(video)[0]
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -99,24 +100,24 @@ class Dreamer4Tokenizer(Tokenizer):
         return self.decode_next(codes)[0]
 
     def encode_next(self, video: Tensor, cache: KVCache | None = None) -> tuple[Encoded, KVCache]:
-        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
+        """Encode the next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns the result of `encode`, and the cache."""
         codes, kept = self.encoder(video, cache=cache)
         return Encoded(no_indices(codes), codes), kept
 
     def decode_next(self, codes: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache]:
-        """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
+        """Decode the next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
         video, kept = self.decoder(codes, cache)
         return video.clamp(0, 1), kept
 
     def forward(self, video: Tensor) -> MaskedOutput:
-        """video: (B, T, C, H, W) in [0, 1]. In training each frame hides patches from the encoder, never from the loss."""
+        """video: (B, T, C, H, W) in [0, 1]. In training, random patches are hidden from the encoder."""
         hidden = None
         if self.training and self.config.largest_hidden_share:
             hidden = self.random_mask(video)
         codes, _ = self.encoder(video, hidden)  # (B, T, N, D)
         reconstruction, _ = self.decoder(codes)
-        drawn = reconstruction if self.training else reconstruction.clamp(0, 1)
-        return MaskedOutput(drawn, no_indices(codes), codes, {}, hidden)
+        reconstruction = reconstruction if self.training else reconstruction.clamp(0, 1)
+        return MaskedOutput(reconstruction, no_indices(codes), codes, {}, hidden)
 
     def random_mask(self, video: Tensor) -> Tensor:
         """(B, T, patches) bool, True where a patch is hidden from the encoder. video: (B, T, C, H, W)."""
@@ -126,10 +127,10 @@ class Dreamer4Tokenizer(Tokenizer):
         return hidden.unflatten(0, (batch_size, num_frames))
 
     def seen_pixels(self, output: TokenizerOutput) -> Tensor | float:
-        """(B, T, 1, H, W) bool, True where the encoder saw the pixel; 1.0 where it saw all.
+        """(B, T, 1, H, W) bool, True where the encoder saw the pixel; 1.0 if it saw all of them.
 
-        Errors in hidden patches count as well, but without the extra weights: a ball that nobody could see would be most of the
-        loss, and the best answer to it is a faint ball everywhere.
+        The loss includes hidden patches, but without the extra weights for foreground and moving pixels. Otherwise hidden balls
+        would dominate the loss, and the best prediction for them is a faint ball everywhere.
         """
         if not isinstance(output, MaskedOutput) or output.hidden is None:
             return 1.0
@@ -139,7 +140,7 @@ class Dreamer4Tokenizer(Tokenizer):
     def fit_statistics(self, frames: np.ndarray) -> None:
         """Measure the mean frame of the recording and the scale of the rest. frames: uint8 (F, H, W, 3).
 
-        Loads the network of LPIPS as well, if it is asked for. Raises InputError where that is not on this machine.
+        Also sets up the perceptual distance, if the config has one. Raises InputError if LPIPS is chosen but not installed.
         """
         config = self.config
         if config.normalise_frames:
@@ -149,7 +150,7 @@ class Dreamer4Tokenizer(Tokenizer):
             self.perceptual_distance = PerceptualDistance(config.perceptual, config.num_frames, config.precision, device)
 
     def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
-        """Squared error + 0.2 perceptual distance, each divided by its running root mean square.
+        """Squared error + perceptual_weight * perceptual distance, each divided by its running root mean square.
 
         video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
         """
@@ -165,40 +166,40 @@ class Dreamer4Tokenizer(Tokenizer):
         return losses
 
     def diagnostics(self, video: Tensor) -> Diagnostics:
-        """What the past is worth, what half of a frame is worth, and frames of which half is hidden.
+        """How much the past improves the reconstruction, and how well frames are reconstructed if half of them is hidden.
 
         video: (B, T, C, H, W) in [0, 1], T at least 2.
 
-        context_gain_db: PSNR of frames 1 to T-1 drawn with their past, minus that of the same frames encoded and decoded alone.
-        hidden_context_gain_db: the same where half of each frame's patches are hidden from the encoder.
-        half_hidden_psnr_db: PSNR of all frames so hidden, with their past.
+        context_gain_db: PSNR of frames 1 to T-1 with their past, minus that of the same frames encoded and decoded alone.
+        hidden_context_gain_db: the same with half of each frame's patches hidden from the encoder.
+        half_hidden_psnr_db: PSNR of all frames with their past and half of their patches hidden.
         """
         hidden = self.half_hidden(video)
-        half = self._drawn_again(video, hidden)
+        half = self._reconstruct(video, hidden)
         scores = {"half_hidden_psnr_db": psnr_db(half, video)}
         for name, mask, with_past in (
-            ("context_gain_db", None, self._drawn_again(video)),
+            ("context_gain_db", None, self._reconstruct(video)),
             ("hidden_context_gain_db", hidden, half),
         ):
             one_by_one = rearrange(video, "b t c h w -> (b t) 1 c h w")
-            alone = self._drawn_again(one_by_one, None if mask is None else rearrange(mask, "b t n -> (b t) 1 n"))
+            alone = self._reconstruct(one_by_one, None if mask is None else rearrange(mask, "b t n -> (b t) 1 n"))
             alone = rearrange(alone, "(b t) 1 c h w -> b t c h w", b=len(video))
             scores[name] = psnr_db(with_past[:, 1:], video[:, 1:]) - psnr_db(alone[:, 1:], video[:, 1:])
         seen = self.seen_pixels(MaskedOutput(video, video, video, {}, hidden))
         pictures = {"half hidden": torch.where(torch.as_tensor(seen, device=video.device), video, 0.5)}
         return Diagnostics(scores, pictures | {"half decoded": half, "all decoded": self(video).reconstruction})
 
-    def _drawn_again(self, video: Tensor, hidden: Tensor | None = None) -> Tensor:
+    def _reconstruct(self, video: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Encode and decode. video: (B, T, C, H, W) in [0, 1]; hidden: (B, T, patches) bool. Returns the same shape as video."""
         return self.decode(self.encoder(video, hidden)[0])
 
     def half_hidden(self, video: Tensor) -> Tensor:
-        """(B, T, patches) bool: half of each frame's patches, the same for every call. video: (B, T, C, H, W)."""
+        """A mask (B, T, patches) bool of half of each frame's patches, the same for every call. video: (B, T, C, H, W)."""
         num_patches = self.decoder.readouts.num_embeddings
         order = torch.rand(*video.shape[:2], num_patches, generator=torch.Generator().manual_seed(0)).argsort(dim=-1)
         return (order < num_patches // 2).to(video.device)
 
 
 def no_indices(codes: Tensor) -> Tensor:
-    """(B, T, 0) int64: numbers that are not rounded have no names."""
+    """Empty indices (B, T, 0) int64, because the codes are not quantized."""
     return torch.zeros(*codes.shape[:2], 0, dtype=torch.int64, device=codes.device)

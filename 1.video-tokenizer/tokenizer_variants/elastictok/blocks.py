@@ -1,8 +1,8 @@
 """A transformer over one flat sequence of tokens: full attention inside a block of frames, causal attention between blocks.
 
-Chapter 1's space-time block attends inside a frame, then over time. Here the tokens of several frames form one sequence, and one
-attention does both: a token attends to all tokens of its own block and of the blocks before it (ElasticTok, Yan, "Learning About
-The World Through Video Generation", EECS-2024-193, chapter 4). Attention, gate and caches are chapter 1's.
+The space-time block of chapter 1 attends inside a frame, then over time. Here the tokens of several frames form one sequence, and
+a single attention does both: a token attends to all tokens of its block and of earlier blocks (ElasticTok, Yan, "Learning About
+The World Through Video Generation", EECS-2024-193, chapter 4). Attention, SwiGLU and caches are those of chapter 1.
 """
 
 import torch
@@ -15,7 +15,7 @@ from video_tokenizer.models.st_transformer import KeysValues, SwiGLU, Transforme
 
 
 class BlockwiseAttention(nn.Module):
-    """Full attention inside a block, causal attention across blocks. window: blocks that a block sees, itself included."""
+    """Full attention inside a block, causal attention across blocks. window: blocks to attend to, the present one included."""
 
     def __init__(self, embed_dim: int, num_heads: int, window: int):
         super().__init__()
@@ -26,12 +26,12 @@ class BlockwiseAttention(nn.Module):
     def forward(
         self, x: Tensor, block_length: int, turns: Tensor, past_kv: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
-        """x: (B, S, E), blocks of block_length tokens, of which the last may be shorter. turns: (M + S, d/2) radians.
+        """x: (B, S, E), blocks of block_length tokens; the last block may be shorter. turns: (M + S, d/2) radians.
         past_kv: keys and values (B, heads, M, d) of complete blocks before x.
 
-        Returns x's update (B, S, E), and the keys and values of the last window - 1 blocks, for what comes next. Keys are kept
-        unrotated and rotated again by their place in the line of past and present, because only distances count: however long
-        the stream, no place is one that training did not know.
+        Returns the update of x, (B, S, E), and the keys and values of the last window - 1 blocks, for the next call. Keys are
+        cached before rotation and rotated by their position in the window. Rotary attention depends on distances only, so
+        positions never exceed those of training, however long the stream.
         """
         queries, keys, values = rearrange(self.to_qkv(x), "b s (three h d) -> three b h s d", three=3, h=self.num_heads)
         if past_kv is not None:
@@ -39,17 +39,18 @@ class BlockwiseAttention(nn.Module):
         total, past = keys.shape[2], keys.shape[2] - x.shape[1]
         turned_queries, turned_keys = rotate(queries, turns[past:]), rotate(keys, turns)
         mixed = []
-        for first in range(past, total, block_length):  # no mask: a block gets only the keys that it may see
+        for first in range(past, total, block_length):  # no mask is needed: each block gets only the keys it may attend to
             last = min(first + block_length, total)
-            seen = slice(max(0, first - (self.window - 1) * block_length), last)
-            mixed.append(attention(turned_queries[:, :, first - past : last - past], turned_keys[:, :, seen], values[:, :, seen]))
+            window = slice(max(0, first - (self.window - 1) * block_length), last)
+            block_queries = turned_queries[:, :, first - past : last - past]
+            mixed.append(attention(block_queries, turned_keys[:, :, window], values[:, :, window]))
         update = self.output(rearrange(torch.cat(mixed, dim=2), "b h s d -> b s (h d)"))
         kept = max(0, total - (self.window - 1) * block_length)
         return update, (keys[:, :, kept:], values[:, :, kept:])
 
 
 class BlockwiseLayer(TransformerBlock):
-    """Attention, then a gated feed-forward network, each behind an RMSNorm (arXiv:1910.07467)."""
+    """Attention, then a gated feed-forward network, each after an RMSNorm (arXiv:1910.07467)."""
 
     def __init__(self, embed_dim: int, num_heads: int, hidden_dim: int, window: int):
         super().__init__()
@@ -61,16 +62,17 @@ class BlockwiseLayer(TransformerBlock):
     def forward(
         self, x: Tensor, block_length: int, turns: Tensor, past_kv: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
-        """x: (B, S, E); the rest as in `BlockwiseAttention`. Returns x, and the keys and values to keep."""
+        """x: (B, S, E); the rest as in `BlockwiseAttention`. Returns x (B, S, E), and the keys and values to cache."""
         update, kept = self.attention(self.attention_norm(x), block_length, turns, past_kv)
         x = x + update
         return x + self.feed_forward(self.feed_forward_norm(x)), kept
 
 
 class BlockwiseTransformer(nn.Module):
-    """A stack of such layers. Longer contexts need no new parameters: only the window grows.
+    """A stack of blockwise layers. A longer context needs no new parameters, only a larger window.
 
-    block_frames: frames in a block. window: how many blocks a block looks back, itself included. base: of the slowest turn.
+    block_frames: frames per block. window: blocks to attend to, the present one included. base: the slowest rotary pair turns by
+    about 1/base radians per token.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class BlockwiseTransformer(nn.Module):
         self.norm = RootMeanSquareNorm(embed_dim)
 
     def forward(self, x: Tensor, cache: list[KeysValues] | None = None) -> tuple[Tensor, list[KeysValues]]:
-        """x: (B, T, N, E), frames that follow those in the cache. Returns the same shape, normalised, and the new cache.
+        """x: (B, T, N, E), frames that follow those in the cache. Returns the same shape, normalized, and the new cache.
 
         cache: per layer, keys and values of at most window - 1 blocks; its size does not grow with time.
         """

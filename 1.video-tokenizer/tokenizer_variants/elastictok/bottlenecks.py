@@ -1,4 +1,4 @@
-"""The two bottlenecks of ElasticTok: rounding as in chapter 1, or a normal distribution. Both drop what is not kept."""
+"""The two bottlenecks of ElasticTok: FSQ as in chapter 1, or a normal distribution. Both set dropped tokens to zero."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from video_tokenizer.models.fsq import FiniteScalarQuantizer, Quantized
 
 
 class FiniteScalarBottleneck(nn.Module):
-    """Vectors to FSQ codes. A dropped token becomes the zero vector, which is the code of the middle levels as well.
+    """Vectors to FSQ codes. A dropped token becomes the zero vector, which is also the code of the middle levels.
 
-    So the decoder cannot tell "dropped" from "the middle code", and a dropped token has that code's number; as in the paper.
+    As in the paper, the decoder therefore cannot distinguish a dropped token from the middle code, and both have the same index.
     """
 
     def __init__(self, embed_dim: int, levels: tuple[int, ...]):
@@ -20,16 +20,16 @@ class FiniteScalarBottleneck(nn.Module):
         self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
 
     def forward(self, x: Tensor, kept: Tensor) -> Quantized:
-        """x: (B, T, N, E). kept: (B, T, N) bool."""
+        """x: (B, T, N, E). kept: (B, T, N) bool. Returns codes (B, T, N, D) and indices (B, T, N)."""
         quantized = self.quantizer(self.to_latents(x))
         middle = self.quantizer.codes_to_indices(torch.zeros(self.code_length, device=x.device))
         return Quantized(quantized.codes * kept[..., None], torch.where(kept, quantized.indices, middle), {})
 
 
 class GaussianBottleneck(nn.Module):
-    """Vectors to means and variances of normal distributions, sampled in training, the mean otherwise: codes without a codebook.
+    """Vectors to normal distributions. The code is a sample in training, and the mean otherwise; there is no codebook.
 
-    kl_weight: of the divergence from a standard normal distribution, in nats, averaged over the kept tokens alone.
+    kl_weight: weight of the KL divergence from a standard normal distribution, in nats, averaged over the kept tokens.
     """
 
     codebook_size = 0
@@ -40,7 +40,7 @@ class GaussianBottleneck(nn.Module):
         self.to_moments = nn.Linear(embed_dim, 2 * code_length)
 
     def forward(self, x: Tensor, kept: Tensor) -> Quantized:
-        """x: (B, T, N, E). kept: (B, T, N) bool. There are no token numbers: indices are (B, T, 0)."""
+        """x: (B, T, N, E). kept: (B, T, N) bool. Returns codes (B, T, N, D), and indices (B, T, 0)."""
         mean, log_variance = self.to_moments(x).float().chunk(2, dim=-1)  # (B, T, N, D) each
         log_variance = log_variance.clamp(-30, 20)
         codes = mean

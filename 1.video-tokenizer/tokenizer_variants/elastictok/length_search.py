@@ -1,4 +1,4 @@
-"""The fewest tokens that reach a quality: four searches for one block, and the encoding of a video block by block."""
+"""Find the smallest number of tokens that reaches a quality: four searches for one block, and encoding a video block by block."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,41 @@ from torch import Tensor, nn
 from video_tokenizer.models.base import Encoded
 
 Target = Callable[[Tensor, Tensor], Tensor]
-"""(reconstruction, video), both (B, T, C, H, W) in [0, 1], to one number for each clip (B,); smaller is better"""
+"""(reconstruction, video), both (B, T, C, H, W) in [0, 1] -> error of each clip (B,)"""
 Caches = tuple[Any, Any]
-"""of the encoder and of the decoder"""
+"""caches of the encoder and of the decoder"""
 
 
 def mean_squared_error(reconstruction: Tensor, video: Tensor) -> Tensor:
-    """(B,), on the scale of the paper, where pixels lie in [-1, 1]: its .001, .003 and .015 are 36.0, 31.2 and 24.3 dB."""
+    """Error of each clip (B,) with pixels in [-1, 1], as in the paper: .001, .003 and .015 are 36.0, 31.2 and 24.3 dB."""
     return 4 * (reconstruction - video).square().flatten(1).mean(dim=1)
 
 
 def threshold_of(psnr_db: float) -> float:
-    """The mean squared error on [-1, 1] that is a PSNR of so many decibels: 30 dB is 4 * 0.001."""
+    """The mean squared error of a PSNR in dB, with pixels in [-1, 1]: 30 dB is 4 * 0.001."""
     return 4 * 10 ** (-psnr_db / 10)
 
 
 @dataclass(frozen=True)
 class LengthQuery:
-    """How many tokens does this block need? A search evaluates the error at lengths of its choice."""
+    """One block whose length is searched: how many of its tokens does it need?"""
 
     error_at: Callable[[Tensor], Tensor]
-    """lengths (B,) to errors (B,), given the past as it was decoded; one evaluation of encoder and decoder"""
+    """lengths (B,) -> errors (B,), given the decoded past; each call runs encoder and decoder once"""
     threshold: float
-    """largest error that is good enough"""
+    """largest acceptable error"""
     shortest: int
-    """fewest tokens"""
+    """smallest length to try"""
     longest: int
-    """all tokens of the block, also the result if no length is good enough"""
+    """all tokens of the block; also the result if no length reaches the threshold"""
     frames: Tensor
     """(B, frames of the block, C, H, W)"""
     before: Tensor
-    """(B, 1, C, H, W), the last frame before the block; of the first block its own first frame"""
+    """(B, 1, C, H, W), the last frame before the block; for the first block, its own first frame"""
 
 
 class LengthResult(NamedTuple):
-    """lengths: (B,) int64. evaluations: runs of encoder and decoder, or of a network in their place."""
+    """lengths: (B,) int64. evaluations: how often encoder and decoder ran, or the regressor instead of them."""
 
     lengths: Tensor
     evaluations: int
@@ -56,30 +56,31 @@ Search = Callable[[LengthQuery], LengthResult]
 
 
 def best_among(query: LengthQuery, candidates: Sequence[int]) -> LengthResult:
-    """The shortest of the given lengths, ascending, that is good enough."""
+    """The shortest candidate that reaches the threshold. candidates: lengths in ascending order."""
     batch_size, device = len(query.frames), query.frames.device
     lengths = torch.tensor(candidates, device=device)  # (L,)
     errors = torch.stack([query.error_at(length.expand(batch_size)) for length in lengths])  # (L, B)
     passes = errors <= query.threshold
-    first = lengths[passes.int().argmax(dim=0)]  # argmax finds the first of equals
+    first = lengths[passes.int().argmax(dim=0)]  # argmax returns the first maximum
     return LengthResult(torch.where(passes.any(dim=0), first, query.longest), len(candidates))
 
 
 def full_search(query: LengthQuery) -> LengthResult:
-    """Try every length. 4,096 evaluations in the paper."""
+    """Try every length, which takes 4,096 evaluations in the paper."""
     return best_among(query, range(query.shortest, query.longest + 1))
 
 
 def binned_search(query: LengthQuery, num_bins: int = 16) -> LengthResult:
-    """Try `num_bins` evenly spaced lengths, the longest among them; 100 in the paper. Off by half a bin on average."""
-    places = torch.linspace(query.shortest, query.longest, num_bins).round().long()
-    return best_among(query, places.unique().tolist())
+    """Try `num_bins` evenly spaced lengths, including the longest (100 in the paper). Too long by half a bin on average."""
+    lengths = torch.linspace(query.shortest, query.longest, num_bins).round().long()
+    return best_among(query, lengths.unique().tolist())
 
 
 def binary_search(query: LengthQuery) -> LengthResult:
-    """Halve the range again and again, as if the error never rose with the length: 61 lengths take 6 evaluations.
+    """Binary search, which assumes that the error does not increase with the length: 61 lengths take 6 evaluations.
 
-    Where it does rise, the result may be longer than necessary, but it has passed: the shortest passing length so far is kept.
+    If the error does increase, the result may be longer than necessary, but it still reaches the threshold, because the search
+    returns the shortest length that did.
     """
     device, batch_size = query.frames.device, len(query.frames)
     low = torch.full((batch_size,), query.shortest, device=device)
@@ -96,7 +97,7 @@ def binary_search(query: LengthQuery) -> LengthResult:
 
 
 class LengthRegressor(nn.Module):
-    """A small network that predicts how many tokens a block needs, from its pixels and their change since the frame before."""
+    """A small network that predicts how many tokens a block needs, from its pixels and their change from the previous frame."""
 
     def __init__(self, patch_size: int, width: int = 32):
         super().__init__()
@@ -105,7 +106,10 @@ class LengthRegressor(nn.Module):
         self.judge = nn.Sequential(nn.Linear(2 * width + 1, width), nn.GELU(), nn.Linear(width, 1))
 
     def forward(self, frames: Tensor, before: Tensor, thresholds: Tensor) -> Tensor:
-        """frames: (B, k, C, H, W); before: (B, 1, C, H, W); thresholds: (B,). Returns (B,), shares of the lengths, in [0, 1]."""
+        """frames: (B, k, C, H, W); before: (B, 1, C, H, W); thresholds: (B,).
+
+        Returns (B,) in [0, 1], where 0 is the shortest length and 1 the longest.
+        """
         change = frames - torch.cat([before, frames[:, :-1]], dim=1)
         pictures = torch.cat([frames, change], dim=2)  # (B, k, 2C, H, W)
         patches = F.pixel_unshuffle(pictures, self.patch_size).flatten(3).transpose(2, 3)  # (B, k, N, 2C*P*P)
@@ -116,7 +120,7 @@ class LengthRegressor(nn.Module):
 
     @torch.enable_grad()
     def fit(self, examples: Sequence[tuple[LengthQuery, Tensor]], num_steps: int = 200, learning_rate: float = 3e-3) -> None:
-        """Train on blocks whose lengths (B,) a search has found."""
+        """Train on blocks and their lengths (B,), found by another search."""
         frames, before = (torch.cat([getattr(query, name) for query, _ in examples]) for name in ("frames", "before"))
         thresholds = torch.cat([found.new_full(found.shape, q.threshold, dtype=torch.float32) for q, found in examples])
         shares = torch.cat([(found - q.shortest) / max(1, q.longest - q.shortest) for q, found in examples])
@@ -128,7 +132,7 @@ class LengthRegressor(nn.Module):
 
     @torch.no_grad()
     def search(self, query: LengthQuery) -> LengthResult:
-        """One prediction, never tried: the result need not be good enough."""
+        """Predict the length without evaluating it, so that the result may miss the threshold."""
         thresholds = torch.full((len(query.frames),), query.threshold, device=query.frames.device)
         share = self(query.frames, query.before, thresholds)
         lengths = query.shortest + share * (query.longest - query.shortest)
@@ -136,11 +140,11 @@ class LengthRegressor(nn.Module):
 
 
 class Elastic(NamedTuple):
-    """A video as the tokens that it needs.
+    """A video encoded with a variable number of tokens.
 
     encoded: as in `Tokenizer.encode`, zero beyond the kept tokens. reconstruction: (B, T, C, H, W) in [0, 1].
-    lengths: (B, blocks) int64, kept tokens. errors: (B, blocks), the target's value for each block as it was decoded.
-    evaluations: of encoder and decoder per block. caches: to continue with the next blocks.
+    lengths: (B, blocks) int64, kept tokens. errors: (B, blocks), the error of each decoded block.
+    evaluations: mean number per block. caches: for encoding the next blocks.
     """
 
     encoded: Encoded
@@ -152,8 +156,10 @@ class Elastic(NamedTuple):
 
 
 def encode_and_decode(tokenizer: Any, frames: Tensor, lengths: Tensor, caches: Caches) -> tuple[Encoded, Tensor, Caches]:
-    """One block with its first `lengths` (B,) tokens. frames: (B, frames of the block, C, H, W). Returns the tokens, the
-    reconstruction, and the caches for the next block."""
+    """Encode one block, keep its first `lengths` (B,) tokens, and decode it. frames: (B, frames of the block, C, H, W).
+
+    Returns the tokens, the reconstruction, and the caches for the next block.
+    """
     kept = tokenizer.kept_places(lengths[:, None], frames)
     encoded, encoder_cache = tokenizer.encode_kept(frames, kept, caches[0])
     reconstruction, decoder_cache = tokenizer.decode_next(encoded.codes, caches[1])
@@ -161,7 +167,7 @@ def encode_and_decode(tokenizer: Any, frames: Tensor, lengths: Tensor, caches: C
 
 
 def error_at(tokenizer: Any, frames: Tensor, caches: Caches, target: Target, lengths: Tensor) -> Tensor:
-    """(B,) errors of one block with its first `lengths` (B,) tokens."""
+    """Errors (B,) of one block, decoded from its first `lengths` (B,) tokens."""
     return target(encode_and_decode(tokenizer, frames, lengths, caches)[1], frames)
 
 
@@ -174,10 +180,11 @@ def encode_to_threshold(
     target: Target = mean_squared_error,
     caches: Caches = (None, None),
 ) -> Elastic:
-    """Keep the fewest tokens with which `target` is at most `threshold`, one block after the other.
+    """Encode block by block, each with the smallest number of tokens for which `target` is at most `threshold`.
 
-    tokenizer: an ElasticTokenizer. video: (B, T, C, H, W) in [0, 1]. caches: of the blocks before, if the video continues. A
-    block is searched with the past as it was decoded, and run once more with the length found, to write the caches.
+    tokenizer: an ElasticTokenizer. video: (B, T, C, H, W) in [0, 1]. caches: those of earlier blocks, if the video continues a
+    stream. The search for a block conditions on the decoded past. The block then runs once more at the chosen length, to update
+    the caches.
     """
     size, blocks = tokenizer.config.block_frames, []
     for first in range(0, video.shape[1], size):

@@ -1,14 +1,16 @@
-"""ElasticTok: as many tokens as a frame needs, from one model.
+"""ElasticTok: one model that encodes a frame with as many tokens as it needs.
 
     python 1.video-tokenizer/tokenizer_variants/train.py --model elastictok --data-path data/breakout
 
-In training a random number of tokens of each block of frames is kept, always the first ones, and the rest become zero; so what
-matters most moves to the front. Afterwards any number can be kept, or a search finds the fewest that meet a quality.
+In training, a random number of the first tokens of each block of frames is kept, and the rest become zero. The model therefore
+stores what matters most in the first tokens. Afterwards any number of tokens can be kept, or a search finds the smallest number
+that reaches a given quality.
 
-What changes: which tokens are kept, and that the encoder is told; one flat line of tokens instead of rows and columns; bounds of
-tanh. What stays: patches, FSQ, streams with a cache of fixed size. Source: Wilson Yan, "Learning About The World Through Video
-Generation", EECS-2024-193, chapter 4 and appendix C. Differences: no LPIPS loss, patches of one frame, and the loss weighs moving
-pixels as all tokenizers of this chapter do.
+What changes: tokens are dropped, and the encoder is conditioned on which; one flat sequence of tokens replaces rows and columns;
+the output is bounded by tanh.
+What stays: patches, FSQ, streams with a cache of fixed size.
+Source: Wilson Yan, "Learning About The World Through Video Generation", EECS-2024-193, chapter 4 and appendix C. Differences: no
+LPIPS loss, patches of one frame, and extra loss weights for foreground and moving pixels, as in this chapter's other tokenizers.
 """
 
 from typing import ClassVar
@@ -54,7 +56,7 @@ class ElasticTokenizer(Tokenizer):
 
         width = config.embed_dim
         self.patch_embedding = PatchEmbedding(3, width, config.patch_size, config.stem)
-        self.dropped_or_kept = nn.Embedding(2, width)  # what the encoder is told of every token
+        self.dropped_or_kept = nn.Embedding(2, width)  # conditions the encoder on which tokens are kept
         if config.block_positions:
             self.positions = nn.Embedding(self.block_tokens, width)
             nn.init.normal_(self.positions.weight, std=0.5)
@@ -79,16 +81,18 @@ class ElasticTokenizer(Tokenizer):
 
     @property
     def bits_per_frame(self) -> float:
-        """What the kept tokens of a frame can say: all of them, or kept_tokens."""
+        """Capacity of the kept tokens of a frame: of all tokens, or of kept_tokens per block."""
         return super().bits_per_frame * self._default_length() / self.block_tokens
 
     def _default_length(self) -> int:
-        """Tokens of a block that are kept where nobody says otherwise."""
+        """Tokens kept per block if no length is given."""
         return self.config.kept_tokens or self.block_tokens
 
-    def draw_lengths(self, video: Tensor) -> Tensor | int:
-        """How many tokens a training step keeps of each block of a video (B, T, ...): (B, blocks), each drawn evenly from
-        min_tokens .. block_tokens, both included; of the baseline the one number it always keeps."""
+    def sample_lengths(self, video: Tensor) -> Tensor | int:
+        """How many tokens a training step keeps of each block of a video (B, T, ...).
+
+        Returns (B, blocks), uniform over min_tokens .. block_tokens (inclusive), or kept_tokens for the fixed-length baseline.
+        """
         if self.config.kept_tokens is not None:
             return self.config.kept_tokens
         fewest, most = self.config.min_tokens, self.block_tokens
@@ -103,32 +107,35 @@ class ElasticTokenizer(Tokenizer):
 
         lengths: (B, blocks), or one number for all.
 
-        Three blocks of four tokens with lengths 1, 4 and 2:   1 0 0 0   1 1 1 1   1 1 0 0
+        Example: three blocks of four tokens with the lengths 1, 4 and 2 give   1 0 0 0   1 1 1 1   1 1 0 0
         """
         blocks = (len(video), self._num_blocks(video))
         lengths = torch.as_tensor(lengths, device=video.device).expand(blocks)  # (B, blocks)
         places = torch.arange(self.block_tokens, device=video.device)
         kept = places < lengths[..., None]  # (B, blocks, tokens of a block)
         kept = kept.reshape(len(video), -1, self.tokens_per_frame)  # (B, T, N)
-        return kept[:, : video.shape[1]]  # the last block may be cut short
+        return kept[:, : video.shape[1]]  # the last block may be incomplete
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1]. Returns indices (B, T, N) and codes (B, T, N, D), with all tokens kept."""
         return self.encode_to_length(video, self._default_length())
 
     def encode_to_length(self, video: Tensor, lengths: Tensor | int) -> Encoded:
-        """The same with only the first tokens of each block, the others zero. lengths: (B, blocks), or one number for all."""
+        """`encode`, but keep only the first `lengths` tokens of each block. lengths: (B, blocks), or one number for all."""
         kept = self.kept_places(lengths, video)
         return self.encode_kept(video, kept)[0]
 
     def encode_to_threshold(
         self, video: Tensor, threshold: float, search: Search = binary_search, target: Target = mean_squared_error
     ) -> Elastic:
-        """The fewest tokens of each block with which `target`, any number to be small, is at most `threshold`."""
+        """Encode each block with the smallest number of tokens for which `target`, an error, is at most `threshold`.
+
+        video: (B, T, C, H, W) in [0, 1].
+        """
         return encode_to_threshold(self, video, threshold, search, target)
 
     def encode_kept(self, video: Tensor, kept: Tensor, cache: Cache | None = None) -> tuple[Encoded, Cache]:
-        """The next blocks of a stream. video: (B, T, C, H, W) in [0, 1]; kept: (B, T, N) bool. Returns tokens and the cache."""
+        """Encode the next blocks of a stream. video: (B, T, C, H, W) in [0, 1]; kept: (B, T, N) bool. Returns tokens, cache."""
         bottleneck, cache = self._encode(video, kept, cache)
         return Encoded(bottleneck.indices, bottleneck.codes), cache
 
@@ -137,25 +144,25 @@ class ElasticTokenizer(Tokenizer):
         return self.decode_next(codes)[0]
 
     def decode_next(self, codes: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """The next blocks of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
+        """Decode the next blocks of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
         x, new_cache = self.decoder(self._placed(self.from_codes(codes)), cache)
         pixels = self.patch_unembedding(x).float().tanh()  # (B, T, C, H, W) in [-1, 1]
         return (pixels + 1) / 2, new_cache
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
+        """indices: (..., N) int64 in [0, K). Returns codes (..., N, D)."""
         if not isinstance(self.bottleneck, FiniteScalarBottleneck):
             return super().indices_to_codes(indices)
         return self.bottleneck.quantizer.indices_to_codes(indices)
 
     def forward(self, video: Tensor) -> TokenizerOutput:
-        """video: (B, T, C, H, W) in [0, 1]. In training each block keeps as many tokens as its lot says."""
-        lengths = self.draw_lengths(video) if self.training else self._default_length()
+        """video: (B, T, C, H, W) in [0, 1]. In training, the number of tokens that each block keeps is random."""
+        lengths = self.sample_lengths(video) if self.training else self._default_length()
         bottleneck, _ = self._encode(video, self.kept_places(lengths, video))
         return TokenizerOutput(self.decode(bottleneck.codes), bottleneck.indices, bottleneck.codes, bottleneck.losses)
 
     def _placed(self, x: Tensor) -> Tensor:
-        """x: (B, T, N, E), plus what says where in its block a token stands."""
+        """Add the embedding of each token's position in its block. x: (B, T, N, E). Returns the same shape."""
         if not self.config.block_positions:
             return x
         places = self.positions.weight.view(self.config.block_frames, self.tokens_per_frame, -1)
@@ -167,13 +174,13 @@ class ElasticTokenizer(Tokenizer):
         return self.bottleneck(x, kept), new_cache
 
     def encode_next(self, video: Tensor, cache: Cache | None = None) -> tuple[Encoded, Cache]:
-        """The next frames of a stream, in whole blocks. video: (B, T, C, H, W) in [0, 1]. Returns tokens, and the cache."""
+        """Encode the next complete blocks of a stream. video: (B, T, C, H, W) in [0, 1]. Returns tokens, and the cache."""
         if video.shape[1] % self.config.block_frames:
             return super().encode_next(video, cache)
         return self.encode_kept(video, self.kept_places(self._default_length(), video), cache)
 
     def diagnostics(self, video: Tensor) -> Diagnostics:
-        """The same frames with ever more of their tokens."""
+        """Pictures of the same frames, decoded from 1/16, 1/8, 1/4, 1/2 and all of their tokens."""
         lengths = [max(1, self.block_tokens >> halvings) for halvings in (4, 3, 2, 1, 0)]
         pictures = {f"{length} tokens": self.decode(self.encode_to_length(video, length).codes) for length in lengths}
         return Diagnostics({}, pictures)

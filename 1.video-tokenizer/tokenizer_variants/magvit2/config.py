@@ -15,69 +15,69 @@ class Magvit2Config(ReconstructionConfig):
     """Train MAGVIT-2 with FSQ (arXiv:2310.05737, section 3.2)."""
 
     model: Literal["magvit2"] = "magvit2"
-    """tokenizer to train; --help after another name shows that one's flags"""
+    """tokenizer to train"""
 
     # --- model ---
     channels: tuple[int, ...] = (16, 32, 64, 96)
-    """width at each resolution; every further one halves rows and columns: 64 pixels and four widths make 8x8 tokens"""
+    """width at each resolution; each next one halves rows and columns, so 64 pixels and four widths give 8x8 tokens"""
     blocks: tuple[int, ...] = (0, 1, 1, 1)
     """residual blocks at each resolution, in the encoder and again in the decoder"""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
     time_stride: int = 1
-    """frames that share a step of tokens: 1, 2 or 4, halved in the last levels; 1 + n * time_stride frames a clip"""
+    """frames per step of tokens: 1, 2 or 4; a clip has 1 + n * time_stride frames"""
     time_kernel: int = 2
-    """frames that a convolution looks at, the present one included"""
+    """frames that a convolution covers, the present one included"""
     time_dilation: int = 2
-    """frames between those that the second convolution of a residual block looks at"""
+    """dilation in time of the second convolution of a residual block, in frames"""
     time_padding: TimePadding = "replicate"
-    """what stands before the first frame: copies of it (a still), or zeros"""
+    """padding before the first frame: copies of it, or zeros"""
     causal: bool = True
-    """never look at a later frame; without it the padding is split evenly, and streams are refused"""
+    """no frame depends on a later one; otherwise the padding is split evenly, and streams cannot be encoded"""
 
     # --- loss ---
     reconstruction_weight: float = 1.0
     """weight of the squared error"""
     stability_weight: float = 0.1
-    """pressure on places at rest to keep their token, as in the main line; not in the paper; 0 is off"""
+    """weight of the temporal consistency loss, as in the main line; not in the paper; 0 turns it off"""
     perceptual_weight: float = 0.0
-    """weight of the distance of features; 0 is off"""
+    """weight of the perceptual loss; 0 turns it off"""
     perceptual: PerceptualName = "auto"
-    """lpips needs torchvision's AlexNet on the disk; frame-gap is a small network trained here; auto: lpips where present"""
+    """lpips needs installed AlexNet weights; frame-gap trains a small network; auto is lpips if installed, else frame-gap"""
     perceptual_share: float = 0.1
-    """first share of the steps, in which the frame-gap network learns; then it is frozen and used"""
+    """share of the steps, at the start, in which the frame-gap network is trained; afterwards it is frozen and used"""
     adversarial_weight: float = 0.0
-    """weight of the discriminator's say; 0 trains without one"""
+    """weight of the adversarial loss; 0 trains without a discriminator"""
     adversarial_loss: LossName = "hinge"
-    """hinge, or the paper's non-saturating"""
+    """hinge, or non-saturating as in the paper"""
     adversarial_start: float = 0.4
-    """share of the steps after which the discriminator joins: before, it would learn to see mere beginner's mistakes"""
+    """share of the steps before the discriminator trains; earlier reconstructions are too easy to recognize"""
     adversarial_lead: float = 0.2
-    """share of the steps in which it only learns, from adversarial_start on, before the tokenizer hears it"""
+    """share of the steps, from adversarial_start on, in which only the discriminator uses the adversarial loss"""
     discriminator_channels: tuple[int, ...] = (16, 32, 64)
-    """width of the discriminator's blocks, each of which halves time, rows and columns"""
+    """widths of the discriminator's blocks; each block halves time, rows and columns"""
     discriminator_rate: float = 1e-3
     """learning rate of the discriminator"""
     discriminator_betas: tuple[float, float] = (0.9, 0.99)
-    """Adam's memory of its gradients and of their squares; in small batches it learns nothing without the first, the paper's 0"""
+    """betas of the discriminator's Adam; with the paper's first beta of 0 it learns nothing in small batches"""
     blur_pool: bool = True
-    """blur before the discriminator drops every second value; without it: convolutions with stride 2"""
+    """the discriminator downsamples by blur pooling; otherwise by convolutions with stride 2"""
     r1_weight: float = 0.0
-    """weight of the penalty on the discriminator's slope at real clips; 0 is off, since here a flat discriminator says nothing"""
+    """weight of the discriminator's R1 gradient penalty, which makes a small discriminator too flat; 0 turns it off"""
     r1_every: int = 16
-    """steps between two of these penalties, which are stronger by as much"""
+    """steps between R1 penalties, which are multiplied by this number"""
     lecam_weight: float = 0.001
-    """weight of the pull of both kinds of scores towards each other's mean; 0 is off"""
+    """weight of LeCAM, which pulls the scores of real and reconstructed clips together; 0 turns it off"""
 
-    # --- optimisation ---
+    # --- optimization ---
     optimizer: Literal["adamw"] = "adamw"  # type: ignore[assignment]
     """adamw; muon is made for matrices"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's memory of gradients and of their squares; the paper's 0 and 0.99 suit a discriminator that is always on"""
+    """betas of AdamW; the paper's (0, 0.99) suits a discriminator that trains from the first step"""
 
     @property
     def time_strides(self) -> tuple[int, ...]:
-        """Frames that become one at each step down. Time is shortened late: 2 and four levels are (1, 1, 2), 4 is (1, 2, 2)."""
+        """Stride in time of each downsampling. Time is downsampled last: with four levels, 2 is (1, 1, 2) and 4 is (1, 2, 2)."""
         halvings = self.time_stride.bit_length() - 1
         return (1,) * (len(self.channels) - 1 - halvings) + (2,) * halvings
 
@@ -101,7 +101,7 @@ class Magvit2Config(ReconstructionConfig):
             raise InputError(f"time_kernel {self.time_kernel} must be at least 2, time_dilation {self.time_dilation} at least 1")
         for name in ("adversarial_start", "adversarial_lead", "perceptual_share"):
             if not 0 <= getattr(self, name) <= 1 or (name == "perceptual_share" and not self.perceptual_share):
-                raise InputError(f"{name} {getattr(self, name)} is a share of the steps, between 0 and 1")
+                raise InputError(f"{name} {getattr(self, name)} must be a share of the steps, between 0 and 1")
 
     def _check_levels(self) -> None:
         for name, least in (("channels", 1), ("discriminator_channels", 1), ("blocks", 0), ("levels", 2)):
@@ -109,17 +109,17 @@ class Magvit2Config(ReconstructionConfig):
             if not 1 <= len(value) <= 8 or min(value) < least or max(value) > 4_096:
                 raise InputError(f"{name} {value} must be 1 to 8 numbers between {least} and 4096")
         if len(self.blocks) != len(self.channels):
-            raise InputError(f"blocks {self.blocks} and channels {self.channels} must be as many, one for each resolution")
+            raise InputError(f"blocks {self.blocks} and channels {self.channels} must have one number per resolution each")
         if any(width % 8 for width in self.channels):
-            raise InputError(f"channels {self.channels} must be multiples of 8, the size of a norm's groups")
+            raise InputError(f"channels {self.channels} must be multiples of 8, the group size of GroupNorm")
 
 
-SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame as chapter 3 wants them
+SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame, as chapter 3 requires
     channels=(64, 128, 256), blocks=(2, 2, 2), num_frames=17, time_kernel=3, batch_size=32, num_steps=60_000, learning_rate=1e-4,
     warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
     discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, adversarial_lead=0.0, r1_weight=10.0,
 )  # fmt: skip
-PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens, of 64,000 codes for the paper's 2^18
+PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens; 64,000 codes instead of the paper's 2^18
     frame_size=128, num_frames=17, time_stride=4, channels=(128, 256, 256, 512), blocks=(4, 4, 4, 4), levels=(8, 8, 8, 5, 5, 5),
     batch_size=256, num_steps=300_000, learning_rate=1e-4, warmup_steps=10_000, decay_share=1.0, betas=(0.0, 0.99),
     foreground_weight=0.0, moving_weight=0.0, stability_weight=0.0,

@@ -1,11 +1,11 @@
-"""MAGVIT-2 with FSQ: a tokenizer of causal 3-D convolutions, trained against a discriminator in the last part of its steps.
+"""MAGVIT-2 with FSQ: a tokenizer of causal 3D convolutions, trained against a discriminator in the last part of its steps.
 
     python 1.video-tokenizer/tokenizer_variants/magvit2/train.py --data-path data/breakout
 
-What changes: convolutions instead of patches and attention; the picture shrinks by strided convolutions and grows back by
-depth-to-space; time may be shortened (`--time-stride 2`); a perceptual and an adversarial loss join the squared error. What
-stays: FSQ with its 8x8 tokens, causality, streams, weights of the loss. MAGVIT-2 itself (arXiv:2310.05737) has lookup-free
-quantization where this has FSQ, and with it an entropy and a commitment loss that FSQ does without.
+What changes: convolutions replace patches and attention. Strided convolutions downsample, and depth-to-space upsamples. Time may
+be downsampled too (`--time-stride 2`). A perceptual and an adversarial loss are added to the squared error.
+What stays: FSQ with 8x8 tokens, causality, streams, weights of the loss.
+Difference from MAGVIT-2 (arXiv:2310.05737): FSQ replaces lookup-free quantization with its entropy and commitment losses.
 """
 
 from typing import ClassVar
@@ -23,7 +23,7 @@ from video_tokenizer.models.fsq import FiniteScalarQuantizer
 
 
 class Magvit2Tokenizer(Tokenizer):
-    """Causal convolutions around FSQ. T = 1 + s*t frames become 1 + t steps of tokens, s being `time_stride`."""
+    """Causal convolutions around FSQ. T = 1 + s*t frames become 1 + t steps of tokens, where s is `time_stride`."""
 
     config_class: ClassVar = Magvit2Config
     presets: ClassVar = {"tiny": {}, "small": SMALL, "paper": PAPER}
@@ -50,17 +50,17 @@ class Magvit2Tokenizer(Tokenizer):
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes: (B, 1 + t, N, D). Returns video (B, 1 + s*t, C, H, W) in [0, 1]."""
-        return self._drawn(codes).clamp(0, 1)
+        return self._decode(codes).clamp(0, 1)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
+        """indices: (..., N) int64 in [0, K). Returns codes (..., N, D)."""
         return self.quantizer.indices_to_codes(indices)
 
     def forward(self, video: Tensor) -> TokenizerOutput:
         """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t."""
         latents = self._latents(video)
         encoded = self._tokens(latents)
-        reconstruction, losses = self._drawn(encoded.codes), {}
+        reconstruction, losses = self._decode(encoded.codes), {}
         if self.config.stability_weight and latents.shape[1] > 1:
             cell = self.frame_size[0] // self.grid_size[0]
             losses["stability"] = self.config.stability_weight * temporal_consistency_loss(latents, video, cell)
@@ -70,22 +70,27 @@ class Magvit2Tokenizer(Tokenizer):
     # ---- streams -------------------------------------------------------------------------------------------------------------
 
     def encode_next(self, video: Tensor, cache: FrameCache | None = None) -> tuple[Encoded, FrameCache]:
-        """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]; T = 1 + s*t at its start, and s*t from then on."""
+        """Encode the next frames of a stream. video: (B, T, C, H, W) in [0, 1]; T = 1 + s*t at the start, then s*t.
+
+        Returns the result of `encode`, and the cache.
+        """
         self._check_stream("encode")
         new_cache = FrameCache(cache)
         return self._tokens(self._latents(video, new_cache)), new_cache
 
     def decode_next(self, codes: Tensor, cache: FrameCache | None = None) -> tuple[Tensor, FrameCache]:
-        """Draw the next steps of a stream. codes: (B, t, N, D). Returns s*t frames (B, s*t, C, H, W) in [0, 1], s - 1 less at its
-        start, and the cache."""
-        self._check_stream("draw")
+        """Decode the next steps of a stream. codes: (B, t, N, D).
+
+        Returns video (B, s*t, C, H, W) in [0, 1], s - 1 frames less at the start, and the cache.
+        """
+        self._check_stream("decode")
         new_cache = FrameCache(cache)
-        return self._drawn(codes, new_cache).clamp(0, 1), new_cache
+        return self._decode(codes, new_cache).clamp(0, 1), new_cache
 
     def decode_frame(self, indices: Tensor, cache: FrameCache | None = None) -> tuple[Tensor, FrameCache]:
-        """The next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
+        """Decode the next frame of a stream. indices: (B, N). Returns the frame (B, C, H, W) in [0, 1], and the cache."""
         if self.frames_per_step > 1:
-            raise InputError(f"a step of this magvit2 is {self.frames_per_step} frames, not one; draw steps with decode_next")
+            raise InputError(f"a step of this magvit2 is {self.frames_per_step} frames, not one; decode steps with decode_next")
         return super().decode_frame(indices, cache)
 
     def _check_stream(self, verb: str) -> None:
@@ -95,12 +100,15 @@ class Magvit2Tokenizer(Tokenizer):
     # ---- training and validation ---------------------------------------------------------------------------------------------
 
     def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
-        """The weighted squared error and the temporal consistency; train.py adds the perceptual and the adversarial loss."""
+        """The weighted squared error and the temporal consistency loss; train.py adds the perceptual and adversarial losses.
+
+        video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
+        """
         losses = super().loss(video, output, background)
         return losses | {"reconstruction": self.config.reconstruction_weight * losses["reconstruction"]}
 
     def diagnostics(self, video: Tensor) -> Diagnostics:
-        """How sharp moving objects are, which squared errors do not measure, and each frame in its clip and as a picture."""
+        """The sharpness of moving objects, which squared errors hardly measure; frames decoded within their clip and alone."""
         in_clip = self(video).reconstruction
         alone = self(video.flatten(0, 1)[:, None]).reconstruction.view_as(video)
         return Diagnostics(
@@ -110,7 +118,7 @@ class Magvit2Tokenizer(Tokenizer):
     # ---- the two halves ------------------------------------------------------------------------------------------------------
 
     def _latents(self, video: Tensor, cache: FrameCache | None = None) -> Tensor:
-        """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, 1 + t, N, D), or (B, t, N, D) when a stream continues.
+        """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, 1 + t, N, D), or (B, t, N, D) if a stream continues.
 
         Raises InputError for a number of frames that the time stride does not divide.
         """
@@ -125,27 +133,27 @@ class Magvit2Tokenizer(Tokenizer):
         quantized = self.quantizer(latents)
         return Encoded(quantized.indices, quantized.codes)
 
-    def _drawn(self, codes: Tensor, cache: FrameCache | None = None) -> Tensor:
-        """codes: (B, S, N, D). Returns video (B, T, C, H, W), not bounded."""
+    def _decode(self, codes: Tensor, cache: FrameCache | None = None) -> Tensor:
+        """codes: (B, S, N, D). Returns video (B, T, C, H, W), not clamped."""
         grid = codes.transpose(2, 3).unflatten(3, self.grid_size).transpose(1, 2)  # (B, D, S, h, w)
         return self.decoder(grid, cache).transpose(1, 2).float() + 0.5
 
 
 def moving_sharpness(reconstruction: Tensor, video: Tensor, reach: int = 2) -> float:
-    """Energy of the edges near what moves, reconstruction over real: 1 is as sharp as the video, 0.5 a visible blur, 0 nothing.
+    """Edge energy near moving pixels, reconstruction divided by real video: 1 is as sharp as the video, 0.5 is visibly blurred.
 
-    This is what squared errors hardly reward, and what a discriminator is for. Both (B, T, C, H, W) in [0, 1]. An edge is the
-    difference of neighboring pixels, its energy the square; pixels count if they are at most `reach` rows and columns from one
-    that moves. Positions are not compared: a ball drawn sharp in the wrong place counts as sharp. 1 if nothing moves.
+    A squared error hardly rewards sharpness; a discriminator does. reconstruction, video: (B, T, C, H, W) in [0, 1]. The edge
+    energy is the squared difference of neighboring pixels, summed over the pixels that are at most `reach` rows and columns from
+    a moving one. Positions are not compared, so a sharp ball in the wrong place counts as sharp. Returns 1 if nothing moves.
     """
     near = F.max_pool2d(moving_pixels(video).flatten(0, 1).float(), 2 * reach + 1, 1, reach)  # (B*T, 1, H, W)
-    drawn, real = (edge_energy(frames.flatten(0, 1)) for frames in (reconstruction, video))
+    decoded, real = (edge_energy(frames.flatten(0, 1)) for frames in (reconstruction, video))
     total = float((real * near).sum())
-    return float((drawn * near).sum()) / total if total else 1.0
+    return float((decoded * near).sum()) / total if total else 1.0
 
 
 def edge_energy(frames: Tensor) -> Tensor:
-    """(M, C, H, W) to (M, 1, H, W): squared differences to the right and lower neighbors, summed over channels."""
+    """(M, C, H, W) -> (M, 1, H, W): squared differences from the right and lower neighbors, summed over channels."""
     right = F.pad(frames.diff(dim=3).square(), (0, 1))
     below = F.pad(frames.diff(dim=2).square(), (0, 0, 0, 1))
     return (right + below).sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Encoder and decoder of MAGVIT-2: levels of residual blocks, smaller and wider on the way to the tokens, and back again."""
+"""Encoder and decoder of MAGVIT-2: residual blocks at several resolutions, each level half the size of the previous one."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Frames to latents: level by level half the size, and in the last ones half the frames."""
+    """Frames to latents: every level halves the size, and the last levels may also halve the number of frames."""
 
     def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], code_length: int, time: TimeSettings, strides):
         super().__init__()
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         name_slots(self)
 
     def forward(self, video: Tensor, cache: FrameCache | None = None) -> Tensor:
-        """video: (B, 3, 1 + s*t, H, W), around 0. Returns latents (B, D, 1 + t, h, w)."""
+        """video: (B, 3, 1 + s*t, H, W) in [-0.5, 0.5]. Returns latents (B, D, 1 + t, h, w)."""
         x = self.levels[0](self.from_pixels(video, cache), cache)
         for downsample, level in zip(self.downsamples, self.levels[1:], strict=True):
             x = level(downsample(x, cache), cache)
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to frames: the encoder's levels backwards, each beginning with a norm that reads the codes again."""
+    """Codes to frames: the encoder's levels in reverse. Each starts with a norm that is conditioned on the codes."""
 
     def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], code_length: int, time: TimeSettings, strides):
         super().__init__()
@@ -72,7 +72,7 @@ class Decoder(nn.Module):
         name_slots(self)
 
     def forward(self, codes: Tensor, cache: FrameCache | None = None) -> Tensor:
-        """codes: (B, D, 1 + t, h, w). Returns video (B, 3, 1 + s*t, H, W), around 0, not bounded."""
+        """codes: (B, D, 1 + t, h, w). Returns video (B, 3, 1 + s*t, H, W), centered at 0, not clamped."""
         x = self.levels[0](self.adaptive_norms[0](self.from_codes(codes, cache), codes), cache)
         rest = zip(self.upsamples, self.adaptive_norms[1:], self.levels[1:], self.strides, strict=True)
         for upsample, adaptive_norm, level, stride in rest:

@@ -1,10 +1,10 @@
-"""Train MAGVIT-2: two networks against each other, after the tokenizer has learned to reconstruct.
+"""Train MAGVIT-2: first the tokenizer alone, then the tokenizer and a discriminator against each other.
 
     python 1.video-tokenizer/tokenizer_variants/magvit2/train.py --data-path data/breakout --adversarial-weight 0.1
 
-Of all steps, the first 40 % train the tokenizer alone. Then the discriminator trains too, and after a lead of another 20 % the
-tokenizer is asked to fool it (--adversarial-start, --adversarial-lead). Discriminator and perceptual network are part of
-resume.pt, but of no checkpoint: at inference nobody needs them.
+The first 40% of the steps train the tokenizer alone. Then the discriminator trains too. After another 20%, the tokenizer is also
+trained to fool it (--adversarial-start, --adversarial-lead). The discriminator and the perceptual network are saved in resume.pt,
+but not in checkpoints, because inference does not need them.
 """
 
 import torch
@@ -46,7 +46,7 @@ def main() -> None:
     prepare_model(model, config)
     optimizer = build_optimizer(model, config, betas=config.betas)
     ema = ExponentialMovingAverage(model, config.ema_decay)
-    rivals = {}  # what only training needs
+    rivals = {}  # networks that only training needs
     if config.adversarial_weight:
         discriminator = Discriminator(config.discriminator_channels, config.blur_pool).to(device).requires_grad_(False)
         discriminator_optimizer = torch.optim.Adam(
@@ -69,7 +69,7 @@ def main() -> None:
         video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
         logged = {}
 
-        # --- the tokenizer: reconstruct, resemble the real clip to a fixed network, and fool the discriminator ---
+        # --- the tokenizer: reconstruct, match the features of the real clip, and fool the discriminator ---
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
         for part in video.chunk(config.accumulate):
@@ -90,11 +90,11 @@ def main() -> None:
         optimizer.step()
         ema.update(model)
 
-        # --- the perceptual network, where it is trained here: first it learns, then it is frozen and used ---
+        # --- the frame-gap network: it trains first, then it is frozen and used ---
         if config.perceptual_weight and not perceptual.ready:
             logged |= perceptual.train_step(part, last=step >= perceptual_start)
 
-        # --- the discriminator: tell real clips from reconstructions ---
+        # --- the discriminator: distinguish real clips from reconstructions ---
         if config.adversarial_weight and step > discriminator_start:
             discriminator.requires_grad_(True)
             with autocast(device, config.precision):
@@ -104,7 +104,7 @@ def main() -> None:
             if config.lecam_weight:
                 discriminator_error = discriminator_error + config.lecam_weight * averages.penalty(real, fake)
                 averages.update(real, fake)
-            if config.r1_weight and step % config.r1_every == 0:  # rarely, and as much stronger: it costs a second backward pass
+            if config.r1_weight and step % config.r1_every == 0:  # not every step, because it costs a second backward pass
                 penalty = gradient_penalty(discriminator, part)
                 discriminator_error = discriminator_error + config.r1_weight * config.r1_every * penalty
             discriminator_optimizer.zero_grad()
@@ -118,7 +118,7 @@ def main() -> None:
         if run.is_due(config.validate_every):
             ema.copy_to(averaged)
             metrics = validate(averaged, data.validation, background, config, device)
-            # the squared error is least just before the discriminator joins, so with one the newest weights are the best
+            # with a discriminator, the newest weights are the best, although the squared error was lower before it joined
             error = float("nan") if config.adversarial_weight else metrics["weighted_error"]
             run.save(averaged, metrics, error=error, shown=SHOWN_METRICS)
 

@@ -13,29 +13,29 @@ class VectorQuantizedConfig(SpaceTimeConfig):
     """Train Genie's tokenizer with a learned codebook (arXiv:2402.15391, section 2.1)."""
 
     model: Literal["st-vq"] = "st-vq"
-    """tokenizer to train; --help after another name shows the flags of that one"""
+    """tokenizer to train; use --model NAME --help to see the flags of another"""
     decoder_embed_dim: int | None = None
-    """width of the decoder's transformer; default: that of the encoder"""
+    """width of the decoder's transformer; default: as in the encoder"""
     decoder_blocks: int | None = None
-    """space-time blocks of the decoder; default: as many as in the encoder"""
+    """space-time blocks of the decoder; default: as in the encoder"""
     decoder_heads: int | None = None
-    """attention heads of the decoder; default: as many as in the encoder"""
+    """attention heads of the decoder; default: as in the encoder"""
     num_codes: int = 1_024
     """vectors in the codebook (K)"""
     code_dim: int = 32
-    """length of each of them (D)"""
+    """length of a code (D)"""
     commitment_weight: float = 0.25
-    """how strongly a latent is pulled to its code"""
+    """weight of the commitment loss, which pulls latents toward their codes"""
     codebook_ema: float = 0.0
-    """0: codes follow the latents by a loss; 0.99: each is the running mean of the latents that chose it"""
+    """0 trains the codes by a loss; 0.99 makes each code the running mean of its latents, with this decay"""
     restart_below: float = 0.1
-    """a code chosen by fewer latents a step than this moves onto a random latent; 0 is off"""
+    """a code with fewer latents per step than this is moved onto a random latent; 0 turns this off"""
     data_start: bool = True
-    """take the first codes from the first batch"""
+    """initialize the codes with latents of the first batch"""
 
     @property
     def decoder_size(self) -> tuple[int, int, int]:
-        """(width, heads, blocks) of the decoder."""
+        """(width, heads, blocks)"""
         return (
             self.decoder_embed_dim or self.embed_dim,
             self.decoder_heads or self.num_heads,

@@ -1,10 +1,11 @@
-"""Genie's own tokenizer: the main line with a learned codebook instead of FSQ.
+"""Genie's tokenizer: the main line with a learned codebook instead of FSQ.
 
     python 1.video-tokenizer/tokenizer_variants/train.py --model st-vq --data-path data/breakout
 
-What changes: the 4 latents of FSQ become a vector of 32 numbers, and rounding becomes the nearest of 1,024 learned vectors, which
-costs two more losses. What stays: patches, positions, space-time blocks, masks, caches. The decoder may be larger than the
-encoder, which in Genie helped more than the other way round (arXiv:2402.15391, appendix C).
+What changes: a latent is a vector of 32 numbers instead of 4. Instead of rounding, it is replaced by the nearest of 1,024 learned
+vectors, which requires two more losses. The decoder may be larger than the encoder, which helped Genie more than the reverse
+(arXiv:2402.15391, appendix C).
+What stays: patches, positions, space-time blocks, masks, caches.
 """
 
 from typing import ClassVar
@@ -35,6 +36,5 @@ class VectorQuantizedTokenizer(VideoTokenizer):
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
     def make_quantizer(self, config: VectorQuantizedConfig) -> TrackingVectorQuantizer:
-        """The learned codebook."""
         settings = (config.commitment_weight, config.codebook_ema, config.data_start, config.restart_below)
         return TrackingVectorQuantizer(config.num_codes, config.code_dim, *settings)

@@ -1,4 +1,4 @@
-"""The boxes of VideoGPT's tokenizer: strided 3D convolutions, residual blocks with axial attention, and the way back."""
+"""The building blocks of VideoGPT's tokenizer: strided 3D convolutions, and residual blocks with axial attention."""
 
 from collections.abc import Sequence
 
@@ -15,20 +15,20 @@ Stride = tuple[int, int, int]
 
 
 def stage_strides(time_stride: int, space_stride: int) -> list[Stride]:
-    """One step of 2 after the other until each axis has its factor: time 2, space 8 -> (2, 2, 2), (1, 2, 2), (1, 2, 2)."""
+    """Split the strides into stages of at most 2 per axis: time 2, space 8 -> (2, 2, 2), (1, 2, 2), (1, 2, 2)."""
     stages = max(time_stride, space_stride).bit_length() - 1  # 8 -> 3
     step = [tuple(2 if factor >= 2 ** (stage + 1) else 1 for factor in (time_stride, space_stride)) for stage in range(stages)]
     return [(time, space, space) for time, space in step]
 
 
 def kernel_of(stride: Stride) -> Stride:
-    """4 along an axis that is halved or doubled, 3 along one that keeps its length: with one cell of padding both fit exactly."""
+    """4 along an axis with stride 2, else 3. With a padding of 1, the output is then exactly half, double or the same length."""
     time, height, width = (4 if step == 2 else 3 for step in stride)
     return time, height, width
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each cell of (B, C, T, H, W): no cell depends on another cell, another clip, or the mode."""
+    """LayerNorm over the channels of each cell, which depends on no other cell or clip, unlike BatchNorm."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -40,14 +40,14 @@ class ChannelNorm(nn.Module):
 
 
 class AxialPositions(nn.Module):
-    """Where a cell is: the sum of a learned vector for its step, one for its row and one for its column."""
+    """Position embeddings: the sum of a learned vector for the step, one for the row and one for the column."""
 
     def __init__(self, channels: int, grid: Sequence[int]):
         """grid: steps, rows and columns of latents."""
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(length, channels) for length in grid)
         for table in self.tables:
-            nn.init.normal_(table.weight, std=0.5)  # type: ignore[arg-type]  # about as large as what they are added to
+            nn.init.normal_(table.weight, std=0.5)  # type: ignore[arg-type]  # about the scale of the features they are added to
 
     def forward(self, num_steps: int) -> Tensor:
         """The vectors of the first num_steps steps: (T, H, W, C)."""
@@ -56,10 +56,9 @@ class AxialPositions(nn.Module):
 
 
 class AxialAttention(nn.Module):
-    """Three attentions over the same input, each along one axis with the other two in the batch, their results summed.
+    """The sum of three attentions over the same input, each along one axis (arXiv:1912.12180).
 
-    In a 4 x 8 x 8 grid every cell attends to 4 + 8 + 8 = 20 cells instead of 256 (arXiv:1912.12180). It sees the whole clip,
-    later steps included.
+    In a 4 x 8 x 8 grid, every cell attends to 4 + 8 + 8 = 20 cells instead of 256. Attention over time is not causal.
     """
 
     def __init__(self, channels: int, num_heads: int):
@@ -86,7 +85,7 @@ class AxialResidualBlock(nn.Module):
     """x + [norm, ReLU, 3x3x3 convolution to fewer channels, norm, ReLU, 1x1x1 convolution back, norm, ReLU, axial attention]."""
 
     def __init__(self, channels: int, inner_channels: int, num_heads: int):
-        """num_heads: 0 leaves out the attention and the norm in front of it."""
+        """num_heads: 0 omits the attention and the norm in front of it."""
         super().__init__()
         self.convolutions = nn.Sequential(
             ChannelNorm(channels),
@@ -108,10 +107,10 @@ class AxialResidualBlock(nn.Module):
 
 
 class ResidualStack(nn.Module):
-    """Residual blocks, then norm and ReLU."""
+    """Residual blocks, then a norm and a ReLU."""
 
     def __init__(self, channels: int, inner_channels: int, num_heads: int, num_blocks: int, checkpointing: bool = False):
-        """num_heads: 0 for the control without attention, which gets more blocks, so that the parameters stay about equal."""
+        """num_heads: 0 for the baseline without attention, which has more blocks, so that it has about as many parameters."""
         super().__init__()
         if not num_heads:
             num_blocks = blocks_without_attention(channels, inner_channels, num_blocks)
@@ -128,20 +127,21 @@ class ResidualStack(nn.Module):
 
 
 def blocks_without_attention(channels: int, inner_channels: int, num_blocks: int) -> int:
-    """How many blocks without attention have as many parameters as num_blocks with it. The control of the README's experiment.
+    """How many blocks without attention have about as many parameters as num_blocks with attention.
 
-    64 channels: a block with attention has 106,816 parameters, one without 57,536, so 2 of the first are 3.7 of the second: 4.
+    With 64 channels, a block has 106,816 parameters with attention and 57,536 without. Two of the first match 3.7, rounded to 4,
+    of the second. This is the baseline of the experiment in the README.
     """
 
     def parameters(num_heads: int) -> int:
-        with torch.device("meta"):  # counted, not made
+        with torch.device("meta"):  # allocates no memory
             return sum(parameter.numel() for parameter in AxialResidualBlock(channels, inner_channels, num_heads).parameters())
 
     return round(num_blocks * parameters(1) / parameters(0))
 
 
 class Encoder(nn.Module):
-    """Pixels to features: strided 3D convolutions shorten time and space, residual blocks refine what is left."""
+    """Pixels to features: strided 3D convolutions downsample time and space, then residual blocks."""
 
     def __init__(self, channels: int, strides: Sequence[Stride], stack: ResidualStack):
         super().__init__()
@@ -154,12 +154,12 @@ class Encoder(nn.Module):
         self.stack = stack
 
     def forward(self, video: Tensor, places: Tensor | None) -> Tensor:
-        """video: (B, T, 3, H, W) around 0. Returns (B, C, T / time_stride, H / space_stride, W / space_stride)."""
+        """video: (B, T, 3, H, W) in [-0.5, 0.5]. Returns (B, C, T / time_stride, H / space_stride, W / space_stride)."""
         return self.stack(self.shorten(rearrange(video, "b t c h w -> b c t h w")), places)
 
 
 class Decoder(nn.Module):
-    """Features to pixels, the encoder in a mirror: residual blocks, then transposed 3D convolutions."""
+    """Features to pixels, the mirror image of the encoder: residual blocks, then transposed 3D convolutions."""
 
     def __init__(self, channels: int, strides: Sequence[Stride], stack: ResidualStack):
         super().__init__()
@@ -169,8 +169,8 @@ class Decoder(nn.Module):
         for stride, inputs, outputs in zip(reversed(strides), widths[:-1], widths[1:], strict=True):
             convolution = nn.ConvTranspose3d(inputs, outputs, kernel_of(stride), stride, padding=1)
             self.lengthen.extend([Float32TwoFrameConv3d(convolution), nn.ReLU()])
-        del self.lengthen[-1]  # the pixels are not cut off at 0
+        del self.lengthen[-1]  # no ReLU after the pixels
 
     def forward(self, x: Tensor, places: Tensor | None) -> Tensor:
-        """x: (B, C, T / time_stride, H / space_stride, W / space_stride). Returns the video (B, T, 3, H, W) around 0."""
+        """x: (B, C, T / time_stride, H / space_stride, W / space_stride). Returns video (B, T, 3, H, W), centered at 0."""
         return rearrange(self.lengthen(self.stack(x, places)), "b c t h w -> b t c h w")

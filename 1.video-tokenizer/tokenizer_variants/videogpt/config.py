@@ -12,13 +12,13 @@ class VideoGPTConfig(ReconstructionConfig):
     """Train VideoGPT's tokenizer (arXiv:2104.10157, sections 2.2 to 2.4)."""
 
     model: Literal["videogpt"] = "videogpt"
-    """tokenizer to train; --help after another name shows the flags of that one"""
+    """tokenizer to train; use --model NAME --help to see the flags of another"""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw for everything; muon moves space-time blocks only, of which there are none here"""
+    """adamw for everything; muon has no effect here, because it applies to transformer blocks only"""
     time_stride: int = 1
-    """frames that share a step of tokens: 1, 2, 4, ...; divides num_frames; the dynamics model of chapter 3 needs 1"""
+    """frames per step of tokens: 1, 2, 4, ...; divides num_frames; the dynamics model of chapter 3 needs 1"""
     space_stride: int = 8
-    """side of the square of pixels that share a token: 2, 4, 8, ...; divides frame_size"""
+    """side of the square that a token covers, in pixels: 2, 4, 8, ...; divides frame_size"""
     channels: int = 64
     """width of the convolutions (C); a multiple of num_heads"""
     inner_channels: int = 32
@@ -28,21 +28,21 @@ class VideoGPTConfig(ReconstructionConfig):
     num_heads: int = 2
     """attention heads along each axis"""
     axial_attention: Literal["on", "off"] = "on"
-    """off: residual blocks without attention, more of them, so that the number of parameters stays within 5 %"""
+    """off replaces attention by more residual blocks, with the same number of parameters within 5%"""
     num_codes: int = 512
     """vectors in the codebook (K)"""
     code_dim: int = 64
-    """length of each of them (D)"""
+    """length of a code (D)"""
     commitment_weight: float = 0.25
-    """how strongly a latent is pulled to its code"""
+    """weight of the commitment loss, which pulls latents toward their codes"""
     codebook_ema: float = 0.99
-    """a code is the running mean of the latents that chose it, with this memory"""
+    """a code is the running mean of its latents, with this decay"""
     restart_below: float = 1.0
-    """a code chosen by fewer latents a step than this moves onto a random latent; 0 is off"""
+    """a code with fewer latents per step than this is moved onto a random latent; 0 turns this off"""
     data_start: bool = True
-    """take the first codes from the first batch"""
+    """initialize the codes with latents of the first batch"""
     normalise_loss: bool = True
-    """divide the error of the reconstruction by the variance of the data, so that commitment_weight means the same everywhere"""
+    """divide the reconstruction error by the variance of the data, so that commitment_weight suits every data set"""
 
     @property
     def latent_grid(self) -> tuple[int, int, int]:
@@ -71,14 +71,14 @@ class VideoGPTConfig(ReconstructionConfig):
         self._check_restarts()
 
     def _check_restarts(self) -> None:
-        """An evenly used code is chosen by latents / K a step: a threshold near that restarts codes that are in good use."""
+        """Raise InputError if restart_below is close to the usage of an evenly used code, which is latents per step / K."""
         steps, rows, columns = self.latent_grid
         latents = self.batch_size // self.accumulate * steps * rows * columns
         highest = latents / (4 * self.num_codes)
         if self.restart_below > highest:
             raise InputError(
-                f"restart_below {self.restart_below} is too high for {latents} latents a step and num_codes {self.num_codes}: "
-                f"codes in use would restart; give --restart-below {highest:.2g} or less, fewer codes or larger batches"
+                f"restart_below {self.restart_below} is too high for {latents} latents a step and num_codes {self.num_codes}, "
+                f"so codes in use would restart; give --restart-below {highest:.2g} or less, fewer codes or larger batches"
             )
 
 

@@ -1,15 +1,17 @@
-"""VideoGPT's tokenizer: 3D convolutions shrink a clip in time and space to a small grid of learned codes.
+"""VideoGPT's tokenizer: 3D convolutions downsample a clip in time and space to a small grid of learned codes.
 
     python 1.video-tokenizer/tokenizer_variants/train.py --model videogpt --data-path data/breakout
 
-What changes: patches and space-time blocks become strided 3D convolutions and residual blocks with axial attention, FSQ becomes a
-codebook that follows running means of the latents, and the error is divided by the variance of the data (arXiv:2104.10157). A
-token knows the whole clip, its future included, so nothing can be encoded or drawn as a stream. What stays: the interface, the
-data, the weights of foreground and moving pixels.
+What changes: strided 3D convolutions and residual blocks with axial attention replace patches and space-time blocks. A codebook
+of running means replaces FSQ. The error is divided by the variance of the data (arXiv:2104.10157). A token depends on the whole
+clip, including later frames, so streams cannot be encoded or decoded.
+What stays: the interface, the data, the weights of foreground and moving pixels.
 
-From the released code three things differ. Cells are normalised over their channels as in the paper's figure 2.4, not over the
-batch, so that a frozen tokenizer writes the codes it was trained with; the axial layers have the paper's learned positions (its
-section 2.3), which the code leaves out; and an axis that is not halved has a kernel of 3 cells instead of a lopsided 4.
+Differences from the released code:
+1. LayerNorm over channels, as in the paper's figure 2.4, instead of BatchNorm, so that a frozen tokenizer computes the same codes
+   as in training.
+2. The axial layers have the learned positions of the paper's section 2.3.
+3. An axis that is not downsampled has a kernel of 3 cells instead of an asymmetric 4.
 """
 
 from typing import ClassVar
@@ -58,22 +60,26 @@ class VideoGPTTokenizer(Tokenizer):
         self.register_buffer("data_variance", torch.ones(()))  # of pixels in [0, 1], measured before training
 
     def fit_statistics(self, frames: np.ndarray) -> None:
-        """Variance of all pixels and channels around their common mean, over at most 256 evenly spaced frames.
+        """Measure the variance of all pixels and channels around their common mean, over at most 256 evenly spaced frames.
 
-        Black with one white pixel in ten: 0.1 * 0.9 = 0.09. A reconstruction that is that mean everywhere has an error of 1.
+        frames: uint8 (F, H, W, 3). A black frame with one white pixel in ten has the variance 0.1 * 0.9 = 0.09. Predicting the
+        mean everywhere then has an error of 1 in units of the variance.
         """
         if self.config.normalise_loss:
             variance = sample_of(frames).astype(np.float64).var() / 255**2
-            self.data_variance.fill_(max(float(variance), 1e-4))  # frames of one colour divide nothing by 0
+            self.data_variance.fill_(max(float(variance), 1e-4))  # a recording of a single color has a variance of 0
 
     def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
-        """The weighted error of the reconstruction in units of the data's variance, and the commitment of latents to codes."""
+        """The weighted reconstruction error in units of the variance of the data, and the commitment loss."""
         weights = (self.config.foreground_weight, self.config.moving_weight)
         error = weighted_mse(output.reconstruction, video, background, *weights)
         return {"reconstruction": error / self.data_variance, **output.losses}
 
     def encode(self, video: Tensor) -> Encoded:
-        """video: (B, T, C, H, W) in [0, 1], T a multiple of time_stride. Returns indices (B, T / time_stride, N) and codes."""
+        """video: (B, T, C, H, W) in [0, 1], T a multiple of s = time_stride.
+
+        Returns indices (B, T/s, N) and codes (B, T/s, N, D).
+        """
         quantized = self.quantizer(self._latents(video))
         return Encoded(quantized.indices, quantized.codes)
 
@@ -82,7 +88,7 @@ class VideoGPTTokenizer(Tokenizer):
         return self._decode(codes).clamp(0, 1)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
+        """indices: (..., N) int64 in [0, K). Returns codes (..., N, D)."""
         return self.quantizer.indices_to_codes(indices)
 
     def forward(self, video: Tensor) -> TokenizerOutput:
@@ -92,14 +98,14 @@ class VideoGPTTokenizer(Tokenizer):
         return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
 
     def _latents(self, video: Tensor) -> Tensor:
-        """(B, T / time_stride, N, D)."""
+        """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, T / time_stride, N, D)."""
         if video.shape[1] % self.frames_per_step:
             raise InputError(f"a clip of {video.shape[1]} frames is not a multiple of time_stride {self.frames_per_step}")
         x = self.encoder(centered(video), self._places(video.shape[1] // self.frames_per_step))
         return self.to_latents(rearrange(x, "b c t h w -> b t (h w) c"))
 
     def _decode(self, codes: Tensor) -> Tensor:
-        """(B, T, C, H, W), not clamped."""
+        """codes: (B, T / time_stride, N, D). Returns video (B, T, C, H, W), not clamped."""
         x = rearrange(self.from_codes(codes), "b t (h w) c -> b c t h w", h=self.grid_size[0])
         return self.decoder(x, self._places(codes.shape[1])).float() + 0.5
 
@@ -109,5 +115,5 @@ class VideoGPTTokenizer(Tokenizer):
             return None
         if num_steps > self.max_steps:
             frames, known = num_steps * self.frames_per_step, self.config.num_frames
-            raise InputError(f"a clip of {frames} frames is longer than the {known} of training; give shorter ones")
+            raise InputError(f"a clip of {frames} frames is longer than the {known} of training; give shorter clips")
         return self.positions(num_steps)
