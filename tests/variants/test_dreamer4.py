@@ -4,15 +4,35 @@ A checklist with line numbers shows that code with the right name is there. An i
 thing, and see what moves and what does not.
 """
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
-from tiny_tokenizers import BLACK, built, scrolling_walls
+from tiny_tokenizers import BLACK, built, scrolling_walls, tiny_config
 
+from tokenizer_variants.dreamer4 import model as dreamer4
+from tokenizer_variants.dreamer4.block_causal_transformer import (
+    BlockCausalSizes,
+    BlockCausalTransformer,
+    angles,
+    rotate,
+    step_mask,
+)
+from tokenizer_variants.dreamer4.model import RunningScale
 from tokenizer_variants.dreamer4.parts import hidden_patches
+from tokenizer_variants.perceptual import PerceptualDistance
 from video_tokenizer.data.clips import to_frames
+from video_tokenizer.losses import weighted_mse
 from video_tokenizer.metrics import psnr_db
+from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.optimizer import build_optimizer
+
+ENCODER = BlockCausalSizes(embed_dim=32, num_heads=2, num_layers=4, window=3)
+DYNAMICS = BlockCausalSizes(embed_dim=48, num_heads=4, num_layers=4, window=5, key_value_heads=2, soft_cap=50.0)
+LAYOUTS = {  # (sizes of all numbers, groups of tokens in a step, who looks at whom)
+    "tokenizer": (ENCODER, [4, 6], [[1, 1], [0, 1]]),  # latents, patches
+    "dynamics": (DYNAMICS, [1, 1, 4, 2], [[1] * 4] * 4),  # action, signal level and step size, latents, registers
+}
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +235,146 @@ def test_frames_come_one_by_one_for_longer_than_any_clip_of_the_training_and_mem
     assert len(video[0]) > 3 * tokenizer.config.num_frames and len(kept) == 4  # keys and values of one layer each
     assert set(sizes[3:]) == {sizes[3]} and sizes[3] > 0
     assert encoder_cache.position == 40 and encoder_cache.num_kept == tokenizer.config.context_frames - 1
+
+
+# ---- the loss and its perceptual distances -------------------------------------------------------------------------------
+
+
+def gradients(monkeypatch, factor: float, **changes) -> list[torch.Tensor]:
+    """Gradients of three steps on images whose loss is `factor` times as large."""
+    distance = PerceptualDistance.__call__
+    with monkeypatch.context() as patched:
+        patched.setattr(dreamer4, "weighted_mse", lambda *given: factor * weighted_mse(*given))
+        patched.setattr(PerceptualDistance, "__call__", lambda *given: factor * distance(*given))
+        tokenizer = built(largest_hidden_share=0.0, **changes).train()
+        tokenizer.fit_statistics(to_frames(scrolling_walls(8, 1, seed=9))[:, 0])
+        found = []
+        for step in range(3):
+            video = scrolling_walls(2, 3, seed=step)
+            tokenizer.zero_grad()
+            sum(tokenizer.loss(video, tokenizer(video), BLACK).values()).backward()
+            found.append(
+                torch.cat([parameter.grad.flatten() for parameter in tokenizer.parameters() if parameter.grad is not None])
+            )
+    return found
+
+
+def test_a_loss_a_hundred_times_as_large_has_the_same_gradient(monkeypatch):
+    once, hundred_times = gradients(monkeypatch, 1.0), gradients(monkeypatch, 100.0)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(once, hundred_times, strict=True))
+    plain = gradients(monkeypatch, 1.0, normalise_losses=False), gradients(monkeypatch, 100.0, normalise_losses=False)
+    assert torch.allclose(100 * plain[0][0], plain[1][0], rtol=1e-3, atol=1e-4)  # what the division takes away
+
+
+def test_the_running_scale_is_a_mean_of_squares_at_first():
+    scale = RunningScale()
+    assert scale(torch.tensor(3.0)) == 1.0  # 3 / sqrt(9)
+    assert torch.isclose(scale(torch.tensor(4.0)), torch.tensor(4 / 12.5**0.5))  # sqrt((9 + 16) / 2)
+    scale.eval()
+    assert torch.isclose(scale(torch.tensor(5.0)), torch.tensor(5 / 12.5**0.5)) and scale.num_updates == 2
+    again = RunningScale()
+    again.load_state_dict(scale.state_dict())
+    assert again(torch.tensor(6.0)) == scale.train()(torch.tensor(6.0))
+
+
+def test_the_perceptual_term_sees_a_missing_dot_and_can_be_left_out():
+    video = torch.zeros(1, 1, 3, 16, 16)
+    video[..., 8, 8] = 0.5
+    distance = PerceptualDistance("ssim", 1, "float32", torch.device("cpu"))
+    assert distance(video, video) < 1e-6 and distance(torch.zeros_like(video), video) > 0.1
+    assert psnr_db(torch.zeros_like(video), video) > 25  # which the squared error hardly notices
+    tokenizer = built(perceptual="none").train()
+    assert tokenizer.loss(video, tokenizer(video), BLACK).keys() == {"pixels"}
+
+
+def test_lpips_says_what_it_needs_and_fetches_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(
+        InputError, match=f"AlexNet's weights in {tmp_path}/checkpoints/alexnet.*; use --perceptual frame-gap or ssim"
+    ):
+        built(perceptual="lpips").fit_statistics(np.zeros((2, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch_size": 5}, "frame_size 16 is not a multiple of patch_size 5"),
+        ({"embed_dim": 36}, r"embed_dim 36 is not a multiple of 4 \* num_heads 2"),
+        ({"time_every": 1}, "time_every 1 must lie between 2 and"),
+        ({"num_latents": 0}, "num_latents 0 must lie between 1 and"),
+        ({"largest_hidden_share": 1.0}, "largest_hidden_share 1.0 must lie between 0 and 0.99"),
+        ({"soft_cap": -1.0}, "soft_cap -1.0"),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused_with_their_numbers(changes, words):
+    with pytest.raises(InputError, match=words):
+        tiny_config("dreamer4", **changes).check()
+
+
+# ---- the block-causal transformer ----------------------------------------------------------------------------------------
+
+
+def transformer_of(name: str) -> BlockCausalTransformer:
+    torch.manual_seed(0)
+    sizes, groups, looks_at = LAYOUTS[name]
+    return BlockCausalTransformer(sizes, step_mask(groups, looks_at), torch.zeros(sum(groups), 2)).eval()
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@torch.no_grad()
+def test_one_class_is_both_models_and_both_are_causal(name):
+    transformer = transformer_of(name)
+    tokens = torch.randn(2, 9, len(transformer.step_mask), transformer.sizes.embed_dim)
+    changed = tokens.clone()
+    changed[:, 6:] = 0.0
+    before, after = transformer(tokens), transformer(changed)
+    assert torch.equal(before[:, :6], after[:, :6]) and not torch.equal(before[:, 6], after[:, 6])
+    changed = tokens.clone()
+    changed[:, 0] = 0.0
+    reach = transformer.sizes.window  # one time layer, so that nothing further back is seen
+    after = transformer(changed)
+    assert torch.equal(before[:, reach:], after[:, reach:]) and not torch.equal(before[:, reach - 1], after[:, reach - 1])
+    first, cache = transformer.step(tokens[:, :4])
+    second, _ = transformer.step(tokens[:, 4:], cache)
+    assert torch.allclose(torch.cat([first, second], dim=1), before, atol=1e-5)
+
+
+def test_the_parameters_of_both_have_the_same_names_and_one_layer_in_four_looks_back():
+    names = [{name for name, _ in transformer_of(layout).named_parameters()} for layout in LAYOUTS]
+    assert names[0] == names[1]
+    tokenizer = built()
+    assert {name for name, _ in tokenizer.encoder.transformer.named_parameters()} <= names[0]
+    assert type(tokenizer.encoder.transformer) is type(tokenizer.decoder.transformer) is BlockCausalTransformer
+    deep = BlockCausalTransformer(BlockCausalSizes(32, 2, 12, 3), torch.ones(2, 2).bool(), torch.zeros(2, 2))
+    assert [number for number, layer in enumerate(deep.layers) if layer.looks_back] == [1, 5, 9]
+
+
+def test_rotated_vectors_meet_at_their_distance_whatever_their_places():
+    """A quarter turn a place: what is one place back looks the same from place 5 as from place 1."""
+    x = torch.tensor([[1.0, 0.0]])
+    turns = torch.tensor([[torch.pi / 2]])
+    assert torch.allclose(rotate(x, turns), torch.tensor([[0.0, 1.0]]), atol=1e-6)
+    near = (rotate(x, 1 * turns) * rotate(x, 0 * turns)).sum()
+    far = (rotate(x, 5 * turns) * rotate(x, 4 * turns)).sum()
+    assert torch.allclose(near, far, atol=1e-5)
+    turns = angles(torch.arange(12), num_pairs=2, base=100.0)
+    assert torch.allclose(turns[1], torch.tensor([1.0, 0.1]))  # one radian a place, then a tenth
+    query, key = torch.randn(4), torch.randn(4)
+    queries, keys = (rotate(vector.expand(12, 4), turns) for vector in (query, key))
+    meetings = queries @ keys.T  # (12, 12)
+    assert torch.allclose(meetings[5, 2], meetings[9, 6], atol=1e-5) and not torch.allclose(meetings[5, 2], meetings[2, 5])
+    assert torch.allclose(queries.norm(dim=1), query.norm().expand(12), atol=1e-5)
+
+
+def test_the_soft_cap_bounds_what_attention_can_want():
+    """Queries and keys as long as they get: 32 numbers of size 50 give a score of 50 * 50 * sqrt(32); capped at 1 all is near."""
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 1, 10, 32)
+    sizes = [BlockCausalSizes(32, 1, 1, 1, soft_cap=cap) for cap in (0.0, 1e-6)]
+    free, capped = (BlockCausalTransformer(size, torch.ones(10, 10).bool(), torch.zeros(10, 2)).layers[0] for size in sizes)
+    turns = torch.zeros(10, 16)
+    values = free.attention.to_qkv(tokens[0]).chunk(3, dim=-1)[2]
+    capped.load_state_dict(free.state_dict())
+    even = free.attention.output(values.mean(dim=1, keepdim=True).expand_as(values))  # no score at all: everyone alike
+    assert torch.allclose(capped.attention(tokens[0], torch.ones(10, 10).bool(), turns)[0], even, atol=1e-4)
+    assert not torch.allclose(free.attention(tokens[0], torch.ones(10, 10).bool(), turns)[0], even, atol=1e-2)
