@@ -32,6 +32,8 @@ def chosen_model(arguments: list[str]) -> str:
     name, config_file = value_of_flag(arguments, "--model"), value_of_flag(arguments, "--config")
     if name is None and config_file is not None:
         name = str(read_config_file(config_file).get("model"))
+    if name is None:
+        raise InputError(f"no tokenizer is chosen; give --model and one of {', '.join(NAMES)}")
     if name not in NAMES:
         elsewhere = {"st-fsq": "1.video-tokenizer/train.py", "magvit2": "tokenizer_variants/magvit2/train.py"}
         where = f"; {name} is trained by {elsewhere[name]}" if name in elsewhere else ""
