@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.video_files import write_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.picture_delay import calibrate_picture_delay
 from video_tokenizer.games.policies import MixedPolicy, make_players
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 
 SHORTEST_EPISODE = 64  # frames; a small recording is split into about ten episodes, but not into shorter ones than this
 

@@ -32,9 +32,10 @@ from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.data.clips import Clips, split_episodes, to_frames
 from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.data.validation import clip_videos, even_batches, open_validation_data, output_folder
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_gif
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import InputError, config_from_dict, parse_config, run_script
+from video_tokenizer.training.command_line import config_from_dict, parse_config, run_script
 from video_tokenizer.training.config import ValidationConfig
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.results import format_number, format_table, save_json

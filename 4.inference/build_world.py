@@ -24,9 +24,10 @@ from string import Template
 from typing import Any, Literal, NamedTuple
 
 from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.atomic_files import FolderLock, write_atomically, write_text_atomically
-from video_tokenizer.training.command_line import InputError, parse_config, run_script, shown_command
+from video_tokenizer.training.command_line import parse_config, run_script, shown_command
 from video_tokenizer.training.results import read_json, save_json
 from world_model.evaluation.table import results_table
 

@@ -14,8 +14,9 @@ import torch
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.sampling_flags import SamplingFlags
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import plain, save_json
 from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_game_sets, validation_games
 from world_model.evaluation.long_rollouts import long_rollout_results

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.sampling_flags import SamplingFlags
-from video_tokenizer.training.command_line import InputError, check_smallest, config_from_dict, parse_config, run_script
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import check_smallest, config_from_dict, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
 from world_model.real_game import best_player, open_game, play_beginning, play_keys

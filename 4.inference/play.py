@@ -15,7 +15,8 @@ from aiohttp import web
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.sampling_flags import SamplingFlags
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.play.server import make_app
 from world_model.play.world_registry import WorldRegistry, find_worlds
 

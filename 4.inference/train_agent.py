@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
 from world_model.ball_game import BallGame, RealGameEnv, three_keys
 from world_model.environment import WorldModelEnv

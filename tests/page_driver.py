@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 PLAY = Path(__file__).resolve().parents[1] / "4.inference" / "play.py"
 NO_BROWSER = "no Chromium can be started; fetch one with: python -m playwright install chromium"

@@ -14,7 +14,8 @@ from aiohttp import ClientSession
 from page_driver import play_server
 from server_fixture import PlayerClient
 
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import parse_config, run_script
 
 ALLOWED_GROWTH = 16
 """MiB between the end of the first tenth and the end"""

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.global_batch import global_batch_size, local_shard
 from video_tokenizer.lpips import lpips_is_present, lpips_needs, lpips_network
 from video_tokenizer.metrics import ssim
 from video_tokenizer.training.device import autocast
-from video_tokenizer.training.distributed import average_gradients, global_batch_size, local_shard
+from video_tokenizer.training.distributed import average_gradients
 
 PerceptualName = Literal["auto", "lpips", "ssim", "frame-gap"]
 

@@ -21,9 +21,10 @@ from action_lab.draw import play_at_random, read_curves, save_collapse, save_col
 from latent_action_model.loading import build_latent_action_model, load_latent_action_model
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.checkpoint import load_checkpoint
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train.py"

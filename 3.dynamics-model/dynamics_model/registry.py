@@ -10,8 +10,9 @@ import torch
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.base import DynamicsModel
 from dynamics_model.models.maskgit import MaskGIT
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
-from video_tokenizer.training.command_line import InputError, config_from_dict
+from video_tokenizer.training.command_line import config_from_dict
 
 
 def dynamics_class(name: str) -> type[DynamicsModel]:

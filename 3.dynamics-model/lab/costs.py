@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynamics_model.config import PRESETS, DynamicsConfig
 from dynamics_model.registry import build_dynamics
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
 
 GRIDS = {"tiny": (8, 8), "small": (16, 16), "paper": (16, 16)}

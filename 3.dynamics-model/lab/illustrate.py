@@ -12,8 +12,9 @@ from dynamics_lab.draw import predictions, save_copy_trap, save_filling_in, save
 from dynamics_model.registry import load_dynamics
 from tokenizer_lab.draw import check_clip, most_changing_step, read_world
 from video_tokenizer.data.clips import to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.training.command_line import parse_config, run_script
 
 COPY_CLIP = 5
 """start clip shown in copy_trap.png, the last one if there are fewer"""

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import torch
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_curves
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import format_table, save_json
 from world_lab.benchmark import SIZES, Bench, cost_curves, data_rows, inference_rows, time_to_quality, training_rows

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, write_torch_file
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.world import WorldModel
 
 KINDS = ("tokenizer", "latent_action_model", "dynamics")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tokenizer_lab.draw import check_clip
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
 from world_lab.draw import save_confidence, save_drift, save_sampling_steps, save_standing_still, save_vanished_ball
 from world_lab.drift import DriftPlan, measure_drift, rollout_with_probability

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))

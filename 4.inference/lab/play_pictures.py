@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import common_palette, write_gif
 from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
-from video_tokenizer.training.command_line import InputError, parse_config, run_script
+from video_tokenizer.training.command_line import parse_config, run_script
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from page_driver import canvas_picture, chromium, open_page, play_server, wait_for

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts, player_distortion
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
 from world_lab.draw import save_sampling_steps
 from world_model.evaluation.games import check_seed, record_branches, record_games

@@ -10,7 +10,8 @@ import numpy as np
 
 from dynamics_model.models.base import Sampling
 from dynamics_model.models.maskgit import MaskGITSampling
-from video_tokenizer.training.command_line import InputError, config_from_dict
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import config_from_dict
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.command_line import InputError
 
 SEEN = 4
 """numbers per frame: the player's position, the ball's position along the same axis and across it, and 1 if there is a ball"""

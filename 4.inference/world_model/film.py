@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from video_tokenizer.data.video_files import write_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import gif_page, image_grid, save_gif, save_picture
-from video_tokenizer.training.command_line import InputError
 
 SUFFIXES = (".gif", ".mp4", ".png")
 STRIP_COLUMNS = 8

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dynamics_model.data.metadata import WorldMetadata
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Episode, Game, Policy, record_episode
 from video_tokenizer.games.policies import make_players, replay
-from video_tokenizer.training.command_line import InputError
 from world_model.world import WorldModel
 
 BEGINNING_FRAMES = (24, 96)

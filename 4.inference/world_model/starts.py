@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.video_files import MOST_PIXELS, read_video_frames
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from world_model.world import WorldModel
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

@@ -20,9 +20,10 @@ from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.data.video_files import resize_by_area
+from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import InputError, config_from_dict
+from video_tokenizer.training.command_line import config_from_dict
 from video_tokenizer.training.device import autocast, choose_device
 
 LABEL_SMOOTHING = 0.3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from video_tokenizer.data.clip_store import ClipStoreWriter, cut_in_two, open_clip_store
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 NAMES = ["NOOP", "LEFT", "RIGHT"]
 

@@ -10,8 +10,8 @@ from dynamics_model.data.frame_cache import cached
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
 from video_tokenizer.data.clips import Clips, ShuffledBatches, make_loader, split_episodes, to_frames, to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
-from video_tokenizer.training.command_line import InputError
 
 
 @pytest.fixture

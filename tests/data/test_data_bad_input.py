@@ -10,9 +10,9 @@ from script_runner import call
 
 from video_tokenizer.data.sources import open_clips_source
 from video_tokenizer.data.video_files import read_video_frames, write_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import ball_position, detect_player
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.command_line import InputError
 
 RECORD = Path(__file__).parents[2] / "1.video-tokenizer" / "record.py"
 

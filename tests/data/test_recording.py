@@ -9,6 +9,7 @@ from script_runner import call
 
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.video_files import resize_by_area
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import (
     GAMES,
     ball_position,
@@ -21,7 +22,6 @@ from video_tokenizer.games.detectors import (
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.picture_delay import MeasuredDelay, calibrate_picture_delay
 from video_tokenizer.games.policies import MixedPolicy, make_players, random_policy, replay
-from video_tokenizer.training.command_line import InputError
 
 BREAKOUT = "ALE/Breakout-v5"
 RECORD = Path(__file__).parents[2] / "1.video-tokenizer" / "record.py"

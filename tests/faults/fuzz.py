@@ -37,7 +37,8 @@ with instrumented:
     from video_tokenizer.data.clip_store import FILE_NAMES, ClipStoreWriter, open_clip_store
     from video_tokenizer.data.hdf5_files import convert_hdf5
     from video_tokenizer.data.video_files import BadVideo, read_video
-    from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+    from video_tokenizer.errors import InputError
+    from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
     from video_tokenizer.training.results import read_json, save_json
     from world_model.actions import read_action_file
     from world_model.starts import decode_picture, frames_from_text

@@ -18,6 +18,7 @@ from structure_checks import REPOSITORY
 from faults.kill import commands, differences, survive
 from faults.writes import KINDS, try_kind
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import (
     FolderLock,
     clear_error_on_full_disk,
@@ -25,7 +26,7 @@ from video_tokenizer.training.atomic_files import (
     temporary_neighbour,
     write_text_atomically,
 )
-from video_tokenizer.training.command_line import InputError, shown_command
+from video_tokenizer.training.command_line import shown_command
 from video_tokenizer.training.run import first_not_finite, is_finite
 
 TRAIN = REPOSITORY / "1.video-tokenizer" / "train.py"

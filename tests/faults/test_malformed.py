@@ -13,7 +13,7 @@ from tiny_world import save_tiny_world
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.sources import open_clips_source
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from world_model.actions import read_action_file
 from world_model.starts import read_start
 from world_model.world import WorldModel

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_gif
 from video_tokenizer.training.atomic_files import write_array_atomically
 from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
-from video_tokenizer.training.command_line import InputError, check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]

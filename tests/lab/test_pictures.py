@@ -29,8 +29,8 @@ from tokenizer_lab.draw import (
     write_tokens,
 )
 from video_tokenizer.data.clips import to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.command_line import InputError
 from world_lab.draw import heat
 from world_lab.drift import confidence_by_place, frame_psnr, longest_gap, longest_without, middle_stretch, player_series
 

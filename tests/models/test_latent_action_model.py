@@ -10,8 +10,8 @@ from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
 from latent_action_model.models.action_encoder import pool_by_change
 from latent_action_model.models.quantizers import ActionQuantizer, SignQuantizer
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import save_checkpoint
-from video_tokenizer.training.command_line import InputError
 
 TINY = LatentActionConfig(
     frame_size=16, conv_width=16, embed_dim=32, num_heads=2, encoder_blocks=1, decoder_blocks=1, context_frames=3, noisy_steps=3

@@ -7,10 +7,10 @@ import torch
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.errors import InputError
 from video_tokenizer.losses import foreground_pixels, moving_pixels, temporal_consistency_loss, weighted_mse
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
-from video_tokenizer.training.command_line import InputError
 
 TINY = TokenizerConfig(frame_size=16, patch_size=8, embed_dim=32, num_blocks=2, num_heads=2, context_frames=3)
 

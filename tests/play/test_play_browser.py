@@ -15,8 +15,8 @@ from script_runner import call
 from server_fixture import served
 from structure_checks import REPOSITORY
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_player
-from video_tokenizer.training.command_line import InputError
 from world_model.play.world_registry import WorldRegistry
 from world_model.real_game import RealGame
 from world_model.starts import frames_from_text

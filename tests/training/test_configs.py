@@ -15,9 +15,9 @@ from dynamics_model.registry import build_dynamics
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
 from video_tokenizer.config import TokenizerConfig
+from video_tokenizer.errors import InputError
 from video_tokenizer.losses import weighted_mse
 from video_tokenizer.registry import build_tokenizer
-from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.optimizer import build_optimizer
 
 COUNTS = st.integers(-1, 5)

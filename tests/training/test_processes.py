@@ -10,7 +10,8 @@ import pytest
 import torch
 from structure_checks import REPOSITORY
 
-from video_tokenizer.training.distributed import any_rank, gather_rows, global_batch_size, local_shard, mean_over_processes
+from video_tokenizer.global_batch import gather_rows, global_batch_size, local_shard, mean_over_processes
+from video_tokenizer.training.distributed import any_rank
 
 STEPS = 6
 SMALL = ("--use-dummy-data", "--batch-size", 4, "--log-every", 1, "--validation-batches", 1, "--save-every", 3, "--device", "cpu",

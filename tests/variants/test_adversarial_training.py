@@ -21,10 +21,10 @@ from tokenizer_variants.magvit2.discriminator import (
 from tokenizer_variants.magvit2.model import moving_sharpness
 from tokenizer_variants.perceptual import FrameGapNetwork, PerceptualDistance, chosen_distance
 from video_tokenizer import lpips
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import REPOSITORY, load_checkpoint, read_torch_file
-from video_tokenizer.training.command_line import InputError
 
 
 def line(*values: float) -> torch.Tensor:

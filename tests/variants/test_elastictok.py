@@ -5,9 +5,9 @@ import torch
 from tiny_tokenizers import tiny_config
 
 from tokenizer_variants.elastictok.config import PAPER, ElasticConfig
+from video_tokenizer.errors import InputError
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
-from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.optimizer import build_optimizer
 from video_tokenizer.training.run import load_initial_weights
 

@@ -14,9 +14,10 @@ from tokenizer_variants.magvit2.causal_convolutions import TimeSettings
 from tokenizer_variants.magvit2.config import Magvit2Config
 from tokenizer_variants.magvit2.model import Magvit2Tokenizer
 from tokenizer_variants.magvit2.networks import Decoder, Encoder
+from video_tokenizer.errors import InputError
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.registry import build_tokenizer
-from video_tokenizer.training.command_line import InputError, parse_config
+from video_tokenizer.training.command_line import parse_config
 
 TRAIN = REPOSITORY / "1.video-tokenizer/tokenizer_variants/magvit2/train.py"
 every_stride = pytest.mark.parametrize("stride", [1, 2, 4])

@@ -14,9 +14,9 @@ from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, stirred, tiny_confi
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.video_files import write_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.registry import TOKENIZERS, build_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import save_checkpoint
-from video_tokenizer.training.command_line import InputError
 
 VALIDATE = REPOSITORY / "1.video-tokenizer" / "validate.py"
 VARIANTS = REPOSITORY / "1.video-tokenizer" / "tokenizer_variants"

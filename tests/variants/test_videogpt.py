@@ -22,10 +22,11 @@ from tokenizer_variants.videogpt.blocks import (
 from tokenizer_variants.videogpt.config import VideoGPTConfig
 from tokenizer_variants.videogpt.model import VideoGPTTokenizer
 from video_tokenizer import load_tokenizer
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.models.base import TokenizerOutput
 from video_tokenizer.registry import build_tokenizer
-from video_tokenizer.training.command_line import InputError, parse_config
+from video_tokenizer.training.command_line import parse_config
 
 CHAPTER = REPOSITORY / "1.video-tokenizer"
 

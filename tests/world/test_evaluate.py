@@ -13,9 +13,9 @@ from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world, some_frames
 
 from dynamics_model.data.metadata import WorldMetadata
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.games.moving_square import dummy_clip_store
-from video_tokenizer.training.command_line import InputError
 from world_model.evaluation.games import (
     EVALUATION_SEEDS,
     check_seed,

@@ -10,7 +10,7 @@ from script_runner import load_script, run
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world, some_frames
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from world_model.actions import action_label, parse_actions, read_action_file
 from world_model.film import save_film
 from world_model.starts import read_start

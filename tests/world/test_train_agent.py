@@ -9,8 +9,8 @@ from script_runner import call
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.command_line import InputError
 from world_model.ball_game import BallGame, RealGameEnv, three_keys
 
 BREAKOUT = "ALE/Breakout-v5"

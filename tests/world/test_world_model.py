@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, tiny_config
 from tiny_world import save_tiny_world, some_frames
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from world_model import WorldModel, WorldModelEnv
 
 

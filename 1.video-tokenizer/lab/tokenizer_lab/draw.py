@@ -19,6 +19,7 @@ from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
 from video_tokenizer.data.clips import to_frames, to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PALE, PLAIN, enlarge, font, image_grid, save_figure, save_picture
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.metrics import VideoScores
@@ -27,7 +28,6 @@ from video_tokenizer.models.st_transformer import causal_mask
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.registry import load_tokenizer
 from video_tokenizer.training.checkpoint import load_checkpoint
-from video_tokenizer.training.command_line import InputError
 
 # ---- shared by all chapters -------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import (
     clear_error_on_full_disk,
     replace_folder,
@@ -30,7 +31,6 @@ from video_tokenizer.training.atomic_files import (
     temporary_neighbour,
     write_array,
 )
-from video_tokenizer.training.command_line import InputError
 
 FORMAT_VERSION = 1
 FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")

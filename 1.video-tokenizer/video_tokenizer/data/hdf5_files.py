@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.video_files import MOST_PIXELS, resize_by_area
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 FRAME_KEYS = ("frames", "video", "videos", "observations", "images")

@@ -18,7 +18,7 @@ from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_cli
 from video_tokenizer.data.filter_static import StaticFilter
 from video_tokenizer.data.hdf5_files import FRAME_KEYS, HDF5_ENDINGS, convert_hdf5
 from video_tokenizer.data.video_files import VIDEO_ENDINGS, BadVideo, open_video, read_image, read_video, video_frame_rate
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 ENDINGS = {"folder": VIDEO_ENDINGS, "h5": HDF5_ENDINGS, "images": IMAGE_ENDINGS}

@@ -11,8 +11,8 @@ from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
 from video_tokenizer.data.sources import open_clips_source
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
-from video_tokenizer.training.command_line import InputError
 
 Config = TypeVar("Config", bound=Any)
 DUMMY_SIZE = 64

@@ -12,9 +12,9 @@ from torch import Tensor
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.training_data import TrainingData, evenly_spaced, open_store, split_clips, with_frame_size_of
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import MOVING, background_of
-from video_tokenizer.training.command_line import InputError
 
 
 def open_validation_data(flags: Any, training_config: Any, fingerprint: str | None = None) -> TrainingData:

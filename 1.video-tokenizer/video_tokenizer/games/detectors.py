@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 
 SCREEN_SIZE = (210, 160)  # of the Atari, rows and columns
 BALL_THRESHOLD = 0.08  # minimum contrast of a detected ball, as a share of a pixel that it fills

@@ -22,8 +22,8 @@ import gymnasium
 import numpy as np
 
 from video_tokenizer.data.video_files import resize_by_area
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
-from video_tokenizer.training.command_line import InputError
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 gymnasium.register_envs(ale_py)

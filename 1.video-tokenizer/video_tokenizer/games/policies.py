@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import GAMES, ball_position, game_facts, player_position
 from video_tokenizer.games.emulator import Game, Policy
-from video_tokenizer.training.command_line import InputError
 
 POLICY_NAMES = ("random", "scripted", "mixed")
 SCRIPTED_GAMES = tuple(env_id for env_id, facts in GAMES.items() if facts.ball is not None)

@@ -16,9 +16,8 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 
-from video_tokenizer.global_batch import gather_rows, global_batch_size, local_shard, mean_over_processes, rank_and_size
+from video_tokenizer.global_batch import rank_and_size
 
-__all__ = ["gather_rows", "global_batch_size", "local_shard", "mean_over_processes", "rank_and_size"]
 Model = TypeVar("Model", bound=nn.Module)
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_curves
+from video_tokenizer.global_batch import mean_over_processes, rank_and_size
 from video_tokenizer.training.atomic_files import FolderLock, sweep, write_text_atomically
 from video_tokenizer.training.checkpoint import (
     chapter_folder,
@@ -32,8 +33,6 @@ from video_tokenizer.training.distributed import (
     any_rank,
     gather_full,
     load_full_state_dict,
-    mean_over_processes,
-    rank_and_size,
     start_processes,
     stop_processes,
 )

@@ -18,9 +18,9 @@ from latent_action_model.metrics import encode_episodes
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
+from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint
-from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import autocast
 
 NUM_LABELS = 200

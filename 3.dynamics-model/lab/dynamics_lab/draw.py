@@ -18,8 +18,8 @@ from dynamics_model.models.maskgit import DecodingPass, MaskGITSampling
 from dynamics_model.rollouts import decode_after
 from tokenizer_lab.draw import CHANGED, bare, draw_pair, most_changing_step
 from video_tokenizer.data.clips import to_frames
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import BAD, DARK, GOOD, GRID, image_grid, save_figure, save_gif, save_picture
-from video_tokenizer.training.command_line import InputError
 
 # ---- how MaskGIT decodes a frame --------------------------------------------------------------------------------------
 

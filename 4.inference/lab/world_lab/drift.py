@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from dynamics_model.models.base import DecodingPass
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import SCREEN_SIZE, detect_ball, detect_player, game_facts
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.metrics import psnr_from_mean_error, share
-from video_tokenizer.training.command_line import InputError
 from world_model.evaluation.games import RealGames, halves, record_game_sets
 from world_model.evaluation.long_rollouts import STATISTICS, frame_statistics, long_rollouts, random_keys, real_frames
 from world_model.evaluation.rollouts import BALL_GAP_FROM, balls_seen, player_positions, real_windows, sprite_scores

@@ -7,10 +7,10 @@ import numpy as np
 
 from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.data.clips import split_episodes
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import ball_position, detect_player, game_facts
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.policies import MixedPolicy, make_players, random_policy
-from video_tokenizer.training.command_line import InputError
 from world_model.real_game import play_beginning, play_keys
 
 EVALUATION_SEEDS = 1_000_000_000

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.results import look_up
 
 HORIZON = 4

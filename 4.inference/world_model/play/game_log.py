@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dynamics_model.models.base import Sampling
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from world_model.film import save_film
 from world_model.starts import frames_to_text
 

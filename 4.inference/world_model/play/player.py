@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from dynamics_model.models.base import Sampling
-from video_tokenizer.training.command_line import InputError, config_from_dict
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import config_from_dict
 from world_model.actions import action_label
 from world_model.play.action_previews import action_previews
 from world_model.play.divergence import frame_divergence

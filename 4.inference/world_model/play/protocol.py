@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.results import plain
 
 MAX_TEXT_LENGTH = 2_000

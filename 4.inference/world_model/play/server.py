@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import torch
 from aiohttp import WSMsgType, web
 
-from video_tokenizer.training.command_line import InputError
+from video_tokenizer.errors import InputError
 from world_model.play.player import MESSAGES, Player
 from world_model.play.protocol import MAX_MESSAGE_BYTES, Reply, read_message
 from world_model.play.world_registry import WorldRegistry

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
-from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.device import choose_device
 from world_model.play.action_previews import count_code_meanings
 from world_model.play.sampling_controls import sampling_controls
