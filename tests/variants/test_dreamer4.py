@@ -22,9 +22,9 @@ from tokenizer_variants.dreamer4.model import RunningScale
 from tokenizer_variants.dreamer4.parts import hidden_patches
 from tokenizer_variants.perceptual import PerceptualDistance
 from video_tokenizer.data.clips import to_frames
+from video_tokenizer.errors import InputError
 from video_tokenizer.losses import weighted_mse
 from video_tokenizer.metrics import psnr_db
-from video_tokenizer.training.command_line import InputError
 from video_tokenizer.training.optimizer import build_optimizer
 
 ENCODER = BlockCausalSizes(embed_dim=32, num_heads=2, num_layers=4, window=3)
