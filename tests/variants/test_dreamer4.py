@@ -1,4 +1,4 @@
-"""Dreamer 4's tokenizer. The paper says of it six things in three sentences; each is tested here by an intervention.
+"""Dreamer 4's tokenizer. The paper says six things about it in three sentences; each is tested here by an intervention.
 
 A checklist with line numbers shows that code with the right name is there. An intervention shows what the code does: change one
 thing, and see what moves and what does not.
@@ -14,6 +14,7 @@ from tokenizer_variants.dreamer4 import model as dreamer4
 from tokenizer_variants.dreamer4.block_causal_transformer import (
     BlockCausalSizes,
     BlockCausalTransformer,
+    RotaryAttention,
     angles,
     rotate,
     step_mask,
@@ -27,12 +28,11 @@ from video_tokenizer.losses import weighted_mse
 from video_tokenizer.metrics import psnr_db
 from video_tokenizer.training.optimizer import build_optimizer
 
-ENCODER = BlockCausalSizes(embed_dim=32, num_heads=2, num_layers=4, window=3)
-DYNAMICS = BlockCausalSizes(embed_dim=48, num_heads=4, num_layers=4, window=5, key_value_heads=2, soft_cap=50.0)
-LAYOUTS = {  # (sizes of all numbers, groups of tokens in a step, who looks at whom)
-    "tokenizer": (ENCODER, [4, 6], [[1, 1], [0, 1]]),  # latents, patches
-    "dynamics": (DYNAMICS, [1, 1, 4, 2], [[1] * 4] * 4),  # action, signal level and step size, latents, registers
-}
+
+def backward(tokenizer, video, output=None) -> None:
+    """Gradients of the whole loss."""
+    losses = tokenizer.loss(video, tokenizer(video) if output is None else output, BLACK)
+    torch.stack([*losses.values()]).sum().backward()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def trained():
             group["lr"] = 4e-3 * min(1, (step + 1) / 20) * min(1, (350 - step) / 150)
         video = scrolling_walls(8, 4, seed=step)
         optimizer.zero_grad()
-        sum(tokenizer.loss(video, tokenizer(video), BLACK).values()).backward()
+        backward(tokenizer, video)
         torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
         optimizer.step()
     return tokenizer.eval()
@@ -89,7 +89,7 @@ def test_every_image_hides_a_share_of_its_own_between_none_and_nine_tenths():
 
 def test_the_mask_token_is_learned_and_only_training_uses_it(clip):
     tokenizer = built().train()
-    sum(tokenizer.loss(clip, tokenizer(clip), BLACK).values()).backward()
+    backward(tokenizer, clip)
     assert tokenizer.encoder.mask_token.weight.grad.abs().sum() > 0
     with torch.no_grad():
         before = tokenizer.eval()(clip).codes
@@ -142,7 +142,7 @@ def test_the_bottleneck_is_narrow_bounded_and_trained(clip):
     assert 4 * 3 < 3 * 16 * 16 / 50  # 12 numbers for 768
     fresh = built().train()
     with torch.enable_grad():
-        sum(fresh.loss(clip, fresh(clip), BLACK).values()).backward()
+        backward(fresh, clip)
     assert fresh.encoder.bottleneck.linear.weight.grad.abs().min() > 0  # by the error of the picture, not by a side branch
 
 
@@ -154,15 +154,15 @@ def test_decoding_is_the_path_that_was_trained(trained):
     video = scrolling_walls(16, 4, seed=10_000)
     drawn = trained.decode(trained.encode(video).codes)
     assert torch.allclose(drawn, trained(video).reconstruction, atol=1e-5)
-    grey = psnr_db(video.mean().expand_as(video), video)
-    assert psnr_db(drawn, video) > grey + 2  # without a mask, of walls never seen
+    gray = psnr_db(video.mean().expand_as(video), video)
+    assert psnr_db(drawn, video) > gray + 2  # without a mask, of walls never seen
 
 
 def test_the_loss_is_over_all_patches_the_hidden_ones_too(clip):
     tokenizer = built(largest_hidden_share=0.99).train()
     output = tokenizer(clip)
     output.reconstruction.retain_grad()
-    sum(tokenizer.loss(clip, output, BLACK).values()).backward()
+    backward(tokenizer, clip, output)
     patches = rearrange(output.reconstruction.grad.abs(), "b t c (y p) (x q) -> b t (y x) (c p q)", p=8, q=8).sum(dim=-1)
     assert output.hidden.any() and (patches > 0).all()
     seen = tokenizer.seen_pixels(output)[:, :, 0, ::8, ::8].flatten(2)  # one pixel of each patch
@@ -170,18 +170,14 @@ def test_the_loss_is_over_all_patches_the_hidden_ones_too(clip):
     assert patches[seen].mean() > 3 * patches[~seen].mean()  # the weights of what moves hold where it could be seen
 
 
-# ---- claim 4: "it uses causal attention to achieve temporal compression" ------------------------------------------------
+# ---- claim 4: "it uses causal attention to achieve temporal compression"; causality itself: test_variants.py -------------
 
 
 @torch.no_grad()
-def test_a_later_frame_changes_nothing_and_an_earlier_one_does(clip):
+def test_an_earlier_frame_changes_later_codes_and_pictures(clip):
     tokenizer = built()
-    later, earlier = clip.clone(), clip.clone()
-    later[:, 3], earlier[:, 2] = 0.0, 0.0
-    before = tokenizer(clip)
-    after = tokenizer(later)
-    assert torch.equal(before.codes[:, :3], after.codes[:, :3])
-    assert torch.equal(before.reconstruction[:, :3], after.reconstruction[:, :3])
+    earlier, before = clip.clone(), tokenizer(clip)
+    earlier[:, 2] = 0.0
     assert not torch.equal(before.codes[:, 3], tokenizer(earlier).codes[:, 3])
     drawn = tokenizer.decode(torch.cat([before.codes[:, :2], -before.codes[:, 2:3], before.codes[:, 3:]], dim=1))
     assert not torch.equal(before.reconstruction[:, 3], drawn[:, 3])  # the decoder remembers as well
@@ -223,8 +219,7 @@ def test_frames_come_one_by_one_for_longer_than_any_clip_of_the_training_and_mem
     video = torch.rand(1, 40, 3, 16, 16)
     together = tokenizer.encode(video).codes
     drawn = tokenizer.decode(together)
-    encoder_cache = decoder_cache = None
-    sizes = []
+    encoder_cache, decoder_cache, sizes = None, None, []
     for t in range(video.shape[1]):
         encoded, encoder_cache = tokenizer.encode_next(video[:, t : t + 1], encoder_cache)
         frame, decoder_cache = tokenizer.decode_next(encoded.codes, decoder_cache)
@@ -237,81 +232,14 @@ def test_frames_come_one_by_one_for_longer_than_any_clip_of_the_training_and_mem
     assert encoder_cache.position == 40 and encoder_cache.num_kept == tokenizer.config.context_frames - 1
 
 
-# ---- the loss and its perceptual distances -------------------------------------------------------------------------------
+# ---- claim 6: the same architecture for the tokenizer and for the dynamics model -------------------------------------------
 
-
-def gradients(monkeypatch, factor: float, **changes) -> list[torch.Tensor]:
-    """Gradients of three steps on images whose loss is `factor` times as large."""
-    distance = PerceptualDistance.__call__
-    with monkeypatch.context() as patched:
-        patched.setattr(dreamer4, "weighted_mse", lambda *given: factor * weighted_mse(*given))
-        patched.setattr(PerceptualDistance, "__call__", lambda *given: factor * distance(*given))
-        tokenizer = built(largest_hidden_share=0.0, **changes).train()
-        tokenizer.fit_statistics(to_frames(scrolling_walls(8, 1, seed=9))[:, 0])
-        found = []
-        for step in range(3):
-            video = scrolling_walls(2, 3, seed=step)
-            tokenizer.zero_grad()
-            sum(tokenizer.loss(video, tokenizer(video), BLACK).values()).backward()
-            found.append(
-                torch.cat([parameter.grad.flatten() for parameter in tokenizer.parameters() if parameter.grad is not None])
-            )
-    return found
-
-
-def test_a_loss_a_hundred_times_as_large_has_the_same_gradient(monkeypatch):
-    once, hundred_times = gradients(monkeypatch, 1.0), gradients(monkeypatch, 100.0)
-    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(once, hundred_times, strict=True))
-    plain = gradients(monkeypatch, 1.0, normalise_losses=False), gradients(monkeypatch, 100.0, normalise_losses=False)
-    assert torch.allclose(100 * plain[0][0], plain[1][0], rtol=1e-3, atol=1e-4)  # what the division takes away
-
-
-def test_the_running_scale_is_a_mean_of_squares_at_first():
-    scale = RunningScale()
-    assert scale(torch.tensor(3.0)) == 1.0  # 3 / sqrt(9)
-    assert torch.isclose(scale(torch.tensor(4.0)), torch.tensor(4 / 12.5**0.5))  # sqrt((9 + 16) / 2)
-    scale.eval()
-    assert torch.isclose(scale(torch.tensor(5.0)), torch.tensor(5 / 12.5**0.5)) and scale.num_updates == 2
-    again = RunningScale()
-    again.load_state_dict(scale.state_dict())
-    assert again(torch.tensor(6.0)) == scale.train()(torch.tensor(6.0))
-
-
-def test_the_perceptual_term_sees_a_missing_dot_and_can_be_left_out():
-    video = torch.zeros(1, 1, 3, 16, 16)
-    video[..., 8, 8] = 0.5
-    distance = PerceptualDistance("ssim", 1, "float32", torch.device("cpu"))
-    assert distance(video, video) < 1e-6 and distance(torch.zeros_like(video), video) > 0.1
-    assert psnr_db(torch.zeros_like(video), video) > 25  # which the squared error hardly notices
-    tokenizer = built(perceptual="none").train()
-    assert tokenizer.loss(video, tokenizer(video), BLACK).keys() == {"pixels"}
-
-
-def test_lpips_says_what_it_needs_and_fetches_nothing(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(
-        InputError, match=f"AlexNet's weights in {tmp_path}/checkpoints/alexnet.*; use --perceptual frame-gap or ssim"
-    ):
-        built(perceptual="lpips").fit_statistics(np.zeros((2, 16, 16, 3), np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"patch_size": 5}, "frame_size 16 is not a multiple of patch_size 5"),
-        ({"embed_dim": 36}, r"embed_dim 36 is not a multiple of 4 \* num_heads 2"),
-        ({"time_every": 1}, "time_every 1 must lie between 2 and"),
-        ({"num_latents": 0}, "num_latents 0 must lie between 1 and"),
-        ({"largest_hidden_share": 1.0}, "largest_hidden_share 1.0 must lie between 0 and 0.99"),
-        ({"soft_cap": -1.0}, "soft_cap -1.0"),
-    ],
-)
-def test_sizes_that_cannot_work_are_refused_with_their_numbers(changes, words):
-    with pytest.raises(InputError, match=words):
-        tiny_config("dreamer4", **changes).check()
-
-
-# ---- the block-causal transformer ----------------------------------------------------------------------------------------
+ENCODER = BlockCausalSizes(embed_dim=32, num_heads=2, num_layers=4, window=3)
+DYNAMICS = BlockCausalSizes(embed_dim=48, num_heads=4, num_layers=4, window=5, key_value_heads=2, soft_cap=50.0)
+LAYOUTS = {  # (sizes of all numbers, groups of tokens in a step, who looks at whom)
+    "tokenizer": (ENCODER, [4, 6], [[1, 1], [0, 1]]),  # latents, patches
+    "dynamics": (DYNAMICS, [1, 1, 4, 2], [[1] * 4] * 4),  # action, signal level and step size, latents, registers
+}
 
 
 def transformer_of(name: str) -> BlockCausalTransformer:
@@ -350,13 +278,9 @@ def test_the_parameters_of_both_have_the_same_names_and_one_layer_in_four_looks_
 
 
 def test_rotated_vectors_meet_at_their_distance_whatever_their_places():
-    """A quarter turn a place: what is one place back looks the same from place 5 as from place 1."""
-    x = torch.tensor([[1.0, 0.0]])
-    turns = torch.tensor([[torch.pi / 2]])
-    assert torch.allclose(rotate(x, turns), torch.tensor([[0.0, 1.0]]), atol=1e-6)
-    near = (rotate(x, 1 * turns) * rotate(x, 0 * turns)).sum()
-    far = (rotate(x, 5 * turns) * rotate(x, 4 * turns)).sum()
-    assert torch.allclose(near, far, atol=1e-5)
+    """Place 5 is to place 2 as place 9 is to place 6, and not as 2 is to 5."""
+    quarter = rotate(torch.tensor([[1.0, 0.0]]), torch.tensor([[torch.pi / 2]]))
+    assert torch.allclose(quarter, torch.tensor([[0.0, 1.0]]), atol=1e-6)
     turns = angles(torch.arange(12), num_pairs=2, base=100.0)
     assert torch.allclose(turns[1], torch.tensor([1.0, 0.1]))  # one radian a place, then a tenth
     query, key = torch.randn(4), torch.randn(4)
@@ -367,14 +291,80 @@ def test_rotated_vectors_meet_at_their_distance_whatever_their_places():
 
 
 def test_the_soft_cap_bounds_what_attention_can_want():
-    """Queries and keys as long as they get: 32 numbers of size 50 give a score of 50 * 50 * sqrt(32); capped at 1 all is near."""
+    """With a cap of almost 0 all scores are equal, and attention is the mean over all tokens."""
     torch.manual_seed(0)
-    tokens = torch.randn(1, 1, 10, 32)
-    sizes = [BlockCausalSizes(32, 1, 1, 1, soft_cap=cap) for cap in (0.0, 1e-6)]
-    free, capped = (BlockCausalTransformer(size, torch.ones(10, 10).bool(), torch.zeros(10, 2)).layers[0] for size in sizes)
-    turns = torch.zeros(10, 16)
-    values = free.attention.to_qkv(tokens[0]).chunk(3, dim=-1)[2]
+    tokens, everyone, turns = torch.randn(1, 10, 32), torch.ones(10, 10).bool(), torch.zeros(10, 16)
+    free, capped = (RotaryAttention(BlockCausalSizes(32, 1, 1, 1, soft_cap=cap)) for cap in (0.0, 1e-6))
     capped.load_state_dict(free.state_dict())
-    even = free.attention.output(values.mean(dim=1, keepdim=True).expand_as(values))  # no score at all: everyone alike
-    assert torch.allclose(capped.attention(tokens[0], torch.ones(10, 10).bool(), turns)[0], even, atol=1e-4)
-    assert not torch.allclose(free.attention(tokens[0], torch.ones(10, 10).bool(), turns)[0], even, atol=1e-2)
+    values = free.to_qkv(tokens).chunk(3, dim=-1)[2]
+    mean = free.output(values.mean(dim=1, keepdim=True).expand_as(values))
+    assert torch.allclose(capped(tokens, everyone, turns)[0], mean, atol=1e-4)
+    assert not torch.allclose(free(tokens, everyone, turns)[0], mean, atol=1e-2)
+
+
+# ---- the loss: every term over its running root mean square ----------------------------------------------------------------
+
+
+def gradients_of(monkeypatch, factor: float, **changes) -> list[torch.Tensor]:
+    """Gradients of three steps on images whose loss is `factor` times as large."""
+    distance = PerceptualDistance.__call__
+    with monkeypatch.context() as patched:
+        patched.setattr(dreamer4, "weighted_mse", lambda *given: factor * weighted_mse(*given))
+        patched.setattr(PerceptualDistance, "__call__", lambda *given: factor * distance(*given))
+        tokenizer = built(largest_hidden_share=0.0, **changes).train()
+        tokenizer.fit_statistics(to_frames(scrolling_walls(8, 1, seed=9))[:, 0])
+        found = []
+        for step in range(3):
+            video = scrolling_walls(2, 3, seed=step)
+            tokenizer.zero_grad()
+            backward(tokenizer, video)
+            gradients = [parameter.grad for parameter in tokenizer.parameters() if parameter.grad is not None]
+            found.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    return found
+
+
+def test_a_loss_a_hundred_times_as_large_has_the_same_gradient(monkeypatch):
+    once, hundred_times = gradients_of(monkeypatch, 1.0), gradients_of(monkeypatch, 100.0)
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in zip(once, hundred_times, strict=True))
+    plain = gradients_of(monkeypatch, 1.0, normalise_losses=False), gradients_of(monkeypatch, 100.0, normalise_losses=False)
+    assert torch.allclose(100 * plain[0][0], plain[1][0], rtol=1e-3, atol=1e-4)  # what the division takes away
+
+
+def test_the_running_scale_is_a_mean_of_squares_at_first():
+    scale = RunningScale()
+    assert scale(torch.tensor(3.0)) == 1.0  # 3 / sqrt(9)
+    assert torch.isclose(scale(torch.tensor(4.0)), torch.tensor(4 / 12.5**0.5))  # sqrt((9 + 16) / 2)
+    scale.eval()
+    assert torch.isclose(scale(torch.tensor(5.0)), torch.tensor(5 / 12.5**0.5)) and scale.num_updates == 2
+    again = RunningScale()
+    again.load_state_dict(scale.state_dict())
+    assert again(torch.tensor(6.0)) == scale.train()(torch.tensor(6.0))
+
+
+def test_the_perceptual_term_sees_a_missing_dot_and_can_be_left_out():
+    video = torch.zeros(1, 1, 3, 16, 16)
+    video[..., 8, 8] = 0.5
+    distance = PerceptualDistance("ssim", 1, "float32", torch.device("cpu"))
+    assert distance(video, video) < 1e-6 and distance(torch.zeros_like(video), video) > 0.1
+    assert psnr_db(torch.zeros_like(video), video) > 25  # which the squared error hardly notices
+    tokenizer = built(perceptual="none").train()
+    assert tokenizer.loss(video, tokenizer(video), BLACK).keys() == {"pixels"}
+
+
+def test_without_the_weights_of_lpips_training_ends_before_its_first_step(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(InputError, match=f"AlexNet's weights in {tmp_path}/checkpoints/alexnet"):
+        built(perceptual="lpips").fit_statistics(np.zeros((2, 16, 16, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"patch_size": 5}, "frame_size 16 is not a multiple of patch_size 5"),
+    ({"embed_dim": 36}, r"embed_dim 36 is not a multiple of 4 \* num_heads 2"),
+    ({"time_every": 1}, "time_every 1 must lie between 2 and"),
+    ({"num_latents": 0}, "num_latents 0 must lie between 1 and"),
+    ({"largest_hidden_share": 1.0}, "largest_hidden_share 1.0 must lie between 0 and 0.99"),
+    ({"soft_cap": -1.0}, "soft_cap -1.0"),
+])  # fmt: skip
+def test_sizes_that_cannot_work_are_refused_with_their_numbers(changes, words):
+    with pytest.raises(InputError, match=words):
+        tiny_config("dreamer4", **changes).check()

@@ -10,7 +10,6 @@ from structure_checks import REPOSITORY
 from tiny_tokenizers import flags, tiny_config
 from torch import nn
 
-from dynamics_model.data.frame_cache import encode_store
 from tokenizer_variants.videogpt.blocks import (
     AxialAttention,
     AxialPositions,
@@ -23,7 +22,6 @@ from tokenizer_variants.videogpt.config import VideoGPTConfig
 from tokenizer_variants.videogpt.model import VideoGPTTokenizer
 from video_tokenizer import load_tokenizer
 from video_tokenizer.errors import InputError
-from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.models.base import TokenizerOutput
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.command_line import parse_config
@@ -184,11 +182,8 @@ def test_without_attention_the_parameters_stay_within_five_percent(preset):
         return sum(one.numel() for one in tokenizer.parameters())
 
     assert abs(parameters("off") / parameters("on") - 1) < 0.05
-
-
-def test_blocks_are_counted_as_written_in_the_docstring():
     block, without = (sum(one.numel() for one in AxialResidualBlock(64, 32, heads).parameters()) for heads in (2, 0))
-    assert (block, without) == (106_816, 57_536) and blocks_without_attention(64, 32, 2) == 4
+    assert (block, without) == (106_816, 57_536) and blocks_without_attention(64, 32, 2) == 4  # as the docstring says
 
 
 # ---- VG3: a codebook of running means; its arithmetic is in test_vector_quantizer.py -----------------------------------------
@@ -258,10 +253,3 @@ def test_the_scripts_train_and_score_it_with_shortened_time(time_stride, tmp_pat
     report = json.loads((tmp_path / "validation" / "validation.json").read_text())
     assert report["bits_per_frame"] == 16 * 3 / time_stride
     assert 0 < load_tokenizer(checkpoint).data_variance < 0.25  # measured, and kept in the checkpoint
-
-
-def test_chapter_3_reads_its_tokens_frame_for_frame(tmp_path):
-    """Episodes are cut into clips of training length; the last one may be shorter."""
-    store = dummy_clip_store(tmp_path / "store", frame_size=(16, 16))
-    tokens = encode_store(store, built(num_frames=4), torch.device("cpu"))
-    assert tokens.shape == (len(store.frames), 16) and tokens.max() < 32 and len(np.unique(tokens)) > 1
