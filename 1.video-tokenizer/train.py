@@ -57,7 +57,7 @@ def main() -> None:
         ema.update(model)
 
         if run.should_log:
-            run.log(loss=total, lr=rate)
+            run.log(loss=total, **losses, lr=rate)
         if run.is_due(config.validate_every):
             ema.copy_to(averaged)
             metrics = validate(averaged, data.validation, background, config, device)

@@ -28,6 +28,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.atomic_files import FolderLock, write_atomically, write_text_atomically
 from video_tokenizer.training.command_line import parse_config, run_script, shown_command
+from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import read_json, save_json
 from world_model.evaluation.table import results_table
 
@@ -147,12 +148,11 @@ def script(path: str) -> str:
 def recording_step(config: BuildConfig, env_id: str, folders: Folders) -> Step | None:
     """Record the game; None if there are data that this build did not record."""
     recorded_here = config.data_path is None and (folders.runs / "record.stamp").exists()
-    if not recorded_here and (config.data_path is not None or folders.data.exists()):
-        store = open_clip_store(folders.data)
-        if config.data_path is None and store.env_id != env_id:
-            raise InputError(
-                f"{folders.data} holds {store.env_id or 'videos'}, not {env_id}; move it away or give it as --data-path"
-            )
+    exists = config.data_path is not None or (folders.data / "clip_store.json").exists()
+    store = open_clip_store(folders.data) if exists else None
+    if config.data_path is None and store is not None and store.env_id != env_id:
+        raise InputError(f"{folders.data} holds {store.env_id or 'videos'}, not {env_id}; move it away or give it as --data-path")
+    if not recorded_here and store is not None:
         print(f"\ntraining on {folders.data}: {len(store.frames):,} existing frames of {store.env_id or 'video'}")
         return None
     num_frames = min(config.num_frames, 1_500) if config.quick else config.num_frames
@@ -353,6 +353,7 @@ def main() -> None:
     config = parse_config(BuildConfig)
     env_id = choose_environment(config.game)
     folders = choose_folders(config, env_id)
+    choose_device(config.device)  # refused here, before anything is recorded
     started = time.monotonic()
     print(f"building a world of {env_id} with {config.actions} actions, {config.preset} preset, in {folders.world}")
     steps = all_steps(config, env_id, folders)

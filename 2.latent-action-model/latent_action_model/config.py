@@ -1,9 +1,10 @@
-"""All settings of chapter 2."""
+"""What chapter 2 adds to the shared settings, or changes of them."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.global_batch import rank_and_size
 from video_tokenizer.training.config import TrainingConfig
 
 PRESETS: dict[str, dict] = {
@@ -92,6 +93,8 @@ class LatentActionConfig(TrainingConfig):
         super().check()
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
+        if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
+            raise InputError("--shard does not work with a learned codebook; leave it out, the model fits on every GPU")
         if self.conv_width < 4 or self.conv_width % 4:
             raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the number of groups in GroupNorm")
         if self.code_dim < 1 or self.encoder_blocks < 0 or self.decoder_blocks < 0:

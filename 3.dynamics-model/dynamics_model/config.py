@@ -1,4 +1,4 @@
-"""All settings of chapter 3."""
+"""What chapter 3 adds to the shared settings, or changes of them."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -164,3 +164,27 @@ def test_another_run_in_the_same_folder_keeps_the_earlier_one(tmp_path):
     assert second.returncode == 0 and "is kept in previous-1/" in second.stdout
     assert (tmp_path / "run" / "previous-1" / "best_model.pt").exists()
     assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gradient_clip": -1.0}, "gradient_clip -1.0 must lie between"),
+        ({"ema_decay": 2.0}, "ema_decay 2.0 must lie between 0 and 1"),
+        ({"learning_rate": float("nan")}, "learning_rate nan must lie between"),
+        ({"num_epochs": float("nan")}, "num_epochs nan must lie between"),
+        ({"seed": -1}, "seed -1 must lie between"),
+        ({"batch_size": 6, "accumulate": 4}, "batch_size 6 is not a multiple of accumulate 4"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused_with_its_value(changes, words):
+    with pytest.raises(InputError, match=words):
+        TrainingConfig(**changes).check()
+
+
+def test_parts_of_a_batch_are_equal_on_several_processes_too(monkeypatch):
+    """Two processes of 2 clips each cannot make 4 parts: 2 parts divided by 4 would halve the gradient."""
+    monkeypatch.setattr("video_tokenizer.training.config.rank_and_size", lambda: (0, 2))
+    TrainingConfig(batch_size=8, accumulate=4).check()
+    with pytest.raises(InputError, match="batch_size 4 cannot be split over 2 processes with accumulate 4"):
+        TrainingConfig(batch_size=4, accumulate=4).check()

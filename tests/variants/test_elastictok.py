@@ -131,7 +131,7 @@ def test_training_on_more_blocks_starts_from_the_weights_of_one(tmp_path, clip):
     several = started(path, context_blocks=4).eval()
     assert all(torch.equal(value, several.state_dict()[key]) for key, value in single.state_dict().items())
     assert torch.equal(several.encode(clip).indices[:, 0], single.encode(clip).indices[:, 0])  # no past yet: nothing changes
-    with pytest.raises(InputError, match="does not fit the model"):
+    with pytest.raises(InputError, match="does not fit the sizes given"):
         started(path, embed_dim=64)
     with pytest.raises(InputError, match=r"holds model .elastictok.;"):
         started(path, "st-fsq")

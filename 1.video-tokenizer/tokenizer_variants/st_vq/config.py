@@ -5,6 +5,7 @@ from typing import Literal
 
 from video_tokenizer.config import SpaceTimeConfig
 from video_tokenizer.errors import InputError
+from video_tokenizer.global_batch import rank_and_size
 from video_tokenizer.training.config import check_width
 
 
@@ -45,6 +46,8 @@ class VectorQuantizedConfig(SpaceTimeConfig):
     def check(self) -> None:
         """Raise InputError, naming the numbers that clash."""
         super().check()
+        if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
+            raise InputError("--shard does not work with a learned codebook; leave it out")
         width, heads, _ = self.decoder_size
         check_width(width, heads)
         if self.num_codes < 2 or self.code_dim < 1:
@@ -56,7 +59,7 @@ class VectorQuantizedConfig(SpaceTimeConfig):
 PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters
     patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=12, num_heads=8, decoder_embed_dim=1024,
     decoder_blocks=20, decoder_heads=16, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
-    activation_checkpointing=True, shard=True, optimizer="adamw", restart_below=0.0, data_start=False,
+    activation_checkpointing=True, optimizer="adamw", restart_below=0.0, data_start=False,
 )  # fmt: skip
 SMALL = dict(  # for one GPU of 16 GB
     patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,

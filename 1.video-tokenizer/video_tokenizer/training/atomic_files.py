@@ -65,7 +65,8 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: Path | str, text: str) -> None:
@@ -118,6 +119,8 @@ def clear_error_on_full_disk(path: Path) -> Iterator[None]:
     """Turn a write error on a full disk into an InputError that names `path`."""
     try:
         yield
+    except (NotADirectoryError, FileExistsError):
+        raise InputError(f"{path} cannot be written, because a part of its path is a file; give another place") from None
     except (OSError, RuntimeError) as error:  # torch says RuntimeError, numpy an OSError without a number
         if _for_want_of_room(error) or (getattr(error, "errno", None) is None and _free_bytes(path) < ROOM):
             raise InputError(

@@ -150,7 +150,12 @@ def _check_contents(path: Path | str, content: dict[str, Any]) -> None:
         raise InputError(f"checkpoint {path} has {wrong[0]} that are missing or of the wrong type; copy or train it again")
 
 
-def check_weights_fit(expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor], path: Path | str) -> None:
+def check_weights_fit(
+    expected: dict[str, torch.Tensor],
+    weights: dict[str, torch.Tensor],
+    path: Path | str,
+    what: str = "the model its config describes; copy or train it again",
+) -> None:
     """Raise InputError where weights do not fit the state dict of a model, or hold values that are not finite."""
     for name in [*expected, *weights]:
         there, here = expected.get(name), weights.get(name)
@@ -162,8 +167,8 @@ def check_weights_fit(expected: dict[str, torch.Tensor], weights: dict[str, torc
             reason = f"{name!r} holds {here.dtype} instead of {there.dtype}"
         else:
             continue
-        reason = f"does not fit the model its config describes ({reason[:200]})"
-        raise InputError(f"checkpoint {path} {reason}; copy or train it again")
+        model, _, advice = what.partition("; ")
+        raise InputError(f"checkpoint {path} does not fit {model} ({reason[:200]}); {advice}")
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
     if broken:
         raise InputError(f"checkpoint {path} holds values that are not finite in {broken[0]!r}; use an earlier checkpoint")

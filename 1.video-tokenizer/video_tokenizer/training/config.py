@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.global_batch import rank_and_size
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,28 @@ class TrainingConfig:
                 raise InputError(f"{name} {value} is too large; give at most {largest}")
         if (width := getattr(self, "embed_dim", None)) is not None:
             check_width(width, getattr(self, "num_heads", 1))
-        if self.num_epochs is not None and self.num_epochs <= 0:
-            raise InputError(f"num_epochs {self.num_epochs} must be above 0")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name, None)
+            if value is not None and not least <= value <= most:  # also refuses NaN
+                raise InputError(f"{name} {value} must lie between {least:g} and {most:g}")
+        if not 0 < self.validation_share < 1:
+            raise InputError(f"validation_share {self.validation_share} must lie between 0 and 1; 0.1 keeps a tenth")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}; change one of them"
             )
-        if not 0 < self.validation_share < 1:
-            raise InputError(f"validation_share {self.validation_share} must lie between 0 and 1; 0.1 keeps a tenth")
-        if self.learning_rate <= 0:
-            raise InputError(f"learning_rate {self.learning_rate} must be above 0")
-        if self.rate_factor <= 0:
-            raise InputError(f"rate_factor {self.rate_factor} must be above 0; 1 leaves the learning rate as it is")
+        processes = rank_and_size()[1]
+        if self.batch_size % (self.accumulate * processes):
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be split over {processes} processes with accumulate {self.accumulate}; "
+                f"give a multiple of {self.accumulate * processes}"
+            )
 
 
+RANGES = {"num_epochs": (1e-9, 1e9), "learning_rate": (1e-12, 1e37), "rate_factor": (1e-12, 1e3), "gradient_clip": (1e-12, 1e12),
+          "weight_decay": (0, 1e3), "ema_decay": (0, 1), "decay_share": (0, 1), "warmup_steps": (0, 2**40),
+          "crop_augmentation": (0, 0.9), "num_workers": (0, 1_024), "seed": (0, 2**62)}  # fmt: skip
+"""smallest and largest value that a setting can have"""
 LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
            "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
 """far above every published model: larger values are typing errors, or a checkpoint made to exhaust the memory"""

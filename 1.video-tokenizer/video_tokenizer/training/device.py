@@ -16,9 +16,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"--device {name} is not usable on this machine; use auto, cpu or cuda") from None
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"--device {name} is not usable on this machine; use auto or cpu") from None
     return device
 
 

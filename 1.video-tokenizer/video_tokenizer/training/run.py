@@ -81,8 +81,9 @@ class Run:
         self.step = self.first_step = 0
         self.started = self.loop_started = time.monotonic()
         self.cpu_seconds_before = 0.0
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"--checkpoint-dir {self.folder} is a file; give a folder")
+        for path in (self.folder, *self.folder.parents):
+            if path.exists() and not path.is_dir():
+                raise InputError(f"--checkpoint-dir {self.folder}: {path} is a file; give a folder")
         if self.is_main:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder)  # released with this object, or with the process
@@ -110,9 +111,15 @@ class Run:
         self.print(f"data {self.data.store.path} | {training:,} training and {validation:,} validation clips")
         if self.resume_state is not None:
             state = self.resume_state
-            load_full_state_dict(model, state["model"])
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
+            try:
+                load_full_state_dict(model, state["model"])
+                for name, part in self.parts.items():
+                    part.load_state_dict(state[name])
+            except (RuntimeError, KeyError, ValueError):
+                raise InputError(
+                    f"{self.folder / 'resume.pt'} was written by another version and cannot be resumed; "
+                    "move it away, or give another --checkpoint-dir"
+                ) from None
             self.best_error, self.metrics = state["best_error"], state["metrics"]
             torch.set_rng_state(state["rng"])
             if len(state["rng_cuda"]) == torch.cuda.device_count() > 0:
@@ -314,7 +321,7 @@ def load_initial_weights(model: nn.Module, config: Any, kind: str) -> None:
     wanted = getattr(config, "model", content["model_name"])
     if content["model_name"] != wanted:
         raise InputError(f"--init-from {config.init_from} holds model {content['model_name']!r}; give a checkpoint of {wanted}")
-    check_weights_fit(model.state_dict(), content["weights"], config.init_from)
+    check_weights_fit(model.state_dict(), content["weights"], config.init_from, "the sizes given; give those of the checkpoint")
     model.load_state_dict(content["weights"])
 
 
