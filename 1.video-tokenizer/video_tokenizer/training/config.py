@@ -5,6 +5,7 @@ from typing import Literal
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
+from video_tokenizer.training.command_line import check_smallest
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,4 @@ class ValidationConfig:
 
     def check(self, **smallest: float) -> None:
         """Raise InputError for a count that leaves nothing to score. smallest: further fields and their smallest values."""
-        for name, least in ({"num_batches": 1, "batch_size": 1, "num_samples": 1} | smallest).items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {least}")
+        check_smallest(self, {"num_batches": 1, "batch_size": 1, "num_samples": 1} | smallest)
