@@ -21,7 +21,7 @@ from world_model.play.action_previews import count_code_meanings
 from world_model.play.game_log import MAX_FILM_FRAMES, GameLog
 from world_model.play.player import MESSAGES
 from world_model.play.sampling_controls import sampling_controls
-from world_model.play.world_registry import WorldRegistry, arrow_keys, find_worlds
+from world_model.play.world_registry import LoadedWorld, WorldRegistry, arrow_keys, find_worlds
 from world_model.real_game import RealGame
 from world_model.world import WorldModel
 
@@ -187,6 +187,19 @@ def test_the_meaning_of_a_code_is_counted_from_the_keys_that_were_pressed(world,
     game = Game(BREAKOUT, (32, 32))
     *_, counts = count_code_meanings(world, game)
     assert counts.shape == (6, 4) and counts[4].min() > 10 and counts.sum() == counts[4].sum() >= 119 - 1
+
+
+def test_a_code_without_a_key_of_its_own_presses_the_key_it_came_with_most_often(world):
+    """The card of an action names that key, so the real game must get it."""
+    names = world.metadata.action_names
+    code = next(code for code in range(world.num_actions) if code not in world.action_map.values())
+    counts = [[0] * len(names) for _ in range(world.num_actions)]
+    loaded = LoadedWorld("w", world, BREAKOUT, "", counts)
+    assert loaded.key_of(code) == loaded.key_of(-1) == "NOOP"  # nothing is counted yet
+    counts[code][names.index("RIGHT")] = 3
+    counts[code][names.index("NOOP")] = 1
+    assert loaded.key_of(code) == "RIGHT"
+    assert all(world.action_map[loaded.key_of(number)] == number for number in world.action_map.values())
 
 
 def test_a_world_without_actions_can_be_watched(registry, folders):

@@ -81,6 +81,23 @@ def test_the_page_plays_by_itself_with_all_its_numbers(driver):
     assert driver.text("#device") == "cpu"
 
 
+def test_however_fast_a_step_is_asked_for_there_is_one_at_a_time(driver):
+    driver.evaluate("play.game.pause(true)")
+    most = driver.evaluate("""async () => {
+        const { game } = play, ask = game.ask;
+        let waiting = 0, most = 0;
+        while (game.stepping) await new Promise((resolve) => setTimeout(resolve, 5));
+        game.ask = async (message) => {
+            most = Math.max(most, ++waiting);
+            try { return await ask.call(game, message); } finally { waiting -= 1; }
+        };
+        await Promise.all(Array.from({ length: 5 }, () => game.singleStep()));
+        delete game.ask;
+        return most;
+    }""")
+    assert most == 1
+
+
 def test_mirror_mode_starts_both_games_from_the_same_picture(driver, world):
     driver.begin(index=4)
     game = RealGame(BREAKOUT, world)

@@ -137,7 +137,6 @@ class Player:
     def key_and_action(self, key: str | None, action: int | None) -> tuple[str, int]:
         """The real game's key and the world's action, of which the page gives one."""
         world = self.opened.world
-        names = {number: name for name, number in reversed(world.action_map.items())}  # of two keys with one code the first
         if key is not None:
             if key not in world.action_map:
                 raise InputError(f"this world has no key {key[:40]!r}; there are {', '.join(world.action_map) or 'none'}")
@@ -145,7 +144,7 @@ class Player:
         if action is None and world.num_actions:
             raise InputError("a step needs a key or an action")
         number = -1 if action is None or not world.num_actions else int(world.checked(np.array([action]))[0])
-        return names.get(number, "NOOP"), number
+        return self.opened.key_of(number), number
 
     def set_sampling(self, name: str, value: Any) -> Reply:
         """Change one sampling setting from the next frame on; the reply holds all of them."""

@@ -65,6 +65,14 @@ class LoadedWorld:
         names = list(self.world.metadata.action_names)
         return {"counts": self.code_counts, "actions": names, "complete": not self.counting.is_alive()}
 
+    def key_of(self, action: int) -> str:
+        """The real game's key for a world's action: the key mapped to it, else the one it came with most often, else NOOP."""
+        for key, number in self.world.action_map.items():
+            if number == action:
+                return key
+        counts = self.code_counts[action] if self.code_counts and action >= 0 else [0]
+        return self.world.metadata.action_names[counts.index(max(counts))] if any(counts) else "NOOP"
+
     def count(self) -> None:
         """Play at random in a separate emulator, and compare codes with keys."""
         assert self.env_id is not None

@@ -16,6 +16,7 @@ export class Game extends EventTarget {
     this.readInput = () => ({}); // the key or action that is held
     this.takePressTime = () => null; // when a press was made that no frame has shown yet
     this.playing = false; // a dream is under way
+    this.stepping = false; // a step has been asked for and not answered yet: there is one at a time
     this.due = 0; // when the next frame is wanted
     this.wake = () => {};
     this.connection = new Connection((welcome) => this.welcome(welcome), () => this.end());
@@ -139,11 +140,13 @@ export class Game extends EventTarget {
   }
 
   async step() {
-    if (!this.playing) return;
+    if (!this.playing || this.stepping) return;
     this.hurried = false;
+    this.stepping = true;
     const pressedAt = this.takePressTime();
     const asked = performance.now();
     const packet = await this.ask({ do: "step", ...this.readInput(), inspect: this.inspect });
+    this.stepping = false;
     if (!packet) { this.playing = false; return; }
     const drawn = performance.now();
     const frame = this.pictures(packet);
