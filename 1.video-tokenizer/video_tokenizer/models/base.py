@@ -146,6 +146,7 @@ class Tokenizer(nn.Module):
     def loss(self, video: Tensor, output: TokenizerOutput, background: Tensor) -> dict[str, Tensor]:
         """The terms whose sum is minimized: the weighted reconstruction error, and those in `output.losses`.
 
+        tokenizer_variants/train.py calls this; chapter 1's train.py writes the main line's loss out instead.
         video: (B, T, C, H, W) in [0, 1]; background: (C, H, W).
         """
         weights = (self.config.foreground_weight, self.config.moving_weight)

@@ -46,7 +46,8 @@ class VideoTokenizer(Tokenizer):
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
     def make_quantizer(self, config: Any) -> Any:
-        """The module between latents (..., latent_dim) and codebook_size tokens. To try another quantizer, override this."""
+        """To try another quantizer, return it here: a module with `latent_dim` and `codebook_size` that turns latents
+        (..., latent_dim) into `Quantized` and, as `indices_to_codes`, indices (...) into codes (..., latent_dim)."""
         return FiniteScalarQuantizer(config.levels)
 
     def encode(self, video: Tensor) -> Encoded:
