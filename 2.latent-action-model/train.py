@@ -14,7 +14,7 @@ from video_tokenizer.data.training_data import open_training_data
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast
-from video_tokenizer.training.distributed import clip_gradients, prepare_model
+from video_tokenizer.training.distributed import clip_gradients, prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run, load_initial_weights, start_training
 
@@ -29,7 +29,7 @@ def main() -> None:
     model = LatentActionModel(config).to(device)
     averaged = LatentActionModel(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "latent_action_model")
-    prepare_model(model, config)
+    parallel = prepare_model(model, config)
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     run = Run("latent_action_model", config, data)
@@ -41,9 +41,9 @@ def main() -> None:
         video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
-        for part in video.chunk(config.accumulate):
+        for part in sync_on_last(parallel, video.chunk(config.accumulate)):
             with autocast(device, config.precision):
-                output = model(part)
+                output = parallel(part)
             losses = output.losses  # reconstruction of the next frames, and the quantizer's terms
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()

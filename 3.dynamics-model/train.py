@@ -16,7 +16,7 @@ from video_tokenizer.data.training_data import TrainingData, open_training_data
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast
-from video_tokenizer.training.distributed import clip_gradients, prepare_model
+from video_tokenizer.training.distributed import clip_gradients, prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run, load_initial_weights, start_training
 
@@ -40,7 +40,7 @@ def main() -> None:
         run.print(f"action prior | {config.prior_steps:,} steps | loss {prior_loss:.3f} nats")
     if model.action_prior is not None:
         model.action_prior.requires_grad_(False)
-    prepare_model(model, config)
+    parallel = prepare_model(model, config)
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     run.track(model, optimizer, ema)
@@ -51,9 +51,10 @@ def main() -> None:
         tokens, actions = batch["frames"].to(device), batch["actions"].to(device)  # (B, T, N), (B, T)
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
-        for part, part_actions in zip(tokens.chunk(config.accumulate), actions.chunk(config.accumulate), strict=True):
+        parts = [*zip(tokens.chunk(config.accumulate), actions.chunk(config.accumulate), strict=True)]
+        for part, part_actions in sync_on_last(parallel, parts):
             with autocast(device, config.precision):
-                losses = model.loss(part, part_actions)  # cross-entropy of the masked tokens
+                losses = parallel(part, part_actions)  # cross-entropy of the masked tokens
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()
             total += loss.detach()

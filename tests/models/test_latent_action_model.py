@@ -8,6 +8,7 @@ import torch
 from latent_action_model import load_latent_action_model
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
+from latent_action_model.models import quantizers
 from latent_action_model.models.action_encoder import pool_by_change
 from latent_action_model.models.quantizers import ActionQuantizer, SignQuantizer
 from video_tokenizer.errors import InputError
@@ -156,6 +157,17 @@ def test_an_idle_code_is_moved_onto_a_latent():
     for _ in range(60):
         quantizer(batch)
     assert quantizer.codebook.weight[1].abs().max() < 5
+
+
+@pytest.mark.parametrize("quantizer", [ActionQuantizer(4, 2), SignQuantizer(4)])
+def test_encoding_exchanges_nothing_so_one_process_may_do_it_alone(quantizer, monkeypatch):
+    """In training all processes quantize together; where the first encodes a recording, the others wait for its file."""
+    asked = []
+    monkeypatch.setattr(quantizers, "gather_rows", lambda rows: asked.append(len(rows)) or rows)
+    quantizer.eval()(torch.randn(5, 2))
+    assert asked == []
+    quantizer.train()(torch.randn(5, 2))
+    assert asked == [5]
 
 
 def test_a_straight_through_gradient_reaches_the_latents():

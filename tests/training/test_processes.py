@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as distributed
 from structure_checks import REPOSITORY
 
 from video_tokenizer.global_batch import gather_rows, global_batch_size, local_shard, mean_over_processes
-from video_tokenizer.training.distributed import any_rank
+from video_tokenizer.training.device import choose_device
+from video_tokenizer.training.distributed import any_rank, start_processes, sync_on_last
 
 STEPS = 6
 SMALL = ("--use-dummy-data", "--batch-size", 4, "--log-every", 1, "--validation-batches", 1, "--save-every", 3, "--device", "cpu",
@@ -31,7 +33,7 @@ def launch(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), f"{chapter}/train.py", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False, timeout=200)
 
 
 def train(folder: Path, chapter: str, *flags: object, **how: int) -> dict:
@@ -73,8 +75,9 @@ def tokenizer(tmp_path_factory):
 @pytest.mark.parametrize("name", [*TRAININGS, "dynamics"])
 def test_two_processes_train_as_one_does(name, tokenizer, tmp_path):
     """The losses of every step agree to a hundredth of a per cent: only the order of sums differs."""
-    small = ("--embed-dim", 32, "--num-blocks", 1, "--actions", "true", "--tokenizer-checkpoint", tokenizer / "best_model.pt")
-    flags = TRAININGS.get(name, ("3.dynamics-model", *small))
+    small = ("--embed-dim", 32, "--num-blocks", 1, "--prior-steps", 2, "--tokenizer-checkpoint", tokenizer / "best_model.pt")
+    actions = ("--latent-action-checkpoint", REPOSITORY / "assets/worlds/breakout/latent_action_model.pt")
+    flags = TRAININGS.get(name, ("3.dynamics-model", *small, *actions))  # the first process alone encodes frames and actions
     one = train(tmp_path / "one", *flags)
     two = train(tmp_path / "two", *flags, processes=2)
     names = ("loss",) if flags[0] != "2.latent-action-model" else ("reconstruction",)
@@ -122,6 +125,48 @@ def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):
     state = torch.load(tmp_path / "two" / "resume.pt", weights_only=True)
     moments = [value for entry in state["optimizer"]["optimizers"][0]["state"].values() for value in entry.values()]
     assert all(type(value) is torch.Tensor for value in [*state["model"].values(), *state["ema"]["weights"].values(), *moments])
+
+
+def test_a_batch_that_cannot_be_split_is_refused_before_the_processes_wait_for_each_other(tmp_path):
+    done = launch(tmp_path, "2.latent-action-model", "--preset", "paper", "--batch-size", 5, processes=2)
+    assert done.returncode != 0 and done.stderr.count("error: batch_size 5 cannot be split over 2 processes") == 1, done.stderr
+    assert "such as --batch-size 4" in done.stderr and not (tmp_path / "config.json").exists()
+
+
+@pytest.fixture
+def group_of_one():
+    """A process group with this process alone, for what only exists in a group."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_gradients_are_exchanged_once_a_step_however_many_parts_a_batch_has(group_of_one):
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1))
+    exchanged = [(part, model.require_backward_grad_sync) for part in sync_on_last(model, "abc")]
+    assert exchanged == [("a", False), ("b", False), ("c", True)] and model.require_backward_grad_sync
+    assert [*sync_on_last(model.module, "ab")] == ["a", "b"]
+
+
+def test_every_process_takes_its_own_gpu(monkeypatch):
+    """Called with the device before anything is exchanged: otherwise all processes would put their tensors on GPU 0."""
+    calls = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(device))
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, **given: calls.append((backend, given["device_id"])))
+    start_processes(torch.device("cuda:3"))
+    assert calls == [torch.device("cuda:3"), ("cpu:gloo,cuda:nccl", torch.device("cuda:3"))]
+    calls.clear()
+    start_processes(torch.device("cpu"))
+    assert calls == [("gloo", None)]
+
+
+def test_cuda_is_the_gpu_of_this_process(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.ones(1))
+    chosen = {name: str(choose_device(name)) for name in ("auto", "cuda", "cuda:1", "cpu")}
+    assert chosen == {"auto": "cuda:3", "cuda": "cuda:3", "cuda:1": "cuda:1", "cpu": "cpu"}
 
 
 def test_alone_nothing_is_exchanged():

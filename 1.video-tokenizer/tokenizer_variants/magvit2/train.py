@@ -27,7 +27,7 @@ from video_tokenizer.metrics import validate
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast
-from video_tokenizer.training.distributed import average_gradients, clip_gradients, prepare_model
+from video_tokenizer.training.distributed import average_gradients, clip_gradients, prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run, load_initial_weights, start_training
 
@@ -43,7 +43,7 @@ def main() -> None:
     model = Magvit2Tokenizer(config).to(device)
     averaged = Magvit2Tokenizer(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "tokenizer")
-    prepare_model(model, config)
+    parallel = prepare_model(model, config)
     optimizer = build_optimizer(model, config, betas=config.betas)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     rivals = {}  # networks that only training needs
@@ -72,9 +72,9 @@ def main() -> None:
         # --- the tokenizer: reconstruct, match the features of the real clip, and fool the discriminator ---
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
-        for part in video.chunk(config.accumulate):
+        for part in sync_on_last(parallel, video.chunk(config.accumulate)):
             with autocast(device, config.precision):
-                output = model(part)
+                output = parallel(part)
             losses = model.loss(part, output, background)
             if config.perceptual_weight and perceptual.ready:
                 losses["perceptual"] = config.perceptual_weight * perceptual(output.reconstruction, part)

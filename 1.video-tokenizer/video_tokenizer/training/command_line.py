@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -126,6 +127,8 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except InputError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(3)  # the first process has most likely said the same, and torchrun ends this one meanwhile
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

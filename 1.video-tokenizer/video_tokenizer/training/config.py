@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.global_batch import rank_and_size
 from video_tokenizer.training.command_line import check_smallest
 
 
@@ -117,11 +116,15 @@ class TrainingConfig:
             raise InputError(
                 f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}; change one of them"
             )
-        processes = rank_and_size()[1]
-        if self.batch_size % (self.accumulate * processes):
+
+    def check_processes(self, processes: int) -> None:
+        """Raise InputError for a batch that cannot be split evenly over the processes and the parts of each."""
+        parts = processes * max(1, self.accumulate)
+        if processes > 1 and self.batch_size % parts:
+            nearest = parts * max(1, round(self.batch_size / parts))
             raise InputError(
                 f"batch_size {self.batch_size} cannot be split over {processes} processes with accumulate {self.accumulate}; "
-                f"give a multiple of {self.accumulate * processes}"
+                f"give a multiple of {parts}, such as --batch-size {nearest}"
             )
 
 

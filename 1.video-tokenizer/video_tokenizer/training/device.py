@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 import torch
 
@@ -9,13 +10,16 @@ from video_tokenizer.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" takes CUDA, then Apple's MPS, then the CPU; any other name is taken as written. Raises InputError if absent."""
+    """ "auto" takes CUDA, then Apple's MPS, then the CPU; any other name is taken as written. Raises InputError if absent.
+
+    "cuda" without a number is the first GPU, and under torchrun the one of this process.
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InputError(f"--device {name} is not usable on this machine; use auto or cpu") from None
@@ -37,3 +41,8 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def device_generator(device: torch.device) -> Any:
+    """The module with `get_rng_state` and `set_rng_state` of a GPU's own random numbers; None for the CPU."""
+    return {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)

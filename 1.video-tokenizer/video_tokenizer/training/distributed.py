@@ -2,29 +2,37 @@
 
     torchrun --nproc-per-node 2 1.video-tokenizer/train.py
 
-Gradients are averaged over the processes, or, with --shard, weights, gradients and moments are sharded (FSDP2). What the models
-and losses need for the result to match a single process is in global_batch.py.
+Gradients are averaged over the processes by PyTorch's DistributedDataParallel, or, with --shard, weights, gradients and moments
+are sharded (FSDP2). What the models and losses need for the result to match a single process is in global_batch.py.
 """
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from video_tokenizer.global_batch import rank_and_size
 
-Model = TypeVar("Model", bound=nn.Module)
+Part = TypeVar("Part")
+PATIENCE = timedelta(hours=2)
+"""how long the processes wait for each other: the first one may be encoding a large store"""
 
 
 def start_processes(device: torch.device) -> None:
-    """Join the process group under torchrun; nothing in plain Python."""
+    """Join the process group under torchrun; nothing in plain Python. GPUs exchange tensors by NCCL, CPUs by gloo."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # from here on "cuda" is this process's own GPU, for PyTorch, NCCL and FSDP2 alike
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        on_gpu = device.type == "cuda"
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE, device_id=device if on_gpu else None)
 
 
 def stop_processes() -> None:
@@ -39,13 +47,30 @@ def transformer_blocks(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if getattr(module, "is_transformer_block", False)]
 
 
-def prepare_model(model: Model, config: Any) -> Model:
-    """Shard the model (--shard, under torchrun) and compile it (--compile). Call it before the optimizer is built."""
+def prepare_model(model: nn.Module, config: Any) -> nn.Module:
+    """What the loop calls in the model's place: compiled (--compile), and under torchrun spread over the processes.
+
+    Call it before the optimizer is built. DistributedDataParallel (arXiv:2006.15704) averages gradients over the processes while
+    the backward pass is still running; --shard shards the model itself.
+    """
     if config.shard:
         shard(model)
     if config.compile:
         model.compile()
-    return model
+    if rank_and_size()[1] == 1 or config.shard:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def sync_on_last(model: nn.Module, parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts of a batch, for one backward pass each. Processes exchange their gradients only in the last one.
+
+    model: what `prepare_model` returned. A sharded model exchanges them every time, because no process could hold all.
+    """
+    for part in parts[:-1]:
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext():
+            yield part
+    yield parts[-1]
 
 
 def shard(model: nn.Module) -> None:
@@ -56,26 +81,29 @@ def shard(model: nn.Module) -> None:
     """
     if rank_and_size()[1] == 1:
         return
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # importing it takes two seconds
 
+    mesh = init_device_mesh(next(model.parameters()).device.type, (rank_and_size()[1],))
     for block in transformer_blocks(model):
-        fully_shard(block)
+        fully_shard(block, mesh=mesh)
         if hasattr(block, "prefill_kv"):
             register_fsdp_forward_method(block, "prefill_kv")  # called besides `forward`
-    fully_shard(model)
+    fully_shard(model, mesh=mesh)
 
 
 def clip_gradients(model: nn.Module, largest_norm: float) -> Tensor:
-    """Average the gradients over the processes and clip their norm. Returns the norm before clipping."""
-    average_gradients(model.parameters())
+    """Clip the norm of the gradients, which the processes have already averaged. Returns the norm before clipping."""
     return gather_full(torch.nn.utils.clip_grad_norm_(model.parameters(), largest_norm))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Give every process the mean gradient over all processes, in one message. Sharded gradients are averaged already."""
+    """Average the gradients of a small network beside the model over the processes, in one message.
+
+    Such a network is frozen most of the time and may be differentiated twice, which DistributedDataParallel does not support.
+    """
     world_size = rank_and_size()[1]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None] if world_size > 1 else []
-    gradients = [gradient for gradient in gradients if not is_sharded(gradient)]
     if gradients:
         together = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(together)
@@ -122,9 +150,7 @@ def any_rank(flag: bool) -> bool:
     """Whether the flag is set in any process: all must stop at the same step, or one would wait for the others forever."""
     if rank_and_size()[1] == 1:
         return flag
-    votes = torch.tensor(float(flag))
-    if distributed.get_backend() == "nccl":
-        votes = votes.cuda()
+    votes = torch.tensor(float(flag))  # on the CPU: no GPU has to be waited for
     distributed.all_reduce(votes)
     return bool(votes > 0)
 

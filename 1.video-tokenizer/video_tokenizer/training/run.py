@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import resource
 import signal
 import sys
@@ -28,7 +29,7 @@ from video_tokenizer.training.checkpoint import (
     write_torch_file,
 )
 from video_tokenizer.training.command_line import shown_command
-from video_tokenizer.training.device import choose_device
+from video_tokenizer.training.device import choose_device, device_generator
 from video_tokenizer.training.distributed import (
     any_rank,
     gather_full,
@@ -49,6 +50,7 @@ PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
 def start_training(config: Any) -> torch.device:
     """Choose the device, join torchrun's other processes, and seed all random numbers. Returns the device."""
     device = choose_device(config.device)
+    config.check_processes(int(os.environ.get("WORLD_SIZE", "1")))  # before there is a group in which somebody could wait
     start_processes(device)
     torch.manual_seed(config.seed)
     return device
@@ -122,8 +124,8 @@ class Run:
                 ) from None
             self.best_error, self.metrics = state["best_error"], state["metrics"]
             torch.set_rng_state(state["rng"])
-            if len(state["rng_cuda"]) == torch.cuda.device_count() > 0:
-                torch.cuda.set_rng_state_all(state["rng_cuda"])
+            if device_generator(device) and state.get("rng_device") is not None:  # another device starts from the seed
+                device_generator(device).set_rng_state(state["rng_device"])
             self.resume_state = None  # frees the memory
             self.print(f"resuming from step {self.first_step:,} of {self.num_steps:,}")
 
@@ -167,12 +169,11 @@ class Run:
         if torch.isfinite(loss.detach() + gradient_norm):
             return
         broken = first_not_finite(self.model, *inputs)  # in every process: sharded weights are gathered for it
-        if not self.is_main:
-            sys.exit(2)
         clips = ", ".join(str(clip) for clip in self.batch["index"].tolist())
         saved = (self.folder / "resume.pt").exists()
         kept = f"{self.folder / 'resume.pt'} holds an earlier step to resume from" if saved else "no earlier step was saved"
-        self._lock.release()
+        if self.is_main:
+            self._lock.release()
         command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
         raise InputError(
             f"at step {self.step:,} the loss is {float(loss):.3g} and the gradient norm {float(gradient_norm):.3g}; the first "
@@ -252,7 +253,8 @@ class Run:
             state |= {"config": self.fields, "data": self.fingerprints, "cpu_seconds": self.cpu_seconds}
             state["seconds"] = time.monotonic() - self.started
             state["rng"] = torch.get_rng_state()
-            state["rng_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+            generator = device_generator(next(self.model.parameters()).device)  # the same in all processes, as the CPU's is
+            state["rng_device"] = generator.get_rng_state() if generator else None
             write_torch_file(self.folder / "resume.pt", state)
 
     # ---- an earlier run in the same folder -----------------------------------------------------------------------------------

@@ -42,19 +42,22 @@ class ActionQuantizer(VectorQuantizer):
     def forward(self, latents: Tensor) -> Quantized:
         """latents: (..., A). Returns codes (..., A) and indices (...)."""
         with torch.autocast(latents.device.type, enabled=False):
+            rows = latents.float().reshape(-1, self.latent_dim)
+            if not self.training:
+                latents = self.whiten(rows).view(latents.shape)
+                return self.quantized(latents, self.nearest(latents))
             # statistics, noise and restarts use the batch of all processes, so that the result does not depend on their number
-            all_latents = self.whiten(gather_rows(latents.float().reshape(-1, self.latent_dim)))
+            all_latents = self.whiten(gather_rows(rows))
             all_indices = self.nearest(all_latents)
             indices = local_shard(all_indices).view(latents.shape[:-1])
             latents = local_shard(all_latents).view(latents.shape)
-            if self.training:
-                self.steps_seen += 1
-                if self.steps_seen <= self.noisy_steps:
-                    self._collect(all_latents.detach())
-                    noise = local_shard(torch.randn_like(all_latents)).view(latents.shape)
-                    # the codebook is unused in this phase, but the optimizer needs a gradient for every parameter
-                    return Quantized(latents + noise, indices, {"codebook": 0.0 * self.codebook.weight.sum()})
-                self._restart_idle_codes(all_latents.detach(), all_indices)
+            self.steps_seen += 1
+            if self.steps_seen <= self.noisy_steps:
+                self._collect(all_latents.detach())
+                noise = local_shard(torch.randn_like(all_latents)).view(latents.shape)
+                # the codebook is unused in this phase, but the optimizer needs a gradient for every parameter
+                return Quantized(latents + noise, indices, {"codebook": 0.0 * self.codebook.weight.sum()})
+            self._restart_idle_codes(all_latents.detach(), all_indices)
             return self.quantized(latents, indices)
 
     @torch.no_grad()
@@ -95,7 +98,8 @@ class SignQuantizer(nn.Module):
     def forward(self, latents: Tensor) -> Quantized:
         """latents: (..., number of bits). Returns codes of the same shape and indices (...)."""
         signs = self.signs(latents)
-        soft = torch.tanh(gather_rows(latents.float().reshape(-1, self.latent_dim)))
+        rows = latents.float().reshape(-1, self.latent_dim)
+        soft = torch.tanh(gather_rows(rows) if self.training else rows)  # in training the batch of all processes
         correlation = soft.T @ soft / len(soft)
         overlap = correlation - torch.diag(torch.diag(correlation))
         balance = soft.mean(dim=0).square().sum() + overlap.square().sum() / 2
