@@ -15,7 +15,7 @@ from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast
-from video_tokenizer.training.distributed import clip_gradients, prepare_model, sync_on_last
+from video_tokenizer.training.distributed import prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run, load_initial_weights, start_training
 
@@ -51,7 +51,7 @@ def main() -> None:
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()
             total += loss.detach()
-        gradient_norm = clip_gradients(model, config.gradient_clip)
+        gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         run.check_finite(total, gradient_norm, part)
         optimizer.step()
         ema.update(model)

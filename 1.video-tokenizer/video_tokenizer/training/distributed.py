@@ -92,11 +92,6 @@ def shard(model: nn.Module) -> None:
     fully_shard(model, mesh=mesh)
 
 
-def clip_gradients(model: nn.Module, largest_norm: float) -> Tensor:
-    """Clip the norm of the gradients, which the processes have already averaged. Returns the norm before clipping."""
-    return gather_full(torch.nn.utils.clip_grad_norm_(model.parameters(), largest_norm))
-
-
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Average the gradients of a small network beside the model over the processes, in one message.
 

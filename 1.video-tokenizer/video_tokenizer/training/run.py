@@ -166,6 +166,7 @@ class Run:
 
         Raises InputError that names the first tensor that is not finite, the clips, and what to try.
         """
+        gradient_norm = gather_full(gradient_norm)
         if torch.isfinite(loss.detach() + gradient_norm):
             return
         broken = first_not_finite(self.model, *inputs)  # in every process: sharded weights are gathered for it
