@@ -197,8 +197,9 @@ def test_the_dynamics_model_learns_with_its_tokens(name, tmp_path):
     checkpoint = saved(built(name, num_frames=5), tmp_path)
     assert call(TRAIN_3, *flags_3, "--tokenizer-checkpoint", checkpoint, "--checkpoint-dir", tmp_path / "dynamics") == 0
     assert json.loads((tmp_path / "dynamics" / "metrics.json").read_text())["loss"] > 0
-    common = ["--checkpoint", tmp_path / "dynamics" / "best_model.pt", "--num-batches", 1, "--json", tmp_path / "numbers.json"]
-    assert call(VALIDATE_3, *common, "--save-images", "--output", tmp_path / "pictures") == 0
+    common = ["--checkpoint", tmp_path / "dynamics" / "best_model.pt", "--json", tmp_path / "numbers.json"]
+    few = ["--num-batches", 1, "--num-rollouts", 2, "--num-samples", 1]
+    assert call(VALIDATE_3, *common, *few, "--save-images", "--output", tmp_path / "pictures") == 0
     assert json.loads((tmp_path / "numbers.json").read_text())["loss"] > 0
 
 
