@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from script_runner import load_script, run
+from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
@@ -26,8 +26,7 @@ def test_eight_bits_of_the_docstring():
 @pytest.mark.parametrize("actions", ["latent", "true"])
 def test_the_copy_is_smaller_and_looks_nearly_the_same(tmp_path, actions):
     world = save_tiny_world(tmp_path / "world", actions)
-    done = run(SCRIPT, "--world", world, "--output", "copy", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert call(SCRIPT, "--world", world, "--output", tmp_path / "copy") == 0
     for file in world.glob("*.pt"):
         assert (tmp_path / "copy" / file.name).stat().st_size < 0.8 * file.stat().st_size
     first, second = (WorldModel.load(tmp_path / name, "cpu", precision="float32") for name in ("world", "copy"))
@@ -35,10 +34,9 @@ def test_the_copy_is_smaller_and_looks_nearly_the_same(tmp_path, actions):
     assert np.abs(pictures[0] - pictures[1]).mean() < 2.0
 
 
-def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path):
+def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path, capsys):
     world = save_tiny_world(tmp_path / "world", "true")
-    done = run(SCRIPT, "--world", world, "--output", world, folder=tmp_path)
-    assert done.returncode == 2 and "the world itself" in done.stderr
+    assert call(SCRIPT, "--world", world, "--output", world) == 2 and "the world itself" in capsys.readouterr().err
 
 
 def test_an_exported_world_keeps_no_absolute_path():
