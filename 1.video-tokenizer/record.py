@@ -17,7 +17,7 @@ from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.video_files import write_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
-from video_tokenizer.games.emulator import Game, record_episode
+from video_tokenizer.games.emulator import Game, record_episode, short_name, usual_frame_skip
 from video_tokenizer.games.picture_delay import calibrate_picture_delay
 from video_tokenizer.games.policies import MixedPolicy, make_players
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
@@ -30,7 +30,8 @@ class RecordConfig:
     """Record a game into a clip store."""
 
     env: str = "ALE/Breakout-v5"
-    """Gymnasium id of the game, for example ALE/Pong-v5, ALE/Boxing-v5, ALE/Freeway-v5, ALE/MsPacman-v5 or CartPole-v1"""
+    """Gymnasium id of the game, for example ALE/Pong-v5, ALE/Boxing-v5, ALE/Freeway-v5, ALE/MsPacman-v5 or CartPole-v1; a game of
+    another package as package:id, such as minigrid:MiniGrid-Empty-8x8-v0"""
     num_frames: int = 40_000
     """frames to record, over all episodes"""
     output: str | None = None
@@ -39,8 +40,9 @@ class RecordConfig:
     """who plays: random (a new action every step), scripted (follows the ball; Breakout, Pong) or mixed (half and half)"""
     frame_size: int = 64
     """side of the recorded frames, in pixels"""
-    frame_skip: int = 4
-    """emulator frames per recorded frame, during which the action is held"""
+    frame_skip: int | None = None
+    """emulator frames per recorded frame, during which the action is held; default: 4 for the Atari, for other games as many as
+    make 15 recorded frames a second, and fewer where games are short"""
     picture_delay: str = "auto"
     """emulator frames into the next step at which a picture is taken, less than frame-skip; auto: the known or measured delay"""
     episode_frames: int = 1000
@@ -56,36 +58,45 @@ class RecordConfig:
 def check(config: RecordConfig) -> None:
     """Raise InputError for an invalid flag before anything is played."""
     check_smallest(config, {"num_frames": 2, "frame_size": 8, "frame_skip": 1, "episode_frames": 2, "seed": 0})
-    delays = [str(delay) for delay in range(config.frame_skip)]
+    delays = [str(delay) for delay in range(config.frame_skip or 4)]
     if config.picture_delay not in ["auto", *delays]:
         raise InputError(
             f"--picture-delay {config.picture_delay!r} is neither auto nor a number from 0 to frame-skip - 1, "
-            f"which is {config.frame_skip - 1}"
+            f"which is {len(delays) - 1}"
         )
 
 
 def calibrate(config: RecordConfig, game: Game) -> None:
     """Measure the picture delay and whether to merge frames, unless the flag or the known game says it."""
     facts = game_facts(config.env)
-    if config.picture_delay == "auto" and (facts is None or facts.picture_delay >= config.frame_skip):
+    if config.picture_delay == "auto" and (facts is None or facts.picture_delay >= game.frame_skip):
         print(f"measuring the delay after which {config.env} shows an action ...")
-        measured = calibrate_picture_delay(config.env, frame_skip=config.frame_skip, seed=config.seed)
+        measured = calibrate_picture_delay(config.env, frame_skip=game.frame_skip, seed=config.seed)
         print(measured.describe())
         game.picture_delay, game.merged_frames = measured.best, 2 if measured.flickers else 1
 
 
-def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> None:
-    """Play and write episodes until num_frames are recorded."""
+def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> InputError | None:
+    """Play and write episodes until num_frames are recorded. If the game fails, the complete episodes before that are written."""
     players = MixedPolicy(make_players(config.policy, game))
     if config.policy == "mixed" and len(players.players) == 1:
         print(f"there is no scripted player for {config.env}: all episodes are random play")
     episode_frames = min(config.episode_frames, max(config.num_frames // 10, SHORTEST_EPISODE))
     names: list[str] = []
+    failure = None
     with tqdm(total=config.num_frames, unit="frame", desc="recording", disable=None) as progress:
         while writer.num_frames < config.num_frames:
             name, policy = players.next_player()
             wanted = min(episode_frames, config.num_frames - writer.num_frames)
-            episode = record_episode(game, policy, wanted, seed=config.seed * 100_000 + len(names))
+            try:
+                episode = record_episode(game, policy, wanted, seed=config.seed * 100_000 + len(names))
+            except InputError as error:
+                if not names:
+                    raise
+                failure = InputError(
+                    f"{error}; the {len(names)} complete episodes before it, {writer.num_frames:,} frames, are kept"
+                )
+                break
             writer.add_episode(episode.frames, episode.actions)
             if config.video is not None:
                 write_video(Path(config.video) / f"episode_{len(names):04d}.mp4", episode.frames, game.frames_per_second)
@@ -93,6 +104,7 @@ def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> None:
             names.append(name)
             progress.update(len(episode.frames))
     writer.info["episode_players"] = names
+    return failure
 
 
 def describe(path: Path, action_names: list[str], seconds: float) -> str:
@@ -110,15 +122,15 @@ def describe(path: Path, action_names: list[str], seconds: float) -> str:
 def main() -> None:
     config = parse_config(RecordConfig)
     check(config)
-    output = Path(config.output or f"data/{config.env.split('/')[-1].split('-')[0].lower()}")
+    output = Path(config.output or f"data/{short_name(config.env)}")
     frame_size = (config.frame_size, config.frame_size)
     given_delay = None if config.picture_delay == "auto" else int(config.picture_delay)
-    game = Game(config.env, frame_size, config.frame_skip, given_delay)
+    game = Game(config.env, frame_size, config.frame_skip or usual_frame_skip(config.env), given_delay)
     info = {
         "source": "game",
         "env_id": config.env,
         "action_names": game.action_names,
-        "frame_skip": config.frame_skip,
+        "frame_skip": game.frame_skip,
         "frames_per_second": game.frames_per_second,
         "seed": config.seed,
         "policy": config.policy,
@@ -131,8 +143,10 @@ def main() -> None:
     )
     started = time.perf_counter()
     with writer:
-        record(config, game, writer)
+        failure = record(config, game, writer)
     print(describe(output, game.action_names, time.perf_counter() - started))
+    if failure is not None:
+        raise failure
 
 
 if __name__ == "__main__":

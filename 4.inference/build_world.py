@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
+from video_tokenizer.games.emulator import short_name
 from video_tokenizer.training.atomic_files import FolderLock, write_atomically, write_text_atomically
 from video_tokenizer.training.command_line import parse_config, run_script, shown_command
 from video_tokenizer.training.device import choose_device
@@ -47,7 +48,8 @@ class BuildConfig:
     """Build a playable world from a game."""
 
     game: str = "breakout"
-    """breakout, pong, boxing, freeway, mspacman, or the Gymnasium id of any game with discrete actions, such as CartPole-v1"""
+    """breakout, pong, boxing, freeway, mspacman, or the Gymnasium id of any game with discrete actions, such as CartPole-v1 or
+    minigrid:MiniGrid-Empty-8x8-v0 (package:id)"""
     actions: Literal["latent", "true"] = "latent"
     """what controls the world: latent actions discovered from video (chapter 2), or the recorded keys"""
     preset: Literal["tiny", "small", "paper"] = "tiny"
@@ -126,7 +128,7 @@ def choose_environment(game: str) -> str:
 
 def choose_folders(config: BuildConfig, env_id: str) -> Folders:
     """The given folders, or defaults inside the repository; relative paths where they lie below the current folder."""
-    name = env_id.split("/")[-1].split("-v")[0].lower() + ("-quick" if config.quick else "")
+    name = short_name(env_id) + ("-quick" if config.quick else "")
     worlds, output = REPOSITORY / "worlds", Path(config.output) if config.output else None
 
     def shorten(path: str | Path) -> Path:

@@ -22,11 +22,9 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import check_smallest, config_from_dict, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
-from world_model.real_game import best_player, open_game, play_beginning, play_keys
+from world_model.real_game import open_game, play_after_beginning
 from world_model.starts import frames_from_text, read_start
 from world_model.world import WorldModel
-
-BEGINNING_FRAMES = 48  # with --beside-emulator: how long the real game runs before the rollout starts
 
 
 @dataclass(frozen=True)
@@ -131,14 +129,9 @@ def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> t
         raise InputError(
             f"the real game has no key {unknown[0]!r}; beside the emulator give --actions from {', '.join(game.action_names)}"
         )
-    beginning = play_beginning(game, best_player(game), max(BEGINNING_FRAMES, world.context_frames), seed)
-    episode = play_keys(game, beginning, keys, seed)
+    beginning, episode = play_after_beginning(game, keys, world.context_frames, seed)
     real = episode.frames[len(beginning) + 1 :]
-    if len(real) < len(keys):
-        raise InputError(
-            f"the real game ended after {len(real)} of {len(keys)} frames; give a smaller --num-frames or another --seed"
-        )
-    past = slice(len(beginning) + 1 - world.context_frames, len(beginning) + 1)
+    past = slice(max(0, len(beginning) + 1 - world.context_frames), len(beginning) + 1)
     known = episode.actions[past].astype(np.int64) if world.action_kind == "true" else None
     return episode.frames[past], known, real
 
@@ -157,6 +150,9 @@ def main() -> None:
     real = None
     if config.beside_emulator is not None:
         frames, known, real = play_beside(config.beside_emulator, world, labels, seed)
+        if len(real) < len(actions):
+            print(f"{config.beside_emulator} ended after {len(real)} of {len(actions)} frames; the film is as long as the game")
+            actions, labels = actions[: len(real)], labels[: len(real)]
     else:
         frames, known = prompt_of(config, world, recorded, start_index)
 

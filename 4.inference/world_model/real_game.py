@@ -13,6 +13,10 @@ from world_model.world import WorldModel
 
 BEGINNING_FRAMES = (24, 96)
 """range of frames that a live game is played before the prompt frames of the rollout"""
+FILM_BEGINNING = 48
+"""frames that a game runs before it is filmed"""
+GAMES_TRIED = 20
+"""until one lasts as long as the film; the second half of them with the shortest possible beginning"""
 
 
 def open_game(env_id: str, metadata: WorldMetadata, frame_size: tuple[int, int]) -> Game:
@@ -49,6 +53,28 @@ def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: i
     return record_episode(game, replay(actions), len(beginning) + 1 + len(keys), seed)
 
 
+def play_after_beginning(game: Game, keys: Sequence[str], context_frames: int, seed: int) -> tuple[list[int], Episode]:
+    """Press the keys after a beginning, as `play_keys` does. Returns the beginning and the episode.
+
+    Some games end before all keys are pressed: of `GAMES_TRIED`, this takes the first that lasts, or else the longest. Raises
+    InputError for a game in which not even one key can be pressed.
+    """
+    played: tuple[list[int], Episode] = ([], play_keys(game, [], keys[:0], seed))
+    for attempt in range(GAMES_TRIED):
+        usual = FILM_BEGINNING if attempt < GAMES_TRIED // 2 else 0
+        beginning = play_beginning(game, best_player(game), max(usual, context_frames), seed + attempt)
+        if game.over:  # it would be over when the keys begin: press them from its middle on
+            beginning = beginning[: len(beginning) // 2]
+        episode = play_keys(game, beginning, keys, seed + attempt)
+        if len(episode.frames) - len(beginning) > len(played[1].frames) - len(played[0]):
+            played = beginning, episode
+        if len(episode.frames) == len(beginning) + 1 + len(keys):
+            break
+    if len(played[1].frames) <= len(played[0]) + 1:
+        raise InputError(f"{game.env_id} ends at once, in {GAMES_TRIED} games of {GAMES_TRIED}; leave --beside-emulator out")
+    return played
+
+
 class RealGame:
     """The real game played live, one key at a time, beside a rollout.
 
@@ -63,15 +89,30 @@ class RealGame:
         self.actions: deque[int] = deque(maxlen=world.context_frames)
 
     def reset(self, seed: int) -> None:
-        """Start a new game and let `best_player` play a random number of frames, so that the ball is in play."""
+        """Start a new game and let `best_player` play a random number of frames, so that the ball is in play.
+
+        A game that is over by then is played again for half as long. Raises InputError for one that ends at once.
+        """
+        count = self.world.context_frames + int(np.random.default_rng(seed).integers(*BEGINNING_FRAMES))
+        played = self._play_beginning(seed, count)
+        while self.game.over:
+            if played == 1:
+                raise InputError(f"{self.game.env_id} is over after one frame; begin with another seed, or from a stored start")
+            played = self._play_beginning(seed, played // 2)
+        self.actions[0] = -1  # the frame before the first picture is unknown
+
+    def _play_beginning(self, seed: int, count: int) -> int:
+        """Play `count` frames of a new game, or until it is over. Returns how many it were."""
         policy, rng = best_player(self.game), np.random.default_rng(seed)
+        rng.integers(*BEGINNING_FRAMES)  # the draw that chose the first count
         self.game.reset(seed)
         self.frames.clear()
         self.actions.clear()
-        count = self.world.context_frames + int(rng.integers(*BEGINNING_FRAMES))
         for number in range(count):
             self._play(policy(self.game, rng), last=number == count - 1)
-        self.actions[0] = -1  # the frame before the first picture is unknown
+            if self.game.over:
+                return number + 1
+        return count
 
     def step(self, key: str) -> np.ndarray:
         """Hold a key for one step. Returns the picture (H, W, 3) of its effect. Raises InputError if the game is over."""

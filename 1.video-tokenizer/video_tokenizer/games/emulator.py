@@ -14,7 +14,8 @@ revealing the next action. `picture_delay.py` measures how late that is. Some ga
 only. Their pictures are the pixelwise maximum of two successive frames.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import ale_py
@@ -85,6 +86,7 @@ class Game:
             emulator_rate = float(self._env.metadata.get("render_fps") or 30.0)
         self.frames_per_second = emulator_rate / frame_skip
         self._screen_now: np.ndarray | None = None
+        self._screen_shape: tuple[int, ...] | None = None
         self.fire_action = self.action_names.index("FIRE") if "FIRE" in self.action_names else None
 
     @property
@@ -98,7 +100,8 @@ class Game:
 
     def reset(self, seed: int) -> None:
         """Start a new game, with `score` at 0; the same seed and actions give the same game."""
-        self._env.reset(seed=seed)
+        with _environment_errors(self.env_id, "reset"):
+            self._env.reset(seed=seed)
         self.over, self.score, self._screen_now = False, 0.0, None
         self._lives = self._count_lives()
         self.needs_fire = self.fire_action is not None
@@ -161,23 +164,28 @@ class Game:
             self.score += self._ale.act(self._emulator_actions[action])
             self.over = self._ale.game_over()
         else:
-            _, reward, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
-            self.score += float(reward)
-            self.over = terminated or truncated
+            with _environment_errors(self.env_id, "step"):
+                _, reward, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
+                self.score += float(reward)
+                self.over = bool(terminated) or bool(truncated)
 
     def screen(self) -> np.ndarray:
-        """The current screen, uint8 RGB at its original size."""
+        """The current screen, uint8 RGB at its original size; a copy, because some games draw into one array forever."""
         if self._screen_now is not None:
             return self._screen_now
         if self._ale is not None:
             return self._ale.getScreenRGB()
-        try:
+        with _environment_errors(self.env_id, "render"):
             screen = self._env.render()
-        except gymnasium.error.DependencyNotInstalled as error:
-            raise InputError(f"{self.env_id} cannot render itself: {error}") from error
-        if not (isinstance(screen, np.ndarray) and screen.dtype == np.uint8 and screen.ndim == 3 and screen.shape[2] == 3):
+        if not isinstance(screen, np.ndarray) or screen.dtype != np.uint8 or screen.shape[2:] != (3,) or screen.size == 0:
             raise InputError(f"{self.env_id} does not render RGB pictures of type uint8 (H, W, 3); choose another environment")
-        return screen
+        self._screen_shape = self._screen_shape or screen.shape
+        if screen.shape != self._screen_shape:
+            raise InputError(
+                f"{self.env_id} cannot be recorded: its pictures change from {self._screen_shape[1]}x{self._screen_shape[0]} to "
+                f"{screen.shape[1]}x{screen.shape[0]} pixels; choose an environment, or a setting of it, whose size stays"
+            )
+        return screen.copy()
 
     def _count_lives(self) -> int:
         return 0 if self._ale is None else self._ale.lives()
@@ -204,15 +212,63 @@ def record_episode(game: Game, policy: Policy, num_frames: int, seed: int) -> Ep
     return Episode(np.stack(frames), np.array(actions, dtype=np.int16), ram)
 
 
+@contextmanager
+def _environment_errors(env_id: str, method: str) -> Iterator[None]:
+    """Turn whatever somebody else's environment raises into one sentence with its name."""
+    try:
+        yield
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise InputError(f"{env_id} needs a package that is not installed: {_first_line(error)}") from error
+    except Exception as error:  # OSError of a display, RuntimeError of a simulator, AssertionError of a level, ...
+        raise InputError(
+            f"{env_id} cannot be played: its {method} failed with {type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no reason given"
+
+
+def usual_frame_skip(env_id: str) -> int:
+    """4 for the Atari. Elsewhere as many as make 15 recorded frames a second, but fewer where random games would be over within
+    32 recorded frames: CartPole has 50 frames a second, of which the pole stands about 20, so that none is skipped."""
+    game = Game(env_id, frame_skip=1)
+    skip = 4 if game.ram is not None else min(4, max(1, round(game.frames_per_second / 15)))
+    if game.ram is None and skip > 1:
+        lengths = []
+        for seed in range(5):
+            rng, length = np.random.default_rng(seed), 0
+            game.reset(seed)
+            while not game.over and length < 32 * skip:
+                game.advance(int(rng.integers(game.num_actions)))
+                length += 1
+            lengths.append(length)
+        skip = max(1, int(np.median(lengths)) // 32)
+    game.close()
+    return skip
+
+
+def short_name(env_id: str) -> str:
+    """The game's name for folders: ALE/Breakout-v5 -> breakout, minigrid:MiniGrid-Empty-8x8-v0 -> minigrid-empty-8x8."""
+    return env_id.split(":")[-1].split("/")[-1].split("-v")[0].lower()
+
+
 def _make_environment(env_id: str) -> gymnasium.Env:
     atari = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if env_id.startswith("ALE/") else {}
     try:
         env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True, **atari)
-        env.reset(seed=0)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise InputError(f"{env_id} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
-        raise InputError(f"{env_id!r} cannot be started: {error}; give a Gymnasium id such as ALE/Breakout-v5") from error
+        raise InputError(f"{env_id} needs a package that is not installed: {_first_line(error)}") from error
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{env_id!r} cannot be started ({_first_line(error)}); give a Gymnasium id such as ALE/Breakout-v5, "
+            "or package:id for a game of another package, such as minigrid:MiniGrid-Empty-8x8-v0"
+        ) from error
+    except Exception as error:
+        raise InputError(f"{env_id} cannot be started: {type(error).__name__}: {_first_line(error)}") from error
+    with _environment_errors(env_id, "reset"):
+        env.reset(seed=0)
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
         raise InputError(
             f"{env_id} has actions of type {env.action_space}; only environments with discrete actions can be recorded"
