@@ -53,7 +53,7 @@ class SpaceTimeConfig(ReconstructionConfig):
     """The sizes of patches and space-time blocks, whatever the quantizer between them."""
 
     patch_size: int = 8
-    """side of a square patch, in pixels (P); divides frame_size"""
+    """side of a square patch, in pixels (P); divides the height and width of a frame"""
     embed_dim: int = 128
     """width of the transformer (E); a multiple of num_heads"""
     num_blocks: int = 2
@@ -69,11 +69,7 @@ class SpaceTimeConfig(ReconstructionConfig):
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""
-        height, _ = self.frame_height_width
-        if self.patch_size < 1 or height < self.patch_size:
-            raise InputError(f"frame_size {height} is smaller than patch_size {self.patch_size}; give a smaller --patch-size")
-        if height % self.patch_size:
-            raise InputError(f"frame_size {height} is not a multiple of patch_size {self.patch_size}; change one of them")
+        self.check_grid(self.patch_size, "patch_size")
         if self.stem == "conv" and self.patch_size % 2:
             raise InputError(f"--stem conv halves the frame first, so patch_size {self.patch_size} must be even")
         super().check()

@@ -85,11 +85,7 @@ class LatentActionConfig(TrainingConfig):
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
-        height, _ = self.frame_height_width
-        if height % 8 or height < 8:
-            raise InputError(
-                f"frame_size {height} is not a multiple of 8, the side of a cell in pixels; record with --frame-size 64"
-            )
+        self.check_grid(8, "the cell side")
         super().check()
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")

@@ -85,8 +85,9 @@ def save_action_gallery(path: Path | str, model, clip: Tensor, caption: str = ""
     entries = [row("start frame", start), row("real next", real), *(row(*entry) for entry in zip(labels, frames, strict=True))]
     titles = ["frame", f"change x{GAIN:.0f}", "close-up"]
     half = -(-len(entries) // 2)
+    scale = 2 if start.shape[1] <= 64 else 1  # two halves of three pictures
     caption = f"{caption} * marks the code inferred for the real next frame.".strip()
-    save_picture(path, beside([image_grid(part, "", titles, scale=2) for part in (entries[:half], entries[half:])], caption))
+    save_picture(path, beside([image_grid(part, "", titles, scale=scale) for part in (entries[:half], entries[half:])], caption))
 
 
 def beside(pictures: Sequence[np.ndarray], caption: str = "") -> np.ndarray:

@@ -19,7 +19,7 @@ from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.data.video_files import resize_by_area
+from video_tokenizer.data.video_files import BadVideo, fit_frame
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
@@ -148,7 +148,7 @@ class WorldModel:
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """Height and width of the frames, in pixels."""
+        """(height, width) of the frames in pixels, also where they are square."""
         return self.tokenizer.frame_size
 
     @property
@@ -259,19 +259,22 @@ class WorldModel:
         return actions
 
     def fit_frames(self, frames: np.ndarray) -> np.ndarray:
-        """Check frames (T, H, W, 3) uint8 and shrink them by area if they are larger than this world's."""
+        """Check frames (T, H, W, 3) uint8 and shrink them by area if they are larger than this world's.
+
+        Those of another shape are cropped, padded or stretched as the training frames were. A game's screen is always stretched.
+        """
         frames = np.asarray(frames)
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
             raise InputError(f"start frames are {frames.dtype} {frames.shape}; give uint8 RGB of shape (T, H, W, 3), T >= 1")
         height, width = self.frame_size
         if frames.shape[1:3] == (height, width):
             return frames
-        if frames.shape[1] < height or frames.shape[2] < width:
-            raise InputError(
-                f"start frames of {frames.shape[1]}x{frames.shape[2]} pixels are smaller than this world's {height}x{width}; "
-                "give larger ones"
-            )
-        return np.stack([resize_by_area(frame, (height, width)) for frame in frames])
+        fit = "stretch" if self.metadata.env_id else self.dynamics.config.fit
+        try:
+            return np.stack([fit_frame(frame, (height, width), fit) for frame in frames])
+        except BadVideo:
+            size = f"{frames.shape[1]}x{frames.shape[2]} pixels"
+            raise InputError(f"start frames of {size} are smaller than this world's {height}x{width}; give larger ones") from None
 
 
 def check_parts_fit(

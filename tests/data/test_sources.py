@@ -12,7 +12,7 @@ import pytest
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.filter_static import StaticFilter, runs_of_true
 from video_tokenizer.data.sources import guess_data_type, open_clips_source
-from video_tokenizer.data.video_files import read_video, read_video_frames, write_video
+from video_tokenizer.data.video_files import fit_frame, read_video, read_video_frames, write_video
 from video_tokenizer.games.moving_square import SQUARE_ACTIONS, SQUARE_COLOR, SQUARE_MOVES, dummy_clip_store
 
 SAMPLES = Path(os.environ.get("SAMPLE_VIDEOS", Path(__file__).parents[3] / "shared" / "data"))
@@ -45,9 +45,33 @@ def videos(tmp_path):
 def test_small_videos_are_decoded_at_their_own_size_unless_another_is_asked_for(tmp_path):
     frames = np.random.default_rng(0).integers(0, 255, (12, 72, 68, 3), dtype=np.uint8)
     write_video(tmp_path / "small.mp4", frames, 10.0)
-    assert open_clips_source(tmp_path, "folder", None).frame_size == (64, 64)  # the largest multiple of 8 that 68 pixels fill
+    assert open_clips_source(tmp_path, "folder", None).frame_size == (72, 64)  # the largest multiples of 8 that they fill
     write_video(tmp_path / "small.mp4", frames.repeat(3, axis=1).repeat(3, axis=2), 10.0)
-    assert open_clips_source(tmp_path, "folder", None).frame_size == (128, 128)
+    assert open_clips_source(tmp_path, "folder", None).frame_size == (128, 120)  # 216x204 pixels, 1.7 times as long
+
+
+def test_videos_keep_their_shape_unless_another_is_asked_for(tmp_path, capsys):
+    write_video(tmp_path / "wide.mp4", np.zeros((12, 144, 256, 3), np.uint8), 10.0)
+    assert open_clips_source(tmp_path, "folder", None).frame_size == (72, 128)
+    assert "--fit" not in capsys.readouterr().out
+    assert open_clips_source(tmp_path, "folder", (64, 64)).frame_size == (64, 64)
+    assert "frames of 256x144 become 64x64: --fit crop cuts off 44% of each" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fit", "row"),
+    [
+        ("crop", [200, 200, 200, 200]),  # the middle 4 of 8 columns
+        ("pad", [100, 200, 200, 100]),  # all 8 columns in two rows, with a black row above and below
+        ("stretch", [100, 200, 200, 100]),
+    ],
+)
+def test_a_wide_picture_is_cropped_padded_or_stretched_to_a_square(fit, row):
+    picture = np.full((4, 8, 3), 200, np.uint8)
+    picture[:, :2] = picture[:, -2:] = 100
+    square = fit_frame(picture, (4, 4), fit)
+    assert square[2, :, 0].tolist() == row
+    assert square[0, :, 0].tolist() == ([0] * 4 if fit == "pad" else row)
 
 
 def test_the_dummy_square_moves_as_its_actions_say(tmp_path):

@@ -24,6 +24,7 @@ KINDS = [
     {"pooling": "flatten"},
     {"reconstruction_loss": "bce"},
 ]
+WIDE = [{}, {"encoder_blocks": 0, "decoder_blocks": 0}, {"pooling": "flatten"}]
 
 
 def build(**changes):
@@ -48,6 +49,13 @@ def test_an_action_sees_the_next_frame_and_none_later(clip, changes):
     before, after = model.encoder(clip), model.encoder(changed)
     assert torch.equal(before[:, :3], after[:, :3])  # transitions 0->1, 1->2, 2->3
     assert not torch.allclose(before[:, 3], after[:, 3])  # transition 3->4 sees frame 4
+
+
+@pytest.mark.parametrize("changes", WIDE)
+@torch.no_grad()
+def test_frames_may_be_wider_than_high(changes):
+    model, wide = build(frame_size=(16, 24), **changes), torch.rand(2, 4, 3, 16, 24)
+    assert model(wide).prediction.shape == (2, 3, 3, 16, 24) and model.encode(wide).indices.shape == (2, 3)
 
 
 def test_pooling_looks_where_something_moved_and_nowhere_else():
@@ -188,7 +196,7 @@ def test_sign_bits_number_the_actions():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"frame_size": 20}, "frame_size 20 is not a multiple of 8"),
+        ({"frame_size": 20}, "frame_size 20 is not a multiple of the cell side 8"),
         ({"num_frames": 1}, "num_frames 1 holds no transition"),
         ({"quantizer": "fsq", "num_actions": 6}, "num_actions 6 must be a power of 2"),
     ],

@@ -27,14 +27,14 @@ SHARED = {
     "batch_size": st.integers(-1, 3), "accumulate": st.integers(0, 3), "learning_rate": st.sampled_from([-1.0, 0.0, 1e-3]),
 }  # fmt: skip
 TOKENIZER = SHARED | {
-    "frame_size": st.sampled_from([-8, 0, 1, 7, 8, 12, 16, 17, 24, 32]),
+    "frame_size": st.sampled_from([-8, 0, 1, 7, 8, 12, 16, 17, 24, (16, 8), (24, 32), (8, -8)]),
     "patch_size": st.sampled_from([-4, 0, 1, 2, 3, 4, 8, 16, 64]),
     "num_blocks": st.integers(-1, 2), "levels": st.lists(st.integers(0, 9), max_size=4).map(tuple),
     "stem": st.sampled_from(["linear", "conv"]), "optimizer": st.sampled_from(["adamw", "muon"]),
     "stability_weight": st.sampled_from([0.0, 0.1]), "activation_checkpointing": st.booleans(),
 }  # fmt: skip
 LATENT = SHARED | {
-    "frame_size": st.sampled_from([-8, 0, 7, 8, 12, 16, 17, 24, 32]), "num_actions": st.integers(-1, 9),
+    "frame_size": st.sampled_from([-8, 0, 7, 8, 12, 16, 17, (16, 8), (24, 32), (8, 12)]), "num_actions": st.integers(-1, 9),
     "conv_width": st.sampled_from([-8, 0, 1, 6, 8, 16]), "quantizer": st.sampled_from(["vq", "fsq"]),
 }  # fmt: skip
 DYNAMICS = SHARED | {
@@ -49,7 +49,7 @@ MANY = settings(max_examples=NUMBER, deadline=None, suppress_health_check=list(H
 
 def random_video(config: Any) -> Tensor:
     """A batch of noise of the config's sizes."""
-    return torch.rand(config.batch_size, config.num_frames, 3, config.frame_size, config.frame_size)
+    return torch.rand(config.batch_size, config.num_frames, 3, *config.frame_height_width)
 
 
 def trains_or_is_refused(build: Callable[[Any], nn.Module], loss: Callable[[nn.Module], Tensor], config: Any) -> None:

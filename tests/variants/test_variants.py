@@ -48,7 +48,7 @@ def built(name, **changes):
     """A tokenizer with random weights, none of them zero; a codebook that starts from data has seen some."""
     torch.manual_seed(0)
     tokenizer = stirred(build_tokenizer(tiny_config(name, **changes))).train()
-    tokenizer(torch.rand(2, 5, 3, 16, 16))
+    tokenizer(torch.rand(2, 5, 3, *tokenizer.frame_size))
     return tokenizer.eval()
 
 
@@ -82,6 +82,24 @@ def test_shapes_ranges_and_the_way_through_the_tokens(name, clip):
     assert torch.allclose(video, output.reconstruction, atol=1e-5)
     if tokenizer.codebook_size:
         assert torch.allclose(video, tokenizer.decode_indices(encoded.indices), atol=1e-5)
+
+
+@every_tokenizer
+@torch.no_grad()
+def test_frames_may_be_wider_than_high(name):
+    tokenizer = built(name, frame_size=(16, 24))
+    wide = torch.rand(2, 5, 3, 16, 24)
+    codes = tokenizer.encode(wide).codes
+    video = tokenizer.decode(codes)
+    assert video.shape == wide.shape and torch.allclose(video, tokenizer(wide).reconstruction, atol=1e-5)
+    if tokenizer.is_causal:
+        cache, frames = None, []
+        for step in codes.split(1, dim=1):
+            frame, cache = tokenizer.decode_next(step, cache)
+            frames.append(frame)
+        assert torch.allclose(torch.cat(frames, dim=1), video, atol=1e-4)
+    with pytest.raises(InputError, match=r"frame_size .*23"):
+        build_tokenizer(tiny_config(name, frame_size=(16, 23)))
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

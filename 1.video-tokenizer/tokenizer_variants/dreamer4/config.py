@@ -49,9 +49,7 @@ class Dreamer4Config(ReconstructionConfig):
     def check(self) -> None:
         """Raise InputError, naming the numbers that clash."""
         super().check()
-        height, _ = self.frame_height_width
-        if self.patch_size < 1 or height % self.patch_size:
-            raise InputError(f"frame_size {height} is not a multiple of patch_size {self.patch_size}; change one of them")
+        self.check_grid(self.patch_size, "patch_size")
         if self.embed_dim % (4 * self.num_heads):
             raise InputError(
                 f"embed_dim {self.embed_dim} is not a multiple of 4 * num_heads {self.num_heads}; change one of them"

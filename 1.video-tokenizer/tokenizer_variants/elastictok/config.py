@@ -56,9 +56,7 @@ class ElasticConfig(ReconstructionConfig):
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
-        height, _ = self.frame_height_width
-        if self.patch_size < 1 or height % self.patch_size:
-            raise InputError(f"frame_size {height} is not a multiple of patch_size {self.patch_size}; change one of them")
+        self.check_grid(self.patch_size, "patch_size")
         if self.stem == "conv" and self.patch_size % 2:
             raise InputError(f"patch_size {self.patch_size} must be even for --stem conv, which first halves the frame")
         super().check()

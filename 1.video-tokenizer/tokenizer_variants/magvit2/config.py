@@ -85,11 +85,8 @@ class Magvit2Config(ReconstructionConfig):
         """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
         super().check()
         self._check_levels()
-        height, factor = self.frame_height_width[0], 2 ** (len(self.channels) - 1)
-        if height % factor:
-            raise InputError(
-                f"frame_size {height} is not a multiple of {factor}, as {len(self.channels)} channels need; change one"
-            )
+        factor = 2 ** (len(self.channels) - 1)
+        self.check_grid(factor, f"the cell side of {len(self.channels)} channels,")
         if self.time_stride not in (1, 2, 4) or self.time_stride > factor:
             raise InputError(f"time_stride {self.time_stride} must be 1, 2 or 4, and at most {factor} with these channels")
         if (self.num_frames - 1) % self.time_stride:

@@ -53,10 +53,11 @@ class VideoGPTConfig(ReconstructionConfig):
     def check(self) -> None:
         """Raise InputError, naming the numbers that clash."""
         super().check()
-        height, _ = self.frame_height_width
+        height, width = self.frame_height_width
         for name, stride, whole, length in (
             ("time_stride", self.time_stride, "num_frames", self.num_frames),
             ("space_stride", self.space_stride, "frame_size", height),
+            ("space_stride", self.space_stride, "frame_size", width),
         ):
             if stride < 1 or stride & (stride - 1) or length < stride or length % stride:
                 raise InputError(f"{name} {stride} must be a power of 2 that divides {whole} {length}")

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
-from video_tokenizer.data.video_files import MOST_PIXELS, resize_by_area
+from video_tokenizer.data.video_files import MOST_PIXELS, BadVideo, fit_frame
 from video_tokenizer.errors import InputError
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
@@ -21,7 +21,7 @@ CHUNK_BYTES = 64 * 2**20
 """how much is read at a time"""
 
 
-def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> None:
+def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1, fit: str = "crop") -> None:
     """Write the episodes of one HDF5 file. Raises InputError for a damaged file, a missing key or arrays of the wrong kind."""
     try:
         with h5py.File(path, "r") as file:
@@ -33,12 +33,14 @@ def convert_hdf5(path: Path, writer: ClipStoreWriter, frame_step: int = 1) -> No
             frames = file[key]
             assert isinstance(frames, h5py.Dataset)
             _check_lies_inside(path, file)
-            _check_frames(path, key, frames, writer.frame_size)
+            _check_frames(path, key, frames)
             actions = _read_actions(path, file, frames, writer)
             for rows in tqdm(_episode_rows(path, file, frames), desc="decoding", unit="episode", disable=None):
-                _convert_episode(frames, actions, rows, writer, frame_step)
+                _convert_episode(frames, actions, rows, writer, frame_step, fit)
     except InputError:
         raise
+    except BadVideo as error:
+        raise InputError(f"{path} {error}; ask for a smaller size") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # h5py fails in many ways
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} cannot be read as HDF5 ({reason}); write it again or give another file") from error
@@ -53,7 +55,7 @@ def _check_lies_inside(path: Path, file: h5py.File) -> None:
             raise InputError(f"{path} key {key!r} points to another file; write its data into the file itself")
 
 
-def _check_frames(path: Path, key: str, frames: h5py.Dataset, frame_size: tuple[int, int]) -> None:
+def _check_frames(path: Path, key: str, frames: h5py.Dataset) -> None:
     if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(f"{path} key {key!r} has shape {frames.shape} instead of (N, H, W, 3) or (E, T, H, W, 3) in RGB")
     if frames.shape[-3] * frames.shape[-2] > MOST_PIXELS:
@@ -62,11 +64,6 @@ def _check_frames(path: Path, key: str, frames: h5py.Dataset, frame_size: tuple[
         )
     if frames.dtype != np.uint8 and frames.dtype.kind != "f":
         raise InputError(f"{path} key {key!r} holds {frames.dtype}; give uint8 from 0 to 255 or floats from 0 to 1")
-    if frames.shape[-3] < frame_size[0] or frames.shape[-2] < frame_size[1]:
-        size = f"{frames.shape[-2]}x{frames.shape[-3]} pixels"
-        raise InputError(
-            f"{path} has frames of {size}, smaller than the {frame_size[1]}x{frame_size[0]} asked for; ask for a smaller size"
-        )
 
 
 def _read_actions(path: Path, file: h5py.File, frames: h5py.Dataset, writer: ClipStoreWriter) -> np.ndarray | None:
@@ -104,7 +101,7 @@ def _episode_rows(path: Path, file: h5py.File, frames: h5py.Dataset) -> list[tup
 
 
 def _convert_episode(
-    frames: h5py.Dataset, actions: np.ndarray | None, rows: tuple, writer: ClipStoreWriter, frame_step: int
+    frames: h5py.Dataset, actions: np.ndarray | None, rows: tuple, writer: ClipStoreWriter, frame_step: int, fit: str
 ) -> None:
     start, stop = (0, frames.shape[1]) if len(rows) == 1 else rows
     frame_bytes = frames.shape[-3] * frames.shape[-2] * 3 * frames.dtype.itemsize
@@ -117,7 +114,7 @@ def _convert_episode(
             found = f"floats from {chunk.min():g} to {chunk.max():g}"
             raise InputError(f"{frames.file.filename} holds {found}; give floats from 0 to 1, or uint8")
         pixels = chunk if chunk.dtype == np.uint8 else (np.clip(chunk, 0.0, 1.0) * 255.0).round().astype(np.uint8)
-        resized = np.stack([resize_by_area(frame, writer.frame_size) for frame in pixels])
+        resized = np.stack([fit_frame(frame, writer.frame_size, fit) for frame in pixels])
         # with frame_step > 1 a step joins several actions, which no single number can represent
         writer.add_frames(resized, actions[part] if actions is not None and frame_step == 1 else None)
     writer.end_episode()

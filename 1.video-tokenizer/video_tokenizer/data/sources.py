@@ -17,14 +17,22 @@ from tqdm import tqdm
 from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_clip_store
 from video_tokenizer.data.filter_static import StaticFilter
 from video_tokenizer.data.hdf5_files import FRAME_KEYS, HDF5_ENDINGS, convert_hdf5
-from video_tokenizer.data.video_files import VIDEO_ENDINGS, BadVideo, open_video, read_image, read_video, video_frame_rate
+from video_tokenizer.data.video_files import (
+    VIDEO_ENDINGS,
+    BadVideo,
+    describe_fit,
+    open_video,
+    read_image,
+    read_video,
+    video_frame_rate,
+)
 from video_tokenizer.errors import InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 ENDINGS = {"folder": VIDEO_ENDINGS, "h5": HDF5_ENDINGS, "images": IMAGE_ENDINGS}
 DATA_TYPES = ("auto", "store", *ENDINGS)
 LARGEST_DEFAULT_SIDE = 128
-"""side of decoded frames when none was asked for and the files are at least as large, in pixels"""
+"""longer side of decoded frames when no size was asked for and the files are at least as large, in pixels"""
 
 
 def open_clips_source(
@@ -33,11 +41,13 @@ def open_clips_source(
     frame_size: tuple[int, int] | None = (64, 64),
     frame_step: int = 1,
     filter_static: bool = False,
+    fit: str = "crop",
 ) -> ClipStore:
     """Open `data_path` as a clip store, converting it first where needed.
 
     data_type: store, folder (of videos, or one video), images (one folder, or one subfolder per episode), h5, or auto.
-    frame_size: (height, width) of the frames of a converted source, None for `default_side`; a store keeps its own.
+    frame_size: (height, width) of the frames of a converted source, None for `default_size`; a store keeps its own.
+    fit: what happens to frames of another shape, see `fit_frame`; it is printed.
     frame_step: keep every n-th frame. filter_static: drop black, static and repeated stretches and report how much that was.
     Raises InputError, one sentence, for a source that is missing, empty or unusable. Bad files among good ones are reported and
     skipped.
@@ -59,24 +69,25 @@ def open_clips_source(
         raise InputError(f"{path} contains no {kind}; give a folder that does, or another --data-type")
     if filter_static and data_type == "h5":
         raise InputError(f"{path} is an HDF5 source, which is never filtered for static stretches; turn the filter off")
-    if frame_size is None:
-        side = default_side(files)
-        frame_size = (side, side)
-    settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_static": filter_static}
+    sizes = [size for file in files[:20] if (size := _size_of(file)) is not None]
+    frame_size = frame_size or default_size(sizes)
+    settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_static": filter_static, "fit": fit}
     fingerprint = _source_fingerprint(path, files, settings)
     store_path = _store_path(path, frame_size)
     if _is_current(store_path, fingerprint):
         print(f"using the frames decoded earlier in {store_path}")
         return open_clip_store(store_path)
+    if sizes and (described := describe_fit(sizes[0], frame_size, fit)):
+        print(described)
     info = {"source": data_type, "source_path": str(path), "source_fingerprint": fingerprint, "env_id": None, **settings}
     with ClipStoreWriter(store_path, frame_size, info, overwrite=True) as writer:
         static_filter = StaticFilter() if filter_static else None
         if data_type == "h5":
             for file in files:
-                convert_hdf5(file, writer, frame_step)
+                convert_hdf5(file, writer, frame_step, fit)
         else:
             convert = _convert_videos if data_type == "folder" else _convert_images
-            _report(path, files, convert(files, writer, static_filter, frame_step), writer, static_filter)
+            _report(path, files, convert(files, writer, static_filter, frame_step, fit), writer, static_filter)
     store = open_clip_store(store_path)
     print(f"decoded {len(store.frames):,} frames of {len(files)} {'file' if len(files) == 1 else 'files'} into {store_path}")
     return store
@@ -97,33 +108,38 @@ def guess_data_type(path: Path) -> str:
     raise InputError(f"{path} contains no clip store, no videos, no images and no HDF5 files; give a folder that does")
 
 
-def default_side(files: list[Path]) -> int:
-    """128, or less where the files are smaller: the median of the first 20 shorter sides, rounded down to a multiple of 8."""
-    sides = sorted(side for side in map(_shorter_side, files[:20]) if side)
-    if not sides:
-        return LARGEST_DEFAULT_SIDE  # no file can be read: decoding reports each of them
-    return min(LARGEST_DEFAULT_SIDE, max(8, sides[len(sides) // 2] // 8 * 8))
+def default_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """The shape of the files, (height, width) each of which the median counts, at most 128 pixels long.
+
+    Both sides are rounded to a multiple of 8, the largest patch of the presets: 1080x1920 becomes 72x128.
+    """
+    if not sizes:
+        return LARGEST_DEFAULT_SIDE, LARGEST_DEFAULT_SIDE  # no file can be read: decoding reports each of them
+    height, width = (sorted(sides)[len(sides) // 2] for sides in zip(*sizes, strict=True))
+    scale = min(1.0, LARGEST_DEFAULT_SIDE / max(height, width))
+    rows, columns = (max(8, min(side // 8, round(scale * side / 8)) * 8) for side in (height, width))
+    return rows, columns
 
 
-def _shorter_side(path: Path) -> int | None:
-    """The shorter side of a file's frames in pixels; None where it cannot be read."""
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """(height, width) of a file's frames in pixels; None where they cannot be read."""
     if path.suffix.lower() in HDF5_ENDINGS:
         try:
             with h5py.File(path, "r") as file:
                 shapes = [value.shape for name in FRAME_KEYS if isinstance(value := file.get(name), h5py.Dataset)]
         except OSError:
             return None
-        return min(shapes[0][-3:-1]) if shapes and len(shapes[0]) >= 4 else None
+        return shapes[0][-3:-1] if shapes and len(shapes[0]) >= 4 else None
     if path.suffix.lower() in IMAGE_ENDINGS:
         try:
             frame = cv2.imread(str(path))
         except cv2.error:
             return None
-        return None if frame is None else min(frame.shape[:2])
+        return None if frame is None else frame.shape[:2]
     capture = open_video(path)
-    side = min(capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    size = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     capture.release()
-    return int(side) or None
+    return size if min(size) > 0 else None
 
 
 def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -141,14 +157,15 @@ def _natural_order(path: Path) -> list:
 
 
 def _convert_videos(
-    files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int
+    files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int, fit: str
 ) -> dict[Path, str]:
     """One episode per video, or per kept stretch of it. Returns the skipped files with the reasons."""
     skipped: dict[Path, str] = {}
     for file in tqdm(files, desc="decoding", unit="video", disable=None):
         start = writer.num_frames
         try:
-            for chunk in read_video(file, writer.frame_size, frame_step, chunk_frames=512 if static_filter is None else 4096):
+            chunk_frames = 512 if static_filter is None else 4096
+            for chunk in read_video(file, writer.frame_size, frame_step, chunk_frames, fit):
                 if static_filter is None:
                     writer.add_frames(chunk)
                 else:
@@ -163,7 +180,7 @@ def _convert_videos(
 
 
 def _convert_images(
-    files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int
+    files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int, fit: str
 ) -> dict[Path, str]:
     """One episode per folder of images, or per kept stretch of it. Returns the skipped files with the reasons."""
     skipped: dict[Path, str] = {}
@@ -175,7 +192,7 @@ def _convert_images(
             frames = []
             for file in images[::frame_step]:
                 try:
-                    frames.append(read_image(file, writer.frame_size))
+                    frames.append(read_image(file, writer.frame_size, fit))
                 except BadVideo as error:
                     _skip(file, error, skipped)
             progress.update(len(images))

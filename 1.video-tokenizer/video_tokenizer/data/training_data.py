@@ -13,6 +13,7 @@ from video_tokenizer.data.clips import Clips, split_episodes
 from video_tokenizer.data.sources import open_clips_source
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
+from video_tokenizer.training.config import size_text
 
 Config = TypeVar("Config", bound=Any)
 DUMMY_SIZE = 64
@@ -31,26 +32,21 @@ def open_store(config: Any) -> ClipStore:
     if config.use_dummy_data:
         folder = Path(tempfile.mkdtemp(prefix="moving-square-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        side = config.frame_size or DUMMY_SIZE
-        return dummy_clip_store(folder / "clip_store", frame_size=(side, side))
+        size = config.frame_height_width if config.frame_size else (DUMMY_SIZE, DUMMY_SIZE)
+        return dummy_clip_store(folder / "clip_store", frame_size=size)
     if config.data_path is None:
         raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
-    frame_size = (config.frame_size, config.frame_size) if config.frame_size else None
-    return open_clips_source(config.data_path, config.data_type, frame_size, config.frame_stride, config.filter_dull)
+    size = config.frame_height_width if config.frame_size else None
+    return open_clips_source(config.data_path, config.data_type, size, config.frame_stride, config.filter_dull, config.fit)
 
 
 def with_frame_size_of(store: ClipStore, config: Config) -> Config:
     """The config with the frame size of the store. Raises InputError if the config has another one."""
     height, width = store.frame_size
-    if height != width:
-        raise InputError(
-            f"{store.path} holds frames of {height}x{width}; the models need square frames, so record or decode it again"
-        )
-    if config.frame_size not in (None, height):
-        raise InputError(
-            f"frame_size {config.frame_size} differs from the {height} of {store.path}; leave --frame-size out or record again"
-        )
-    return replace(config, frame_size=height)
+    if config.frame_size is not None and config.frame_height_width != (height, width):
+        wanted, there = size_text(config.frame_height_width), size_text(store.frame_size)
+        raise InputError(f"frame_size {wanted} differs from the {there} of {store.path}; leave --frame-size out or record again")
+    return replace(config, frame_size=height if height == width else (height, width))
 
 
 def open_training_data(config: Config) -> tuple[TrainingData, Config]:

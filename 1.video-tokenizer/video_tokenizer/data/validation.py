@@ -15,6 +15,7 @@ from video_tokenizer.data.training_data import TrainingData, evenly_spaced, open
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import MOVING, background_of
+from video_tokenizer.training.config import size_text
 
 
 def open_validation_data(flags: Any, training_config: Any, fingerprint: str | None = None) -> TrainingData:
@@ -28,10 +29,11 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
     if flags.data_path is not None or flags.use_dummy_data:
         config = replace(config, data_path=flags.data_path, data_type=flags.data_type, use_dummy_data=flags.use_dummy_data)
     store = open_store(config)
-    if config.frame_size not in (None, store.frame_size[0]):
+    if config.frame_size is not None and config.frame_height_width != store.frame_size:
+        size = size_text(config.frame_height_width)
         raise InputError(
-            f"the checkpoint was trained on frames of {config.frame_size} pixels, {store.path} holds {store.frame_size[0]}; "
-            f"record with --frame-size {config.frame_size}"
+            f"the checkpoint was trained on frames of {size} pixels, {store.path} holds {size_text(store.frame_size)}; "
+            f"record with --frame-size {size}"
         )
     data = split_clips(with_frame_size_of(store, config), store)
     if fingerprint is not None and store.fingerprint != fingerprint:

@@ -47,8 +47,48 @@ def resize_by_area(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chunk_frames: int = 512) -> Iterator[np.ndarray]:
-    """Decode a video in chunks of up to `chunk_frames` frames, uint8 (T, H, W, 3) RGB, resized to frame_size = (height, width).
+def fit_frame(frame: np.ndarray, frame_size: tuple[int, int], fit: str = "crop") -> np.ndarray:
+    """Shrink a picture, uint8 (H, W, 3), of any shape to frame_size = (height, width).
+
+    fit: "crop" keeps the largest centered part that has the new shape, "pad" keeps all and adds black bars, "stretch" distorts.
+    Raises BadVideo for a picture that would have to be enlarged.
+    """
+    scales = frame.shape[0] / frame_size[0], frame.shape[1] / frame_size[1]
+    scale = max(scales) if fit == "pad" else min(scales)
+    if scale < 1:
+        raise BadVideo(
+            f"has frames of {frame.shape[1]}x{frame.shape[0]} pixels, smaller than the {frame_size[1]}x{frame_size[0]} asked for"
+        )
+    if fit == "crop":
+        height, width = (min(side, round(scale * wanted)) for side, wanted in zip(frame.shape, frame_size, strict=False))
+        top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+        frame = frame[top : top + height, left : left + width]
+    if fit == "pad":
+        height, width = (min(wanted, round(side / scale)) for side, wanted in zip(frame.shape, frame_size, strict=False))
+        top, left = (frame_size[0] - height) // 2, (frame_size[1] - width) // 2
+        padded = np.zeros((*frame_size, 3), frame.dtype)
+        padded[top : top + height, left : left + width] = resize_by_area(frame, (height, width))
+        return padded
+    return resize_by_area(frame, frame_size)
+
+
+def describe_fit(source_size: tuple[int, int], frame_size: tuple[int, int], fit: str) -> str:
+    """One sentence on what `fit_frame` does to frames of source_size (height, width); "" where the shape stays."""
+    height, width = source_size
+    kept = height * frame_size[1] / (width * frame_size[0])  # of the wider one's width, where the other is as high
+    kept = min(kept, 1 / kept)
+    if kept > 0.99:
+        return ""
+    done = {"crop": f"crop cuts off {1 - kept:.0%} of each", "pad": f"pad fills {1 - kept:.0%} with black bars",
+            "stretch": "stretch distorts them"}  # fmt: skip
+    others = ", ".join(f"--fit {name}" for name in done if name != fit)
+    return f"frames of {width}x{height} become {frame_size[1]}x{frame_size[0]}: --fit {done[fit]}; there are also {others}"
+
+
+def read_video(
+    path: Path, frame_size: tuple[int, int], frame_step: int = 1, chunk_frames: int = 512, fit: str = "crop"
+) -> Iterator[np.ndarray]:
+    """Decode a video in chunks of up to `chunk_frames` frames, uint8 (T, H, W, 3) RGB, shrunk by `fit_frame` to frame_size.
 
     Keeps every `frame_step`-th frame and applies the rotation noted in the file. Raises BadVideo, possibly after some chunks, for
     a file that is no video, cannot be decoded, ends early, or is smaller than `frame_size`.
@@ -65,7 +105,7 @@ def read_video(path: Path, frame_size: tuple[int, int], frame_step: int = 1, chu
             if not found:
                 break
             if decoded % frame_step == 0:
-                chunk.append(_shrink(frame, frame_size))
+                chunk.append(cv2.cvtColor(fit_frame(frame, frame_size, fit), cv2.COLOR_BGR2RGB))
             decoded += 1
             if len(chunk) == chunk_frames:
                 yield np.stack(chunk)
@@ -116,24 +156,15 @@ def _check_size(capture: cv2.VideoCapture) -> None:
         raise BadVideo(f"has frames of {width:.0f}x{height:.0f} pixels, more than {MOST_PIXELS:,}")
 
 
-def read_image(path: Path, frame_size: tuple[int, int]) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) RGB at frame_size. Raises BadVideo for a damaged file or one smaller than that."""
+def read_image(path: Path, frame_size: tuple[int, int], fit: str = "crop") -> np.ndarray:
+    """Read an image as uint8 (H, W, 3) RGB, shrunk by `fit_frame`. Raises BadVideo for a damaged file or a small one."""
     try:
         frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
     except cv2.error:  # more than OPENCV_IO_MAX_IMAGE_PIXELS
         raise BadVideo(f"cannot be read as an image of at most {MOST_PIXELS:,} pixels") from None
     if frame is None:
         raise BadVideo("cannot be read as an image")
-    return _shrink(frame, frame_size)
-
-
-def _shrink(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
-    """BGR at any size -> RGB at frame_size. Raises BadVideo when that would enlarge it."""
-    if frame.shape[0] < frame_size[0] or frame.shape[1] < frame_size[1]:
-        raise BadVideo(
-            f"has frames of {frame.shape[1]}x{frame.shape[0]} pixels, smaller than the {frame_size[1]}x{frame_size[0]} asked for"
-        )
-    return cv2.cvtColor(resize_by_area(frame, frame_size), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(fit_frame(frame, frame_size, fit), cv2.COLOR_BGR2RGB)
 
 
 def video_frame_rate(path: Path) -> float:

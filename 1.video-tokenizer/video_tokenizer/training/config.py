@@ -18,8 +18,12 @@ class TrainingConfig:
     """what data_path is; auto looks at it"""
     use_dummy_data: bool = False
     """train on a synthetic moving square instead of data_path (a sanity check of one minute)"""
-    frame_size: int | None = None
-    """side of the square frames, in pixels; default: as recorded; videos 128, or their own size if smaller; dummy data 64"""
+    frame_size: int | tuple[int, int] | None = None
+    """side of square frames in pixels, or height and width, as in 72 128; default: as recorded; videos, images and .h5: their
+    own shape, the longer side at most 128; dummy data 64"""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """videos, images and .h5 of another shape than frame_size: cut off what is too much (crop), add black bars (pad), or distort
+    (stretch)"""
     num_frames: int = 4
     """frames per training clip (T)"""
     frame_stride: int = 1
@@ -92,7 +96,16 @@ class TrainingConfig:
         """(H, W) in pixels. Raises InputError while frame_size is not known."""
         if self.frame_size is None:
             raise InputError("frame_size is not known; give --frame-size or a data path it can be read from")
-        return self.frame_size, self.frame_size
+        return self.frame_size if isinstance(self.frame_size, tuple) else (self.frame_size, self.frame_size)
+
+    def check_grid(self, side: int, name: str) -> None:
+        """Raise InputError where cells of `side` pixels do not fill the frames exactly. name: what has this side."""
+        height, width = self.frame_height_width
+        size = size_text((height, width))
+        if side < 1 or min(height, width) < side:
+            raise InputError(f"frame_size {size} is smaller than {name} {side}; change one of them")
+        if height % side or width % side:
+            raise InputError(f"frame_size {size} is not a multiple of {name} {side}; change one of them")
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""
@@ -135,6 +148,12 @@ RANGES = {"num_epochs": (1e-9, 1e9), "learning_rate": (1e-12, 1e37), "rate_facto
 LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
            "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
 """far above every published model: larger values are typing errors, or a checkpoint made to exhaust the memory"""
+
+
+def size_text(frame_size: tuple[int, int]) -> str:
+    """(height, width) as --frame-size takes it: "64" for square frames, "72 128" for others."""
+    height, width = frame_size
+    return str(height) if height == width else f"{height} {width}"
 
 
 def check_width(embed_dim: int, num_heads: int) -> None:

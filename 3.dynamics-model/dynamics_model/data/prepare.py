@@ -18,9 +18,11 @@ from latent_action_model.metrics import encode_episodes
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
+from video_tokenizer.data.training_data import with_frame_size_of
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint
+from video_tokenizer.training.config import size_text
 from video_tokenizer.training.device import autocast
 
 NUM_LABELS = 200
@@ -69,7 +71,7 @@ def prepare_frames(
         store, name, tokenizer.state_dict(), lambda: encode_store(store, tokenizer, device, config.precision, model_class)
     )
     labeled = label_actions(config, store, device, announce)
-    config = replace(config, frame_size=store.frame_size[0], num_actions=labeled.num_actions, **sizes)
+    config = replace(with_frame_size_of(store, config), num_actions=labeled.num_actions, **sizes)
     start_frames, start_actions = start_clips(config, store, labeled.actions)
     metadata = WorldMetadata(
         action_kind=config.actions,
@@ -190,6 +192,6 @@ def check_frame_size(name: str, frame_size: tuple[int, int], store: ClipStore, c
     """Raise InputError for a model that was trained on frames of another size."""
     if tuple(frame_size) != tuple(store.frame_size):
         raise InputError(
-            f"{name} was trained on frames of {frame_size[0]} pixels, {store.path} holds {store.frame_size[0]}; "
+            f"{name} was trained on frames of {size_text(frame_size)} pixels, {store.path} holds {size_text(store.frame_size)}; "
             f"train chapter {chapter} on this data first"
         )

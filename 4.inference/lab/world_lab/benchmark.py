@@ -138,7 +138,7 @@ def training_step(config: Any, device: torch.device, precision: str) -> Callable
     """One optimizer step of a chapter's model on a fixed batch of noise, as a call without arguments."""
     torch.manual_seed(0)
     shape = (config.batch_size, config.num_frames)
-    video = torch.rand(*shape, 3, config.frame_size or 64, config.frame_size or 64, device=device)
+    video = torch.rand(*shape, 3, *(config.frame_height_width if config.frame_size else (64, 64)), device=device)
     model: Any
     if isinstance(config, DynamicsConfig):
         model = build_dynamics(config).to(device)

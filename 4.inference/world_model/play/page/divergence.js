@@ -91,7 +91,7 @@ export function showDivergence(game) {
   const places = new Chart(document.getElementById("places"), ["real", "dream"], 0, 64);
   game.addEventListener("begin", ({ detail }) => {
     card.hidden = !detail.real;
-    places.high = game.world.width;
+    places.high = Math.max(game.world.width, game.world.height);
     for (const chart of [psnr, places]) {
       if (detail.resynchronized) chart.mark();
       else chart.clear();

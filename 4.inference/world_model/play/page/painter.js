@@ -33,7 +33,6 @@ export function wirePainter(game) {
   function show() {
     const { width, height } = game.world;
     paint(easel, drawing, width, height);
-    easel.style.aspectRatio = `${width} / ${height}`;
     if (!cursor) return;
     const pen = easel.getContext("2d");
     const side = Number(brush.value);

@@ -32,5 +32,8 @@ export function showScreens(game) {
 
   game.addEventListener("begin", show);
   game.addEventListener("frame", show);
-  game.addEventListener("world", () => { name.textContent = game.world.real_game ?? ""; });
+  game.addEventListener("world", () => {
+    name.textContent = game.world.real_game ?? "";
+    document.documentElement.style.setProperty("--shape", game.world.width / game.world.height);
+  });
 }
