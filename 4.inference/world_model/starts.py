@@ -56,7 +56,10 @@ def decode_picture(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as picture:
             if picture.width * picture.height > MOST_PIXELS:  # a file of a few kilobytes may claim gigabytes
                 raise InputError(f"{picture.width}x{picture.height} pixels are too many; give a picture of at most 4096x4096")
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits, which PIL would clip at 255 instead of scaling
+                upright = Image.fromarray((np.clip(np.array(upright), 0, 65_535) // 257).astype(np.uint8))
+            return np.array(upright.convert("RGB"))
     except InputError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:

@@ -88,6 +88,14 @@ def test_a_single_video_is_cut_into_a_training_and_a_validation_part():
     assert cut_in_two(np.array([[0, 20]])).tolist() == [[0, 10], [10, 20]]  # and at most half
 
 
+def test_a_film_beside_trailers_is_cut_like_a_single_one_and_films_of_one_kind_stay_whole():
+    assert cut_in_two(np.array([[0, 600], [600, 620]])).tolist() == [[0, 540], [540, 600], [600, 620]]
+    for lengths in ([600, 70], [20, 12], [1000] * 9 + [40], [64, 20, 31, 12], [1, 1]):
+        stops = np.cumsum(lengths)
+        episodes = np.stack([stops - lengths, stops], axis=1)
+        assert np.array_equal(cut_in_two(episodes), episodes)
+
+
 def test_the_fingerprint_follows_the_content(store_path, tmp_path):
     first = open_clip_store(store_path).fingerprint
     assert first == open_clip_store(store_path).fingerprint

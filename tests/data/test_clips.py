@@ -80,6 +80,41 @@ def test_the_split_never_leaves_a_side_empty():
         assert len(training) == len(validation) == 1
 
 
+def of_lengths(folder, lengths: list[int]):
+    """A store whose episodes have these lengths, as it is opened: a film beside trailers is cut in two."""
+    with ClipStoreWriter(folder / "-".join(map(str, lengths)), (8, 8), {}) as writer:
+        for length in lengths:
+            writer.add_episode(np.zeros((length, 8, 8, 3), np.uint8))
+    return open_clip_store(writer.path)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "shares"),
+    [
+        ([600, 20], (0.08, 0.13)),  # a film and its trailer: the film is cut
+        ([600, 5, 5, 5, 5], (0.08, 0.13)),
+        ([600] + [5] * 16, (0.08, 0.13)),  # too short for clips, though they have a ninth of the frames
+        ([600, 100], (0.14, 0.15)),
+        ([600, 300], (0.33, 0.34)),  # whole films cannot come closer
+        ([600, 50, 30], (0.07, 0.14)),
+    ],
+)
+def test_about_a_tenth_is_held_out_and_fits_clips_however_unequal_the_films_are(tmp_path, lengths, shares):
+    store = of_lengths(tmp_path, lengths)
+    for seed in range(8):
+        training, validation = split_episodes(store, 0.1, seed)
+        assert sorted(training + validation) == list(range(len(store.episodes)))
+        share = np.diff(store.episodes[validation]).sum() / len(store.frames)
+        assert shares[0] <= share <= shares[1]
+        assert len(Clips(store, training, 8)) > len(Clips(store, validation, 8)) > 0
+
+
+def test_films_of_one_kind_are_split_as_they_always_were(tmp_path):
+    """In shuffled order, until a tenth is reached: a recorded store keeps its split, and a checkpoint its validation clips."""
+    store = of_lengths(tmp_path, [100, 90, 110, 64, 100, 100, 75, 100, 100, 36])
+    assert [split_episodes(store, 0.1, seed)[1] for seed in range(4)] == [[4], [8], [2], [6, 9]]
+
+
 def test_a_single_video_is_split_without_a_shared_frame():
     store = dummy_clip_store(num_episodes=1, episode_frames=100, frame_size=(16, 16))
     training, validation = split_episodes(store)

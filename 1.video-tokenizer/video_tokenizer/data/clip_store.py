@@ -95,7 +95,7 @@ class ClipStore:
 
 
 def open_clip_store(path: str | Path) -> ClipStore:
-    """Open and validate a clip store. A store with a single episode (one video) is presented as two: see `cut_in_two`.
+    """Open and validate a clip store. One long video is presented as two episodes: see `cut_in_two`.
 
     Raises InputError, one sentence, for a folder that is missing, incomplete, truncated or inconsistent.
     """
@@ -113,18 +113,32 @@ def open_clip_store(path: str | Path) -> ClipStore:
     _check_contents(path, frames, actions, episodes, info)
     absolute, here = path.resolve(), Path.cwd()  # the shorter path is the one that is printed and saved
     shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
-    return ClipStore(shown, frames, actions, cut_in_two(episodes) if len(episodes) == 1 else episodes, info)
+    return ClipStore(shown, frames, actions, cut_in_two(episodes), info)
 
 
 def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
-    """Split a single episode so that validation shares no frame with training: its last tenth becomes a second episode.
+    """Split a single episode so that validation shares no frame with training: its last tenth becomes an episode of its own.
 
     The tail has at least `smallest_part` frames, but never more than half: (0, 1000) -> (0, 900), (900, 1000);
-    (0, 100) -> (0, 68), (68, 100); (0, 20) -> (0, 10), (10, 20).
+    (0, 100) -> (0, 68), (68, 100); (0, 20) -> (0, 10), (10, 20). The same happens to a film beside trailers: if the episodes
+    beside the longest, of those that are long enough (`usable_frames`), have less than a tenth of the frames.
     """
-    start, stop = (int(edge) for edge in episodes[0])
+    frames = usable_frames(episodes, smallest_part)
+    longest = int(frames.argmax())
+    start, stop = (int(edge) for edge in episodes[longest])
     tail = min(max((stop - start) // 10, smallest_part), (stop - start) // 2)
-    return np.array([(start, stop - tail), (stop - tail, stop)], dtype=np.int64) if tail else episodes
+    others = int(frames.sum()) - (stop - start)
+    if tail == 0 or (others > 0 and others >= frames.sum() // 10):
+        return episodes
+    parts = np.array([(start, stop - tail), (stop - tail, stop)], dtype=np.int64)
+    return np.concatenate([episodes[:longest], parts, episodes[longest + 1 :]])
+
+
+def usable_frames(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:
+    """The length of each episode, (E,); 0 for one too short to hold clips, next to the others: below a quarter of the longest
+    and below `smallest_part`."""
+    lengths = episodes[:, 1] - episodes[:, 0]
+    return np.where(lengths >= min(smallest_part, lengths.max() // 4), lengths, 0)
 
 
 def _unusable(path: Path, problem: str) -> InputError:

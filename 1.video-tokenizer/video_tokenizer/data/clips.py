@@ -9,7 +9,7 @@ from einops import rearrange
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from video_tokenizer.data.augment import Augmentation
-from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clip_store import ClipStore, usable_frames
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
 
@@ -70,6 +70,7 @@ def split_episodes(store: ClipStore, validation_share: float = 0.1, seed: int = 
 
     The split is by episode and not by clip, because neighbouring clips share frames: validation would score frames that training
     has seen. In shuffled order, each episode goes to validation if that brings the share of its frames closer to the target.
+    Where lengths differ so much that this gives less than half of the target, or most of the frames, the longest come first.
     """
     if not 0.0 < validation_share < 1.0:
         raise ValueError(f"validation_share {validation_share} is not between 0 and 1")
@@ -77,14 +78,26 @@ def split_episodes(store: ClipStore, validation_share: float = 0.1, seed: int = 
         raise InputError(f"{store.path} has one episode of one frame, which cannot be split; record more")
     lengths = store.episodes[:, 1] - store.episodes[:, 0]  # (E,)
     order = np.random.default_rng(seed).permutation(len(lengths))
-    wanted = validation_share * lengths.sum()
-    validation = [int(order[0])]
-    for episode in order[1:-1]:  # the last one stays in training
-        held = lengths[validation].sum()
-        if abs(held + lengths[episode] - wanted) < abs(held - wanted):
-            validation.append(int(episode))
+    validation = _closest_to(validation_share * lengths.sum(), lengths, order[:-1], order[:1])  # the last one stays in training
+    usable = usable_frames(store.episodes)
+    wanted = validation_share * usable.sum()
+    if not wanted / 2 <= usable[validation].sum() <= max(0.6, 2 * validation_share) * usable.sum():
+        order = order[np.argsort(-usable[order], kind="stable")]
+        validation = _closest_to(wanted, usable, order, order[:0])
+        if usable[validation].sum() < wanted / 2:  # one more, the shortest that is enough
+            validation = _closest_to(wanted, usable, order, order[usable[order] >= wanted / 2][-1:])
     training = sorted(set(range(len(lengths))) - set(validation))
     return training, sorted(validation)
+
+
+def _closest_to(wanted: float, lengths: np.ndarray, order: np.ndarray, chosen: np.ndarray) -> list[int]:
+    """The chosen episodes, and of the others in order each one that brings the sum of the lengths closer to `wanted`."""
+    episodes = chosen.tolist()
+    for episode in order.tolist():
+        held = lengths[episodes].sum()
+        if episode not in episodes and abs(held + lengths[episode] - wanted) < abs(held - wanted):
+            episodes.append(episode)
+    return episodes
 
 
 class ShuffledBatches(Sampler[list[int]]):

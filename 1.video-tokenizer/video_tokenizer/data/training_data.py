@@ -62,6 +62,9 @@ def split_clips(config: Any, store: ClipStore) -> TrainingData:
     flip, crop = getattr(config, "flip_augmentation", False), getattr(config, "crop_augmentation", 0.0)
     augmentation = Augmentation(0.5 * flip, 1 - crop, config.seed) if flip or crop > 0 else None
     training_episodes, validation_episodes = split_episodes(store, config.validation_share, config.seed)
+    lengths = store.episodes[:, 1] - store.episodes[:, 0]
+    if too_short := int((lengths < config.num_frames).sum()):
+        print(f"{too_short} of {len(lengths)} episodes have fewer than {config.num_frames} frames, too few for a clip")
     training = Clips(store, training_episodes, config.num_frames, augment=augmentation)
     validation = Clips(store, validation_episodes, config.num_frames, stride=max(1, config.num_frames - 1))
     return TrainingData(store, training, validation)
