@@ -54,7 +54,9 @@ class ExperimentsConfig(SweepConfig):
 
 def page_of(name: str) -> Path:
     """The text with a place for this experiment's table."""
-    return next((page for page in PAGE.parent.rglob("*.md") if f"<!-- {name}: begin -->" in page.read_text()), PAGE)
+    return next(
+        (page for page in PAGE.parent.rglob("*.md") if f"<!-- {name}: begin -->" in page.read_text(encoding="utf-8")), PAGE
+    )
 
 
 def main() -> None:

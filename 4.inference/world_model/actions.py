@@ -73,7 +73,7 @@ def read_action_file(path: Path | str, sampling_class: type[Sampling] = MaskGITS
     sampling_class: that of the world's dynamics model, whose settings the file may hold.
     """
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f'--actions-file {path} cannot be read ({error}); give a JSON list such as [3, 3, "LEFT"]') from None
     if isinstance(content, list):

@@ -1,5 +1,6 @@
 """A rollout as a file: GIF, MP4 or a strip of pictures, with the pressed key beside every frame."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,9 @@ STRIP_COLUMNS = 8
 
 
 def check_suffix(path: Path) -> None:
-    """Raise InputError for a file name with another ending."""
+    """Raise InputError for a file name with another ending, and for a folder."""
+    if os.path.isdir(path):
+        raise InputError(f"--output {path} is a folder; give a file")
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--output {path} must end in {', '.join(SUFFIXES)}")
 

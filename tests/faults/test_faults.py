@@ -21,7 +21,7 @@ from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import (
     FolderLock,
-    clear_error_on_full_disk,
+    clear_write_errors,
     replace_folder,
     temporary_neighbour,
     write_text_atomically,
@@ -142,9 +142,9 @@ def test_only_temporary_files_of_dead_processes_are_removed(tmp_path):
 )
 def test_a_full_disk_is_one_sentence_whatever_the_library_says(tmp_path, error):
     is_full = mock.patch("video_tokenizer.training.atomic_files._free_bytes", return_value=100)
-    with is_full, pytest.raises(InputError, match="its disk is full"), clear_error_on_full_disk(tmp_path / "model.pt"):
+    with is_full, pytest.raises(InputError, match="its disk is full"), clear_write_errors(tmp_path / "model.pt"):
         raise error
-    with pytest.raises(RuntimeError), clear_error_on_full_disk(tmp_path / "model.pt"):
+    with pytest.raises(RuntimeError), clear_write_errors(tmp_path / "model.pt"):
         raise RuntimeError("something else, with room on the disk")
 
 

@@ -344,7 +344,7 @@ def block_of(name: str) -> re.Pattern[str]:
 
 def write_block(page: Path, name: str, block: str) -> None:
     """Replace the block of this name in a text. Raises InputError if the text has none."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if not block_of(name).search(text):
         raise InputError(f"{page} has no line <!-- {name}: begin --> followed by a line <!-- {name}: end -->")
     write_text_atomically(page, block_of(name).sub(lambda _: block + "\n", text, count=1))

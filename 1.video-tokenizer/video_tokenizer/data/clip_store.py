@@ -24,7 +24,9 @@ import numpy as np
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import (
-    clear_error_on_full_disk,
+    check_can_be_written,
+    clear_write_errors,
+    one_at_a_time,
     replace_folder,
     restore_folder,
     sweep,
@@ -157,7 +159,7 @@ def _digest(frames: np.ndarray, actions: np.ndarray, episodes: np.ndarray) -> An
 
 def _read_info(path: Path) -> dict:
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
+        info = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, f"cannot be read as JSON ({error})") from error
     version = info.get("format_version") if isinstance(info, dict) else None
@@ -212,23 +214,26 @@ class ClipStoreWriter:
 
     def __init__(self, path: str | Path, frame_size: tuple[int, int], info: dict, overwrite: bool = False):
         """frame_size: (height, width). info: goes to clip_store.json. Raises InputError when `path` is already taken."""
-        self.path = Path(path)
+        self.path = Path(os.path.realpath(path))  # a link stays, and the folder it points at is written
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.info = dict(info)
         self.num_frames = 0
         self._actions: list[np.ndarray] = []
         self._episodes: list[tuple[int, int]] = []
         self._overwrite = overwrite
+        check_can_be_written(self.path, "the clip store")
         restore_folder(self.path)
         self._check_not_taken()
-        is_empty_folder = self.path.is_dir() and not any(self.path.iterdir())
-        if self.path.exists() and not is_empty_folder and not (self.path / "clip_store.json").is_file():
+        if self.path.exists() and not self._is_empty_folder() and not (self.path / "clip_store.json").is_file():
             raise InputError(f"{self.path} is no clip store, so it is not overwritten; choose another output")
         self._temporary = temporary_neighbour(self.path)
 
     def _check_not_taken(self) -> None:
-        if self.path.exists() and not self._overwrite:
+        if self.path.exists() and not self._overwrite and not self._is_empty_folder():
             raise InputError(f"{self.path} already exists; choose another output or pass --overwrite")
+
+    def _is_empty_folder(self) -> bool:
+        return self.path.is_dir() and not any(self.path.iterdir())
 
     def __enter__(self) -> "ClipStoreWriter":
         try:
@@ -252,7 +257,7 @@ class ClipStoreWriter:
         if actions is not None and len(actions) != len(frames):
             raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
         if len(frames):
-            with clear_error_on_full_disk(self.path):
+            with clear_write_errors(self.path):
                 self._file.write(np.ascontiguousarray(frames).tobytes())
             known = np.full(len(frames), UNKNOWN_ACTION) if actions is None else np.asarray(actions)
             self._actions.append(known.astype(np.int16))
@@ -275,7 +280,7 @@ class ClipStoreWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                with clear_error_on_full_disk(self.path):
+                with clear_write_errors(self.path):
                     self._finish()
         finally:
             with suppress(OSError):  # closing flushes the buffer, which fails on a full disk
@@ -301,6 +306,8 @@ class ClipStoreWriter:
         episodes = np.array(self._episodes, dtype=np.int64)
         frames = np.lib.format.open_memmap(self._temporary / "frames.npy", mode="r")
         info["checksum"] = _digest(frames, actions, episodes).hexdigest()
+        del frames  # Windows renames no folder in which a file is open
+        self._file.close()
         for name, array in {"actions.npy": actions, "episodes.npy": episodes}.items():
             with (self._temporary / name).open("wb") as file:
                 write_array(file, array)
@@ -308,8 +315,9 @@ class ClipStoreWriter:
         with (self._temporary / "clip_store.json").open("w", encoding="utf-8") as file:
             json.dump(info, file, indent=2)
             _flush_to_disk(file)
-        self._check_not_taken()  # another process may have written it meanwhile
-        replace_folder(self._temporary, self.path)
+        with one_at_a_time(self.path):
+            self._check_not_taken()  # another process may have written it meanwhile
+            replace_folder(self._temporary, self.path)
 
 
 def _flush_to_disk(file) -> None:

@@ -1,7 +1,8 @@
 """Opens any source of video as a clip store: a store, a folder of videos or images, one video, or HDF5 files.
 
 Anything but a store is converted once. The new store lies beside the source (`<folder>/.clip_store-64x64`), or in the user's
-cache folder where the source is read-only, and is reused until a name, size or time of the source files changes.
+cache folder where the source is read-only, and is reused until a name, size or time of the source files changes. Other settings
+than the defaults make a store of another name; where several processes want the same store, one decodes and the others wait.
 """
 
 import hashlib
@@ -27,10 +28,15 @@ from video_tokenizer.data.video_files import (
     video_frame_rate,
 )
 from video_tokenizer.errors import InputError
+from video_tokenizer.training.atomic_files import one_at_a_time
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 ENDINGS = {"folder": VIDEO_ENDINGS, "h5": HDF5_ENDINGS, "images": IMAGE_ENDINGS}
 DATA_TYPES = ("auto", "store", *ENDINGS)
+SYSTEM_FOLDERS = {"@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found"}
+"""thumbnails, deleted files and resource forks, which a NAS, Windows or macOS keeps beside the reader's own files"""
+USUAL_SETTINGS = {"frame_step": 1, "filter_static": False, "fit": "crop"}
+"""a store made with others has them in its name"""
 LARGEST_DEFAULT_SIDE = 128
 """longer side of decoded frames when no size was asked for and the files are at least as large, in pixels"""
 
@@ -73,13 +79,22 @@ def open_clips_source(
     frame_size = frame_size or default_size(sizes)
     settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_static": filter_static, "fit": fit}
     fingerprint = _source_fingerprint(path, files, settings)
-    store_path = _store_path(path, frame_size)
-    if _is_current(store_path, fingerprint):
-        print(f"using the frames decoded earlier in {store_path}")
+    store_path = _store_path(path, settings)
+    with one_at_a_time(store_path):
+        if _is_current(store_path, fingerprint):
+            print(f"using the frames decoded earlier in {store_path}")
+        else:
+            if sizes and (described := describe_fit(sizes[0], frame_size, fit)):
+                print(described)
+            _convert(path, data_type, files, store_path, {"source_fingerprint": fingerprint, **settings})
         return open_clip_store(store_path)
-    if sizes and (described := describe_fit(sizes[0], frame_size, fit)):
-        print(described)
-    info = {"source": data_type, "source_path": str(path), "source_fingerprint": fingerprint, "env_id": None, **settings}
+
+
+def _convert(path: Path, data_type: str, files: list[Path], store_path: Path, settings: dict) -> None:
+    """Write the store of a source and say what is in it."""
+    names = ("frame_size", "frame_step", "filter_static", "fit")
+    frame_size, frame_step, filter_static, fit = (settings[name] for name in names)
+    info = {"source": data_type, "source_path": str(path), "env_id": None, **settings}
     with ClipStoreWriter(store_path, frame_size, info, overwrite=True) as writer:
         static_filter = StaticFilter() if filter_static else None
         if data_type == "h5":
@@ -88,9 +103,7 @@ def open_clips_source(
         else:
             convert = _convert_videos if data_type == "folder" else _convert_images
             _report(path, files, convert(files, writer, static_filter, frame_step, fit), writer, static_filter)
-    store = open_clip_store(store_path)
-    print(f"decoded {len(store.frames):,} frames of {len(files)} {'file' if len(files) == 1 else 'files'} into {store_path}")
-    return store
+    print(f"decoded {writer.num_frames:,} frames of {len(files)} {'file' if len(files) == 1 else 'files'} into {store_path}")
 
 
 def guess_data_type(path: Path) -> str:
@@ -147,7 +160,8 @@ def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
     if path.is_file():
         return [path]
     files = [file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file()]
-    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    hidden = [any(part.startswith(".") or part in SYSTEM_FOLDERS for part in file.relative_to(path).parts) for file in files]
+    visible = [file for file, is_hidden in zip(files, hidden, strict=True) if not is_hidden]
     return sorted(visible, key=_natural_order)
 
 
@@ -231,10 +245,12 @@ def _source_fingerprint(path: Path, files: list[Path], settings: dict) -> str:
     return hashlib.sha256("\n".join([repr(sorted(settings.items())), *lines]).encode()).hexdigest()
 
 
-def _store_path(path: Path, frame_size: tuple[int, int]) -> Path:
+def _store_path(path: Path, settings: dict) -> Path:
     """Beside the source, or in the user's cache folder, under a name made from its path, where the source is read-only."""
     folder, prefix = (path, ".clip_store") if path.is_dir() else (path.parent, f".{path.name}.clip_store")
-    name = f"{prefix}-{frame_size[0]}x{frame_size[1]}"
+    name = f"{prefix}-{settings['frame_size'][0]}x{settings['frame_size'][1]}"
+    special = {key: value for key, value in settings.items() if key != "frame_size" and value != USUAL_SETTINGS.get(key)}
+    name += "".join(f"-{key}-{value}" for key, value in special.items())
     if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
         return folder / name
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video-world-models"

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.training.atomic_files import write_atomically
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif")
@@ -180,15 +181,15 @@ def write_video(path: Path, frames: Iterable[np.ndarray], frames_per_second: flo
 
     codec: a four-character code: mp4v for .mp4, FFV1 for a lossless .avi.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"video folder {path.parent} cannot be created ({error}); choose another") from error
+    write_atomically(path, lambda temporary: _encode(temporary, path, frames, frames_per_second, codec))
+
+
+def _encode(temporary: Path, path: Path, frames: Iterable[np.ndarray], frames_per_second: float, codec: str) -> None:
     writer = None
     for frame in frames:
         if writer is None:
             height, width = frame.shape[:2]
-            writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), frames_per_second, (width, height))
+            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*codec), frames_per_second, (width, height))
             if not writer.isOpened():
                 raise InputError(
                     f"video {path} cannot be written; check that the folder is writable and that OpenCV can encode {codec}"

@@ -1,4 +1,4 @@
-"""Atomic file writes and a lock per folder: readers see the old file or the complete new one."""
+"""Atomic file writes and locks: readers see the old file or the complete new one, and writers wait for each other."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from video_tokenizer.errors import InputError
 
+DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|\d+))/fd/(\d+)")
+"""the path of an open file of this process: what /dev/stdout and the shell's >(command) stand for"""
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ROOM = 2**20
 """free bytes below which an unexplained write error is reported as a full disk"""
@@ -23,12 +26,16 @@ ROOM = 2**20
 
 def temporary_neighbour(path: Path) -> Path:
     """A hidden name beside `path`, with the number of this process, to write to before renaming."""
-    return path.with_name(f".{path.stem}.{platform.node()}-{os.getpid()}.tmp{path.suffix}")  # the suffix decides the format
+    return path.with_name(f"{_temporary_start(path)}{os.getpid()}.tmp{path.suffix}")  # the suffix decides the format
+
+
+def _temporary_start(path: Path) -> str:
+    return f".{path.stem[:40]}.{platform.node()}-"  # shortened, so that the longest allowed name still has room for the number
 
 
 def sweep(path: Path) -> None:
     """Remove temporary files and folders for `path` that killed processes of this machine left behind."""
-    pattern = re.compile(re.escape(f".{path.stem}.{platform.node()}-") + r"(\d+)\.tmp" + re.escape(path.suffix))
+    pattern = re.compile(re.escape(_temporary_start(path)) + r"(\d+)\.tmp" + re.escape(path.suffix))
     for leftover in path.parent.glob(".*.tmp*"):
         match = pattern.fullmatch(leftover.name)
         if match and _is_gone(int(match[1])):
@@ -52,12 +59,16 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk, then rename it to `path`.
 
     A reader sees the old file or the complete new one, whenever the process is killed. Leftovers of killed processes are removed.
-    Raises InputError if the disk is full.
+    A link stays, and the file it points at is replaced. A device or a pipe is written to. Raises InputError if that fails.
     """
     path = Path(path)
+    if _is_special(path):
+        _write_through(path, write)
+        return
+    path = Path(os.path.realpath(path))
     temporary = temporary_neighbour(path)
     try:
-        with clear_error_on_full_disk(path):
+        with clear_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             sweep(path)
             write(temporary)
@@ -65,8 +76,62 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        with suppress(NotADirectoryError):
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """The path, what it links to, what that links to, and so on."""
+    for _ in range(40):  # a circle of links ends here, and the system's own error says so
+        yield path
+        if not os.path.islink(path):
+            return
+        path = path.parent / os.readlink(path)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file of this process that a path such as /dev/stdout stands for; None for any other path."""
+    matches = (DESCRIPTOR.fullmatch(os.path.abspath(link)) for link in _links(path))
+    return next((int(match[1]) for match in matches if match), None)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is a device, a pipe or an open file, which can be written to but must never be replaced by a file."""
+    return _descriptor(path) is not None or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
+
+
+def _write_through(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file, and send its bytes to a device, a pipe or an open file."""
+    with tempfile.TemporaryDirectory(prefix="video-world-models-") as folder, clear_write_errors(path):
+        temporary = Path(folder) / f"output{path.suffix}"
+        write(temporary)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what was printed before comes first
+        number = _descriptor(path)
+        with open(path if number is None else os.dup(number), "wb") as target, open(temporary, "rb") as source:
+            shutil.copyfileobj(source, target)
+
+
+def check_can_be_written(path: Path | str, flag: str, is_file: bool = False) -> None:
+    """Raise InputError, before any work is done, for a file or folder that could not be written at the end. Leaves no trace."""
+    path = Path(path)
+    if is_file and os.path.isdir(path):
+        raise InputError(f"{flag} {path} is a folder; give a file")
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)  # names the reason where the name is too long
+        if _is_special(path):
+            if _descriptor(path) is None and not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        place = Path(os.path.realpath(path))
+        while not place.is_dir():
+            if place.exists() and place != Path(os.path.realpath(path)):
+                raise NotADirectoryError(errno.ENOTDIR, f"{place} is a file")
+            place = place.parent
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise InputError(f"{flag} {path} cannot be written ({error.strerror or error}); give another place") from None
 
 
 def write_text_atomically(path: Path | str, text: str) -> None:
@@ -96,27 +161,30 @@ def _old_one(path: Path) -> Path:
 
 def replace_folder(new: Path, path: Path) -> None:
     """Rename the folder `new` to `path`, and only then delete the old one. If killed in between, `restore_folder` repairs it."""
-    old = _old_one(path)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with one_at_a_time(path):
+        old = _old_one(path)
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def restore_folder(path: Path) -> None:
     """Complete or undo a `replace_folder` whose process was killed."""
-    old = _old_one(path)
-    if not old.exists():
+    path = Path(os.path.realpath(path))
+    if not _old_one(path).exists():
         return
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.rename(path)
+    with one_at_a_time(path):  # waits where that process is alive
+        old = _old_one(path)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(path)
 
 
 @contextmanager
-def clear_error_on_full_disk(path: Path) -> Iterator[None]:
-    """Turn a write error on a full disk into an InputError that names `path`."""
+def clear_write_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into an InputError that names `path` and the reason."""
     try:
         yield
     except (NotADirectoryError, FileExistsError):
@@ -127,6 +195,8 @@ def clear_error_on_full_disk(path: Path) -> Iterator[None]:
                 f"{path} cannot be written, its disk is full ({_free_bytes(path) / 2**20:,.0f} MiB free); "
                 "the old file is kept; free some space and repeat the command"
             ) from None
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, BrokenPipeError):
+            raise InputError(f"{path} cannot be written ({error.strerror}); give another place") from None
         raise
 
 
@@ -143,6 +213,30 @@ def _free_bytes(path: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Processes that make the same thing take turns; a thread that is inside may enter again.
+
+    The lock is a hidden file beside `path`. The system releases it when its process ends, however it ends.
+    """
+    file = path.with_name(f".{path.name.removeprefix('.')}.lock")
+    with clear_write_errors(path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file, is_singleton=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            print(f"waiting for another process that is writing {path} ...", file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with suppress(OSError):  # a process that already waits for this file finds it gone, and takes the next one
+                file.unlink()
+        lock.release()
+
+
 class FolderLock:
     """At most one process works in a folder. The system releases the lock when that process ends, however it ends."""
 
@@ -151,16 +245,18 @@ class FolderLock:
         file = folder / ".lock"
         self._lock = FileLock(file, timeout=0)
         try:
-            self._lock.acquire()
+            with clear_write_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire()
         except Timeout:
             owner = ""
             with suppress(OSError):  # a locked file cannot be read on Windows
-                owner = file.read_text()
+                owner = file.read_text(encoding="utf-8")
             raise InputError(
                 f"{folder} is in use by process {owner or '(unknown)'}; wait until it has ended, stop it, or give another folder"
             ) from None
         with suppress(OSError):
-            file.write_text(str(os.getpid()))
+            file.write_text(str(os.getpid()), encoding="utf-8")
 
     def release(self) -> None:
         self._lock.release()

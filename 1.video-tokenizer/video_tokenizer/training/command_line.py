@@ -1,9 +1,13 @@
 """The command line of a script from its config dataclass, and one clear sentence for bad input."""
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import shlex
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +18,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.training.atomic_files import check_can_be_written
 
+OUTPUTS = ("json", "output", "video", "runs", "checkpoint_dir")
+"""fields of the scripts' configs that say where to write"""
+NARROWEST = 40
+"""columns below which help texts cannot be laid out"""
 Config = TypeVar("Config")
 
 
@@ -36,8 +45,10 @@ def parse_config(
     config_class: a dataclass; every field is a flag, the docstring below a field is its help text.
     presets: name -> field values that `--preset name` sets; the class then has a field `preset`.
     argv: arguments without the program name; None reads sys.argv.
-    An unknown flag or value prints what is wrong and exits with code 2.
+    An unknown flag or value prints what is wrong and exits with code 2. Raises InputError for an output that cannot be written.
     """
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     arguments = list(sys.argv[1:] if argv is None else argv)
     values: dict[str, Any] = {}
     preset = value_of_flag(arguments, "--preset")
@@ -47,14 +58,18 @@ def parse_config(
     if config_file is not None and any(field.name == "config" for field in dataclasses.fields(config_class)):  # type: ignore[arg-type]
         values |= read_config_file(Path(config_file))
     default = config_from_dict(config_class, values)
-    return tyro.cli(config_class, args=arguments, default=default)
+    config = tyro.cli(config_class, args=arguments, default=default)
+    for name in OUTPUTS:
+        if (path := getattr(config, name, None)) is not None:
+            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file=name == "json")
+    return config
 
 
 def read_config_file(path: Path | str) -> dict[str, Any]:
     """The fields stored in a run folder's config.json. Raises InputError for a file that is not one."""
     try:
-        values = json.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        values = json.loads(Path(path).read_bytes())  # bytes: in UTF-8 or UTF-16, with or without a byte order mark
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--config {path} cannot be read ({error}); give the config.json of a run folder") from None
     if not isinstance(values, dict):
         raise InputError(f"--config {path} holds a {type(values).__name__} instead of one object of field values")
@@ -119,18 +134,55 @@ def shown_command(command: Sequence[str], **flags: Any) -> str:
             place = arguments.index(flag) if flag in arguments else arguments.index(f"{flag}={present}")
             del arguments[place : place + (2 if arguments[place] == flag else 1)]
         arguments += [flag, str(value)]
-    return shlex.join([*start, *arguments])
+    return subprocess.list2cmdline([*start, *arguments]) if sys.platform == "win32" else shlex.join([*start, *arguments])
 
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; an InputError ends it with one sentence and exit code 2, Ctrl-C with code 130."""
+    prepare_streams()
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         if os.environ.get("RANK", "0") != "0":
             time.sleep(3)  # the first process has most likely said the same, and torchrun ends this one meanwhile
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command resumes from the last saved step", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if not nobody_reads(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it closes the stream
+        sys.exit(141)
+
+
+def prepare_streams() -> None:
+    """Replace closed output streams (`2>&-`), and print "?" for characters that the terminal does not have."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, open until the process ends
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
+
+
+def nobody_reads(error: OSError) -> bool:
+    """Whether an error says that whoever read the output is gone: `| head` has enough, or the terminal was closed."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    if error.errno not in (errno.EIO, errno.EINVAL):  # EINVAL: a broken pipe on Windows
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def one_line(text: str) -> str:
+    """A message on one line, without the colors and other control characters that a file name or a library may bring."""
+    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)

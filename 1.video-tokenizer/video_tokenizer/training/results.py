@@ -64,8 +64,8 @@ def save_json(path: Path | str, results: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; {} if the file is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

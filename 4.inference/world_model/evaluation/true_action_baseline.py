@@ -22,7 +22,7 @@ def read_true_metrics(path: Path | str, env_id: str | None) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"--true-metrics {path}: there is no such file; give the --json of evaluate.py on the true-action world")
     try:
-        metrics = json.loads(path.read_text())
+        metrics = json.loads(path.read_bytes())
         settings = metrics["settings"]
         kind, env = settings["action_kind"], settings["env"]
     except (ValueError, LookupError, TypeError):
