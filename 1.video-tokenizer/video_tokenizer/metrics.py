@@ -38,6 +38,11 @@ def psnr_from_mean_error(mean_squared_error: float) -> float:
     return math.inf if mean_squared_error == 0 else -10.0 * math.log10(mean_squared_error)
 
 
+def total(values: Tensor) -> float:
+    """The sum, added up in float64, which Apple's GPUs do not have."""
+    return (values.cpu() if values.device.type == "mps" else values).sum(dtype=torch.float64).item()
+
+
 def psnr_db(prediction: Tensor, target: Tensor) -> float:
     """One PSNR in dB over all elements of two tensors of the same shape, values in [0, 1]."""
     return psnr_from_mean_error((prediction.float() - target.float()).square().mean().item())
@@ -209,9 +214,9 @@ class VideoScores:
         prediction, video = prediction.float(), video.float()
         errors = (prediction - video).square().mean(dim=-3)  # (B, T, H, W)
         moving = pixels_that_moved(video, previous)
-        self.squared_error += errors.sum(dtype=torch.float64).item()
+        self.squared_error += total(errors)
         self.num_values += errors.numel()
-        self.moving_error += errors[moving].sum(dtype=torch.float64).item()
+        self.moving_error += total(errors[moving])
         self.num_moving += int(moving.sum())
         frames = video.shape[0] * video.shape[1]
         self.similarity += ssim(prediction, video).item() * frames

@@ -21,7 +21,7 @@ from dynamics_model.config import DynamicsConfig
 from dynamics_model.data.frame_cache import FrameClips
 from dynamics_model.models.base import DynamicsModel
 from video_tokenizer.data.training_data import evenly_spaced
-from video_tokenizer.metrics import VideoScores, share
+from video_tokenizer.metrics import VideoScores, share, total
 from video_tokenizer.training.device import autocast
 
 
@@ -53,10 +53,10 @@ class FrameScores:
         else:
             change = (frames - previous).square().mean(dim=-1)  # (..., N), also the error of a copy
             changed = change > change.mean(dim=-1, keepdim=True)
-            self.copy_loss += change.sum(dtype=torch.float64).item()
-            self.copy_loss_changed += change[changed].sum(dtype=torch.float64).item()
-        self.loss += error.sum(dtype=torch.float64).item()
-        self.loss_changed += error[changed].sum(dtype=torch.float64).item()
+            self.copy_loss += total(change)
+            self.copy_loss_changed += total(change[changed])
+        self.loss += total(error)
+        self.loss_changed += total(error[changed])
         self.num_tokens += changed.numel()
         self.num_changed += int(changed.sum())
 

@@ -169,7 +169,9 @@ def _already_a_batch(batch: Any) -> Any:
 
 def to_video(frames: torch.Tensor | np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 (B, T, H, W, 3) -> float32 (B, T, 3, H, W) in [0, 1] on `device`, converted there."""
-    moved = torch.as_tensor(frames).to(device, non_blocking=True)
+    device = torch.device(device)
+    # CUDA keeps a copy of ordinary memory; Apple's GPUs may still read it when it is freed (pytorch#189690)
+    moved = torch.as_tensor(frames).to(device, non_blocking=device.type == "cuda")
     return rearrange(moved, "b t h w c -> b t c h w").contiguous().float() / 255.0
 
 

@@ -15,7 +15,8 @@ MATRIX = 2048
 def measure(call: Callable[[], Any], device: torch.device, seconds: float, fewest: int = 5) -> tuple[list[float], float]:
     """Call again and again for `seconds`, at least `fewest` times, after two calls of warming up.
 
-    Returns the seconds of each call and the largest memory meanwhile in MiB: allocated on a GPU, resident on Linux, else NaN.
+    Returns the seconds of each call and the largest memory meanwhile in MiB: allocated on a CUDA GPU, what the driver
+    holds on Apple's, resident on Linux, else NaN.
     """
     reset_peak, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
     if device.type == "cuda":
@@ -34,6 +35,8 @@ def measure(call: Callable[[], Any], device: torch.device, seconds: float, fewes
         taken.append(time.perf_counter() - begun)
     if device.type == "cuda":
         return taken, torch.cuda.max_memory_allocated(device) / 2**20
+    if device.type == "mps":
+        return taken, torch.mps.driver_allocated_memory() / 2**20
     if status.exists():
         return taken, int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return taken, float("nan")
@@ -43,6 +46,8 @@ def synchronize(device: torch.device) -> None:
     """Wait for the GPU, which computes while Python continues."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def floating_point_operations(call: Callable[[], Any]) -> int:

@@ -62,6 +62,8 @@ class LoadedWorld:
         if self.counting is None:
             self.counting = threading.Thread(target=self.count, daemon=True)
             self.counting.start()
+            if self.world.device.type == "mps":  # two threads that use it at once end the process (pytorch#197805)
+                self.counting.join()
         names = list(self.world.metadata.action_names)
         return {"counts": self.code_counts, "actions": names, "complete": not self.counting.is_alive()}
 
@@ -91,11 +93,8 @@ class WorldRegistry:
         self.folders = {folder.as_posix(): folder for folder in folders}
         self.first = next(iter(self.folders))
         self.device, self.env_id, self.options = device, env_id, options
+        self.device_name = str(choose_device(device))  # now, because on Apple's GPUs only the models' thread may ask later
         self.loaded: OrderedDict[str, LoadedWorld] = OrderedDict()
-
-    @property
-    def device_name(self) -> str:
-        return str(choose_device(self.device))
 
     def load(self, name: str) -> LoadedWorld:
         """The world of this name, "" for the first, loaded if it is not yet in memory. Raises InputError for an unknown name."""
