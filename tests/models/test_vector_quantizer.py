@@ -2,15 +2,19 @@
 
 import pytest
 import torch
+from torch import nn
 
 from video_tokenizer.models.vector_quantizer import TrackingVectorQuantizer
+from video_tokenizer.training.averaging import ExponentialMovingAverage
+from video_tokenizer.training.config import TrainingConfig
+from video_tokenizer.training.optimizer import build_optimizer
 
 
 def quantizer(codes, **settings):
     """A codebook of the given numbers, in training, that needs no start."""
     one = TrackingVectorQuantizer(len(codes), 1, data_start=False, **{"ema_decay": 0.99} | settings).train()
-    one.codebook.weight.copy_(torch.tensor(codes, dtype=torch.float32)[:, None])
-    one.sums.copy_(one.codebook.weight * one.counts[:, None])
+    one.codebook.weight.data.copy_(torch.tensor(codes, dtype=torch.float32)[:, None])
+    one.sums.copy_(one.codebook.weight.detach() * one.counts[:, None])
     return one
 
 
@@ -51,3 +55,32 @@ def test_a_code_that_nobody_chooses_moves_onto_a_latent():
     kept(latents), moved(latents)
     assert kept.codebook.weight[1].item() == pytest.approx(50) and moved.codebook.weight[1] in latents
     assert moved.codebook.weight[0].item() == pytest.approx(0.07 / 1.03, rel=1e-5)  # in use, so it follows its mean
+
+
+def test_codes_start_close_together_so_that_latents_far_apart_choose_different_ones():
+    """A fresh encoder says nearly the same of every patch: among codes from a normal distribution all choose the same one."""
+    torch.manual_seed(0)
+    one = TrackingVectorQuantizer(256, 32, data_start=False).eval()
+    assert one.codebook.weight.abs().max() <= 1 / 256
+    latents = 0.1 * torch.randn(1, 32) + 0.1 * torch.randn(100, 32)
+    assert one.nearest(latents).unique().numel() > 10
+    one.codebook.weight.data = torch.randn(256, 32)
+    assert one.nearest(latents).unique().numel() == 1
+
+
+@pytest.mark.parametrize(("restart_below", "saved"), [(1.0, 2.0), (0.0, 11.0)])
+def test_the_average_of_the_weights_copies_a_code_that_restarts_and_averages_one_that_does_not(restart_below, saved):
+    """The code moves from 20 to 2. The mean of half old and half new is 11, which is neither place."""
+    one = quantizer([20.0], ema_decay=0.0, restart_below=restart_below)
+    model = nn.ModuleDict({"to_latents": nn.Linear(1, 1), "quantizer": one})
+    average = ExponentialMovingAverage(model, decay=0.5)
+    average.num_updates = 100  # the decay has grown to its full size
+    nn.init.constant_(one.codebook.weight, 2.0)
+    average.update(model)
+    assert average.weights["quantizer.codebook.weight"].item() == saved
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.99])
+def test_a_codebook_has_no_weight_decay(ema_decay):
+    groups = build_optimizer(TrackingVectorQuantizer(4, 2, ema_decay=ema_decay), TrainingConfig(weight_decay=0.1)).param_groups
+    assert not any(group["params"] for group in groups if group["weight_decay"])

@@ -31,8 +31,8 @@ class VectorQuantizedConfig(SpaceTimeConfig):
     """0 trains the codes by a loss; 0.99 makes each code the running mean of its latents, with this decay"""
     restart_below: float = 0.1
     """a code with fewer latents per step than this is moved onto a random latent; 0 turns this off"""
-    data_start: bool = True
-    """initialize the codes with latents of the first batch"""
+    data_start: bool = False
+    """initialize the codes with latents of the first batch instead of around zero"""
 
     @property
     def decoder_size(self) -> tuple[int, int, int]:
@@ -56,10 +56,11 @@ class VectorQuantizedConfig(SpaceTimeConfig):
             raise InputError(f"codebook_ema {self.codebook_ema} must lie between 0 and 1; 0.99 is VideoGPT's")
 
 
-PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters
+PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters, it says; these sizes have 386 million
     patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=12, num_heads=8, decoder_embed_dim=1024,
     decoder_blocks=20, decoder_heads=16, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
-    activation_checkpointing=True, optimizer="adamw", restart_below=0.0, data_start=False,
+    decay_share=0.0, weight_decay=1e-4, optimizer="adamw", stem="linear", foreground_weight=0.0,
+    moving_weight=0.0, stability_weight=0.0, activation_checkpointing=True,
 )  # fmt: skip
 SMALL = dict(  # for one GPU of 16 GB
     patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,

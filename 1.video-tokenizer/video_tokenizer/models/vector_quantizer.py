@@ -8,17 +8,18 @@ from video_tokenizer.global_batch import gather_rows
 from video_tokenizer.models.fsq import Quantized
 
 
-class Codebook(nn.Module):
-    """K vectors of length D: a parameter where a loss moves them, a buffer where they follow running means."""
+class Codebook(nn.Embedding):
+    """K vectors of length D: a parameter where a loss moves them, a buffer where they follow running means.
 
-    weight: Tensor
+    They start close together, uniform in [-1/K, 1/K]. Far apart, as from a normal distribution, one of them is the nearest to
+    every latent of a fresh encoder, and no other is ever chosen. As an embedding, a codebook has no weight decay.
+    """
 
     def __init__(self, num_codes: int, latent_dim: int, learned: bool = True):
-        super().__init__()
-        codes = torch.randn(num_codes, latent_dim)
-        if learned:
-            self.weight = nn.Parameter(codes)
-        else:
+        codes = (2 * torch.rand(num_codes, latent_dim) - 1) / num_codes
+        super().__init__(num_codes, latent_dim, _weight=codes)
+        if not learned:
+            del self.weight
             self.register_buffer("weight", codes)
 
 
@@ -28,6 +29,9 @@ class VectorQuantizer(nn.Module):
     num_codes: K. latent_dim: D. commitment_weight: how strongly a latent is pulled to its code.
     learned: whether a loss moves the codes; a subclass that moves them in another way says False.
     """
+
+    moves_parameters = False
+    """True where codes jump: the averaged weights then copy them, because a mean of the places before and after is neither"""
 
     def __init__(self, num_codes: int, latent_dim: int, commitment_weight: float = 0.25, learned: bool = True):
         super().__init__()
@@ -67,7 +71,7 @@ class TrackingVectorQuantizer(VectorQuantizer):
 
     ema_decay: 0 moves the codes by a loss, as in Genie; above 0 a code is the running mean of the latents that chose it
     (arXiv:1711.00937, appendix A.1), as in VideoGPT.
-    data_start: take the first codes from the first batch of latents instead of from a normal distribution.
+    data_start: take the first codes from the first batch of latents instead of from around zero.
     restart_below: move a code onto a random latent of the batch when fewer latents than this choose it, in the running mean over
     steps; 0 is off. VideoGPT restarts below 1. Keep at least 4 latents per code in a batch, or most codes jump in every step.
     """
@@ -87,6 +91,7 @@ class TrackingVectorQuantizer(VectorQuantizer):
     ):
         super().__init__(num_codes, latent_dim, commitment_weight, learned=not ema_decay)
         self.ema_decay, self.restart_below = ema_decay, restart_below
+        self.moves_parameters = restart_below > 0
         # buffers, so that a loaded quantizer neither starts again nor restarts codes that are in use
         self.register_buffer("counts", torch.full((num_codes,), max(1.0, restart_below)))  # latents per step, running mean
         self.register_buffer("sums", self.codebook.weight.detach().clone())

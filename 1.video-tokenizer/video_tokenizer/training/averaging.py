@@ -9,7 +9,8 @@ from video_tokenizer.training.distributed import gather_full, sharded_like
 class ExponentialMovingAverage:
     """A running average of a model's weights.
 
-    The decay grows with the number of updates, min(decay, (1 + n) / (10 + n)), so short runs forget their start.
+    The decay grows with the number of updates, min(decay, (1 + n) / (10 + n)), so short runs forget their start. A module that
+    moves its parameters by jumps, such as a codebook that restarts idle codes, has `moves_parameters`; they are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999):
@@ -19,10 +20,16 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's weights; buffers and integers are copied."""
+        """Move the average towards the model's weights; buffers, integers and parameters that jump are copied."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        parameters = {name for name, _ in model.named_parameters()}
+        jumping = {
+            name
+            for prefix, module in model.named_modules()
+            if getattr(module, "moves_parameters", False)
+            for name, _ in module.named_parameters(prefix)
+        }
+        parameters = {name for name, _ in model.named_parameters()} - jumping
         averages, values = [], []
         for name, tensor in model.state_dict().items():
             if name in parameters:

@@ -24,6 +24,7 @@ class ActionQuantizer(VectorQuantizer):
     3. Later, a code that receives less than a twentieth of its fair share is moved onto a random latent of the batch.
     """
 
+    moves_parameters = True
     usage: Tensor
     steps_seen: Tensor
     recent: Tensor
@@ -33,7 +34,7 @@ class ActionQuantizer(VectorQuantizer):
     ):
         super().__init__(num_codes, latent_dim, commitment_weight)
         self.noisy_steps, self.restart_after = noisy_steps, restart_after
-        self.codebook = nn.Embedding(num_codes, latent_dim)  # as an embedding it has no weight decay
+        self.codebook = nn.Embedding(num_codes, latent_dim)  # until k-means places the codes
         self.whiten = nn.BatchNorm1d(latent_dim, affine=False)
         self.register_buffer("usage", torch.full((num_codes,), 1.0 / num_codes))  # share of the latents, over recent steps
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
