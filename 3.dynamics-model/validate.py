@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.config import DynamicsConfig
-from dynamics_model.data.frame_cache import FrameClips
+from dynamics_model.data.frame_cache import FrameClips, rollout_clips
 from dynamics_model.data.prepare import PreparedFrames, prepare_frames
 from dynamics_model.figures import (
     action_labels,
@@ -202,7 +202,7 @@ def main() -> None:
     print_frames(next_frames, model)
 
     _, episodes = split_episodes(data.store, config.validation_share, config.seed)
-    clips = Clips(data.store, episodes, model.context_frames + max(HORIZONS))
+    clips = rollout_clips(data.store, episodes, model.context_frames + max(HORIZONS), prepared.tokenizer)
     scores, videos = score_rollouts(model, prepared, clips, flags, sampling, device)
     report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), **next_frames}
     report |= print_rollouts(scores, model)

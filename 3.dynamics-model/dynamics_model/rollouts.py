@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dynamics_model.data.frame_cache import frames_per_piece
 from dynamics_model.models.base import DynamicsModel, Sampling, codes_of
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.device import autocast
@@ -50,8 +51,11 @@ def decode_after(tokenizer: Tokenizer, prompt: Tensor, predicted: Tensor) -> Ten
 
 
 def readable_clips(tokenizer: Tokenizer, frames: Tensor) -> Sequence[Tensor]:
-    """Split a video or its codes (B, T, ...) into clips of the training length, unless the tokenizer is causal."""
-    return [frames] if tokenizer.is_causal else frames.split(tokenizer.config.num_frames, dim=1)
+    """Split a video or its codes (B, T, ...) into the pieces that a tokenizer that looks ahead reads; a causal one needs none.
+
+    Codes must begin where a piece begins: a decoder that gets the ends of two pieces in one draws neither.
+    """
+    return [frames] if tokenizer.is_causal else frames.split(frames_per_piece(tokenizer), dim=1)
 
 
 def random_actions(

@@ -12,9 +12,13 @@ from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, flags, stirred, tiny_config, train_script
 
+from dynamics_model.data.frame_cache import encode_store, rollout_clips
+from dynamics_model.rollouts import decode_after
 from video_tokenizer import load_tokenizer
+from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.video_files import write_video
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import TOKENIZERS, build_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import save_checkpoint
 
@@ -219,6 +223,26 @@ def test_the_dynamics_model_learns_with_its_tokens(name, tmp_path):
     few = ["--num-batches", 1, "--num-rollouts", 2, "--num-samples", 1]
     assert call(VALIDATE_3, *common, *few, "--save-images", "--output", tmp_path / "pictures") == 0
     assert json.loads((tmp_path / "numbers.json").read_text())["loss"] > 0
+
+
+@torch.no_grad()
+def test_real_tokens_are_decoded_in_the_pieces_they_were_encoded_in(tmp_path):
+    """Pieces of 5 frames, in episodes of 21 that begin at 0, 21, 42, ...: at every remainder of 5."""
+    tokenizer, store = built("videogpt"), dummy_clip_store(tmp_path / "clips", 5, 21, (16, 16))
+    stored = torch.from_numpy(encode_store(store, tokenizer, torch.device("cpu"), "float32")).long()
+
+    def decoded(clips, index):
+        """Frames 7 and later of a clip: from the store's tokens, and by the tokenizer from the clip itself."""
+        start, video = int(clips.starts[index]), to_video(clips[index]["frames"][None])
+        tokens = stored[None, start : start + clips.num_frames]
+        pieces = [tokenizer(piece).reconstruction for piece in video.split(5, dim=1)]
+        return decode_after(tokenizer, tokens[:, :7], tokens[:, 7:]), torch.cat(pieces, dim=1)[:, 7:]
+
+    clips = rollout_clips(store, range(5), 12, tokenizer)
+    assert clips.num_frames == 15 and {start % 5 for start in clips.starts.tolist()} == {0, 1, 2, 3, 4}
+    assert all(torch.allclose(*decoded(clips, index), atol=1e-5) for index in range(len(clips)))
+    anywhere = Clips(store, range(5), 15)
+    assert not torch.allclose(*decoded(anywhere, 1), atol=1e-3)  # begins in the middle of a piece
 
 
 @pytest.mark.parametrize("name", WITHOUT_CODEBOOK)

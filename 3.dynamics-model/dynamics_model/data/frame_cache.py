@@ -46,6 +46,17 @@ def _opened(path: Path) -> np.ndarray | None:
         return None
 
 
+def frames_per_piece(tokenizer: Tokenizer) -> int:
+    """Frames that are encoded and decoded together: 1, or a clip of the training length if the tokenizer looks ahead."""
+    return 1 if tokenizer.is_causal else tokenizer.config.num_frames
+
+
+def rollout_clips(store: ClipStore, episodes: Sequence[int], num_frames: int, tokenizer: Tokenizer) -> Clips:
+    """Clips of at least `num_frames` frames that can be decoded: they begin and end with a piece of their episode."""
+    piece = frames_per_piece(tokenizer)
+    return Clips(store, episodes, num_frames + -num_frames % piece, stride=piece)
+
+
 @torch.no_grad()
 def encode_store(
     store: ClipStore,
@@ -59,7 +70,7 @@ def encode_store(
     Each episode is encoded as one stream, so that a frame's tokens can depend on all frames before it. A tokenizer that looks
     ahead encodes clips of its training length instead, each by itself.
     """
-    chunk = CHUNK if tokenizer.is_causal else tokenizer.config.num_frames
+    chunk = CHUNK if tokenizer.is_causal else frames_per_piece(tokenizer)
     shape = (len(store.frames), tokenizer.tokens_per_frame)
     frames = np.zeros(shape, np.int32) if model_class.reads == "tokens" else np.zeros((*shape, tokenizer.code_length), np.float16)
     for start, stop in tqdm(store.episodes.tolist(), desc="encoding", unit="episode", disable=None):
