@@ -43,7 +43,7 @@ def chosen_model(arguments: list[str]) -> str:
 
 def main() -> None:
     if {"-h", "--help"} & set(sys.argv) and value_of_flag(sys.argv, "--model") is None:
-        sys.argv[1:1] = ["--model", NAMES[0]]
+        return print(f"{__doc__}\nNAME is one of {', '.join(NAMES)}. Each has flags of its own.")
     model_class = tokenizer_class(chosen_model(sys.argv))
     config = parse_config(model_class.config_class, model_class.presets)
     device = start_training(config)

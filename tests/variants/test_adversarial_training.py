@@ -126,6 +126,18 @@ def test_the_discriminator_joins_late(tmp_path):
     assert {"discriminator", "discriminator_optimizer", "averages"} <= kept.keys() and "perceptual" not in kept
 
 
+def test_the_discriminator_sees_every_part_of_an_accumulated_batch(tmp_path):
+    """The first step's gradient, which Adam remembers times 1 - 0.9, from a batch in one part and in two."""
+    remembered = []
+    for parts in (1, 2):
+        more = ["--adversarial-start", 0, "--perceptual-weight", 0, "--num-steps", 1, "--precision", "float32", "--r1-weight", 1]
+        trained(tmp_path / str(parts), *more, "--r1-every", 1, "--accumulate", parts)
+        kept = read_torch_file(tmp_path / str(parts) / "run" / "resume.pt")
+        remembered.append([moments["exp_avg"] for moments in kept["discriminator_optimizer"]["state"].values()])
+    assert all(torch.allclose(one, other, rtol=1e-3, atol=1e-8) for one, other in zip(*remembered, strict=True))
+    assert any(one.abs().sum() > 0 for one in remembered[0])
+
+
 def test_what_only_training_needs_is_in_no_checkpoint(tmp_path):
     steps = trained(tmp_path, "--perceptual-share", 0.3)
     assert ["gaps_guessed" in entry for entry in steps] == [True] * 3 + [False] * 7  # first the network learns,

@@ -162,7 +162,9 @@ def test_every_resolution_of_the_decoder_reads_the_codes_and_the_quantizer_is_fs
         ({"time_stride": 2}, "num_frames 4 must be 1 \\+ a multiple of time_stride 2; try 5"),
         ({"blocks": (1, 1)}, "must have one number per resolution"),
         ({"channels": (12, 16), "blocks": (1, 1)}, "must be multiples of 8"),
+        ({"channels": (8, 264), "blocks": (1, 1)}, "above 256 multiples of 32"),
         ({"time_kernel": 1}, "time_kernel 1 must be at least 2"),
+        ({"causal": False}, "time_kernel 2 has no middle, as --no-causal needs; give --time-kernel 3"),
         ({"adversarial_start": 1.5}, "adversarial_start 1.5 must be a share"),
         ({"levels": (8, 1)}, "must be 1 to 8 numbers between 2 and 4096"),
     ],
@@ -170,6 +172,19 @@ def test_every_resolution_of_the_decoder_reads_the_codes_and_the_quantizer_is_fs
 def test_sizes_that_do_not_fit_are_named(changes, message):
     with pytest.raises(InputError, match=message):
         Magvit2Config(**({"frame_size": 64} | changes)).check()
+
+
+def test_recomputed_activations_give_the_same_gradients_with_a_second_forward_pass_of_each_block():
+    video, gradients, calls = torch.rand(1, 5, 3, 16, 16), [], []
+    for recompute in (False, True):
+        tokenizer = built(activation_checkpointing=recompute).train()
+        passes: list[int] = []
+        block = tokenizer.encoder.levels[0].blocks[0]  # type: ignore[union-attr]
+        block.register_forward_pre_hook(lambda *_, passes=passes: passes.append(1))
+        tokenizer(video).reconstruction.square().sum().backward()
+        gradients.append([parameter.grad for parameter in tokenizer.parameters()])
+        calls.append(len(passes))
+    assert calls == [1, 2] and all(torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("preset", Magvit2Tokenizer.presets)

@@ -64,10 +64,11 @@ class Dreamer4Config(ReconstructionConfig):
                 raise InputError(f"{name} {getattr(self, name)} must be at least 0")
 
 
-# Minecraft, arXiv:2509.24527: codes of 512 x 16 numbers, context 192, 400 million parameters; width and depth are our choice
+# Minecraft, arXiv:2509.24527: codes of 512 x 16 numbers, context 192, 400 million parameters; width and depth are our choice. The
+# paper alternates clips of 64 and of 256 frames. Only those of 256 are longer than the context, so all are.
 PAPER = dict(
-    patch_size=16, num_frames=64, context_frames=192, embed_dim=1024, num_heads=16, num_layers=16, num_latents=512,
-    latent_channels=16, num_registers=4, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
+    patch_size=16, num_frames=256, context_frames=192, embed_dim=1024, num_heads=16, num_layers=16, num_latents=512,
+    latent_channels=16, num_registers=4, batch_size=16, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
     foreground_weight=0.0, moving_weight=0.0, perceptual="lpips", activation_checkpointing=True, shard=True, optimizer="adamw",
 )  # fmt: skip
 SMALL = dict(  # for one GPU of 16 GB

@@ -80,7 +80,8 @@ class ElasticConfig(ReconstructionConfig):
 PAPER = dict(  # EECS-2024-193, appendix C, FSQ: 210 million parameters, blocks of 4 frames of 256x256, 4,096 tokens per block
     frame_size=256, embed_dim=1_024, hidden_dim=2_048, num_layers=10, num_heads=8, block_frames=4, num_frames=4, context_blocks=1,
     levels=(8, 8, 8, 5, 5, 5), min_tokens=256, rotary_base=5e7, block_positions=False, batch_size=256, num_steps=200_000,
-    learning_rate=2e-4, warmup_steps=10_000, weight_decay=1e-4, optimizer="adamw", activation_checkpointing=True, shard=True,
+    learning_rate=2e-4, warmup_steps=10_000, weight_decay=1e-4, foreground_weight=0.0, moving_weight=0.0, optimizer="adamw",
+    activation_checkpointing=True, shard=True,
 )  # fmt: skip
 SMALL = dict(  # one GPU: 256 tokens per frame; at least a sixteenth is kept, as in the paper
     patch_size=4, embed_dim=256, hidden_dim=512, num_layers=6, num_heads=8, num_frames=8, context_blocks=8, min_tokens=16,

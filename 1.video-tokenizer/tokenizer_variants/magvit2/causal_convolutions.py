@@ -122,9 +122,14 @@ class FrameNorm(nn.GroupNorm):
         return rearrange(super().forward(frames), "(b t) c h w -> b c t h w", b=x.shape[0])
 
 
+def num_groups(channels: int) -> int:
+    """Groups of 8 channels, but at most 32 groups as in the paper."""
+    return min(32, max(1, channels // 8))
+
+
 def frame_norm(channels: int, affine: bool = True) -> FrameNorm:
-    """A FrameNorm with groups of 8 channels, but at most 32 groups as in the paper."""
-    return FrameNorm(min(32, max(1, channels // 8)), channels, eps=1e-6, affine=affine)
+    """A FrameNorm with `num_groups` groups."""
+    return FrameNorm(num_groups(channels), channels, eps=1e-6, affine=affine)
 
 
 class AdaptiveNorm(nn.Module):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tokenizer_variants.magvit2.causal_convolutions import TimePadding
+from tokenizer_variants.magvit2.causal_convolutions import TimePadding, num_groups
 from tokenizer_variants.magvit2.discriminator import LossName
 from tokenizer_variants.perceptual import PerceptualName
 from video_tokenizer.config import ReconstructionConfig
@@ -33,7 +33,8 @@ class Magvit2Config(ReconstructionConfig):
     time_padding: TimePadding = "replicate"
     """padding before the first frame: copies of it, or zeros"""
     causal: bool = True
-    """no frame depends on a later one; otherwise the padding is split evenly, and streams cannot be encoded"""
+    """no frame depends on a later one; otherwise the padding is split evenly (time_kernel must be odd), and streams cannot be
+    encoded"""
 
     # --- loss ---
     reconstruction_weight: float = 1.0
@@ -63,7 +64,7 @@ class Magvit2Config(ReconstructionConfig):
     blur_pool: bool = True
     """the discriminator downsamples by blur pooling; otherwise by convolutions with stride 2"""
     r1_weight: float = 0.0
-    """weight of the discriminator's R1 gradient penalty, which makes a small discriminator too flat; 0 turns it off"""
+    """weight of R1, a penalty on the gradient of a clip's mean score, which makes a small discriminator too flat; 0 is off"""
     r1_every: int = 16
     """steps between R1 penalties, which are multiplied by this number"""
     lecam_weight: float = 0.001
@@ -96,6 +97,8 @@ class Magvit2Config(ReconstructionConfig):
             )
         if self.time_kernel < 2 or self.time_dilation < 1:
             raise InputError(f"time_kernel {self.time_kernel} must be at least 2, time_dilation {self.time_dilation} at least 1")
+        if not self.causal and self.time_kernel % 2 == 0:
+            raise InputError(f"time_kernel {self.time_kernel} has no middle, as --no-causal needs; give --time-kernel 3")
         for name in ("adversarial_start", "adversarial_lead", "perceptual_share"):
             if not 0 <= getattr(self, name) <= 1 or (name == "perceptual_share" and not self.perceptual_share):
                 raise InputError(f"{name} {getattr(self, name)} must be a share of the steps, between 0 and 1")
@@ -107,8 +110,8 @@ class Magvit2Config(ReconstructionConfig):
                 raise InputError(f"{name} {value} must be 1 to 8 numbers between {least} and 4096")
         if len(self.blocks) != len(self.channels):
             raise InputError(f"blocks {self.blocks} and channels {self.channels} must have one number per resolution each")
-        if any(width % 8 for width in self.channels):
-            raise InputError(f"channels {self.channels} must be multiples of 8, the group size of GroupNorm")
+        if any(width % 8 or width % num_groups(width) for width in self.channels):
+            raise InputError(f"channels {self.channels} must be multiples of 8, and above 256 multiples of 32, for GroupNorm")
 
 
 SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame, as chapter 3 requires

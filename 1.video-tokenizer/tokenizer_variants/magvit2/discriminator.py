@@ -97,7 +97,8 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: LossName) -> Tensor:
 def gradient_penalty(discriminator: nn.Module, video: Tensor) -> Tensor:
     """R1 (arXiv:1801.04406): half the squared norm of the score's gradient at real clips, averaged over clips.
 
-    If the gradient is large at real clips, it pushes the tokenizer past them. video: (B, T, C, H, W).
+    If the gradient is large at real clips, it pushes the tokenizer past them. The score of a clip is the mean over its regions;
+    the penalty of their sum would be larger by the square of their number. video: (B, T, C, H, W).
     """
     video = video.detach().requires_grad_()
     scores = discriminator(video).flatten(1).mean(dim=1)  # (B,)

@@ -41,8 +41,9 @@ class Magvit2Tokenizer(Tokenizer):
         self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
 
         time = TimeSettings(config.time_kernel, config.time_dilation, config.time_padding, config.causal)
-        self.encoder = Encoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
-        self.decoder = Decoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
+        settings = (time, config.time_strides, config.activation_checkpointing)
+        self.encoder = Encoder(config.channels, config.blocks, self.code_length, *settings)
+        self.decoder = Decoder(config.channels, config.blocks, self.code_length, *settings)
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t. Returns indices (B, 1 + t, N) and codes (B, 1 + t, N, D)."""

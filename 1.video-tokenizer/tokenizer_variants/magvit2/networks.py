@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tokenizer_variants.magvit2.causal_convolutions import (
     AdaptiveNorm,
@@ -18,26 +19,36 @@ from tokenizer_variants.magvit2.causal_convolutions import (
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution."""
+    """The residual blocks of one resolution. recompute: in training, compute their activations again in the backward pass."""
 
-    def __init__(self, channels: int, num_blocks: int, time: TimeSettings):
+    def __init__(self, channels: int, num_blocks: int, time: TimeSettings, recompute: bool):
         super().__init__()
+        self.recompute = recompute
         self.blocks = nn.ModuleList(CausalResidualBlock(channels, time) for _ in range(num_blocks))
 
     def forward(self, x: Tensor, cache: FrameCache | None) -> Tensor:
         """x: (B, C, T, H, W). Returns the same shape."""
         for block in self.blocks:
-            x = block(x, cache)
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute and self.training else block(x, cache)
         return x
 
 
 class Encoder(nn.Module):
     """Frames to latents: every level halves the size, and the last levels may also halve the number of frames."""
 
-    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], code_length: int, time: TimeSettings, strides):
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        code_length: int,
+        time: TimeSettings,
+        strides,
+        recompute: bool = False,
+    ):
         super().__init__()
         self.from_pixels = CausalConv3d(3, channels[0], time)
-        self.levels = nn.ModuleList(Level(width, number, time) for width, number in zip(channels, blocks, strict=True))
+        sizes = zip(channels, blocks, strict=True)
+        self.levels = nn.ModuleList(Level(width, number, time, recompute) for width, number in sizes)
         self.downsamples = nn.ModuleList(
             Downsample(before, after, time, stride)
             for before, after, stride in zip(channels, channels[1:], strides, strict=False)
@@ -57,13 +68,22 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes to frames: the encoder's levels in reverse. Each starts with a norm that is conditioned on the codes."""
 
-    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], code_length: int, time: TimeSettings, strides):
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        code_length: int,
+        time: TimeSettings,
+        strides,
+        recompute: bool = False,
+    ):
         super().__init__()
         self.strides = strides[::-1]
         widths = channels[::-1]
         self.from_codes = CausalConv3d(code_length, widths[0], time)
         self.adaptive_norms = nn.ModuleList(AdaptiveNorm(width, code_length) for width in widths)
-        self.levels = nn.ModuleList(Level(width, number, time) for width, number in zip(widths, blocks[::-1], strict=True))
+        sizes = zip(widths, blocks[::-1], strict=True)
+        self.levels = nn.ModuleList(Level(width, number, time, recompute) for width, number in sizes)
         self.upsamples = nn.ModuleList(
             Upsample(before, after, time, stride) for before, after, stride in zip(widths, widths[1:], self.strides, strict=False)
         )

@@ -71,7 +71,7 @@ def main() -> None:
 
         # --- the tokenizer: reconstruct, match the features of the real clip, and fool the discriminator ---
         optimizer.zero_grad()
-        total = torch.zeros((), device=device)
+        total, reconstructions = torch.zeros((), device=device), []
         for part in sync_on_last(parallel, video.chunk(config.accumulate)):
             with autocast(device, config.precision):
                 output = parallel(part)
@@ -85,6 +85,7 @@ def main() -> None:
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()
             total += loss.detach()
+            reconstructions.append(output.reconstruction.detach())
         gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
         run.check_finite(total, gradient_norm, part)
         optimizer.step()
@@ -92,23 +93,27 @@ def main() -> None:
 
         # --- the frame-gap network: it trains first, then it is frozen and used ---
         if config.perceptual_weight and not perceptual.ready:
-            logged |= perceptual.train_step(part, last=step >= perceptual_start)
+            logged |= perceptual.train_step(video, last=step >= perceptual_start)
 
         # --- the discriminator: distinguish real clips from reconstructions ---
         if config.adversarial_weight and step > discriminator_start:
             discriminator.requires_grad_(True)
-            with autocast(device, config.precision):
-                real, fake = discriminator(torch.cat([part, output.reconstruction.detach()])).chunk(2)
-            discriminator_error = discriminator_loss(real, fake, config.adversarial_loss)
-            logged |= {"discriminator": discriminator_error.detach(), "real_minus_fake": (real.mean() - fake.mean()).detach()}
-            if config.lecam_weight:
-                discriminator_error = discriminator_error + config.lecam_weight * averages.penalty(real, fake)
-                averages.update(real, fake)
-            if config.r1_weight and step % config.r1_every == 0:  # not every step, because it costs a second backward pass
-                penalty = gradient_penalty(discriminator, part)
-                discriminator_error = discriminator_error + config.r1_weight * config.r1_every * penalty
             discriminator_optimizer.zero_grad()
-            discriminator_error.backward()
+            scored = []
+            for part, reconstruction in zip(video.chunk(config.accumulate), reconstructions, strict=True):
+                with autocast(device, config.precision):
+                    real, fake = discriminator(torch.cat([part, reconstruction])).chunk(2)
+                discriminator_error = discriminator_loss(real, fake, config.adversarial_loss)
+                logged |= {"discriminator": discriminator_error.detach(), "real_minus_fake": (real.mean() - fake.mean()).detach()}
+                if config.lecam_weight:
+                    discriminator_error = discriminator_error + config.lecam_weight * averages.penalty(real, fake)
+                if config.r1_weight and step % config.r1_every == 0:  # not every step, because it costs a second backward pass
+                    penalty = gradient_penalty(discriminator, part)
+                    discriminator_error = discriminator_error + config.r1_weight * config.r1_every * penalty
+                (discriminator_error / config.accumulate).backward()
+                scored.append((real.detach(), fake.detach()))
+            if config.lecam_weight:
+                averages.update(*(torch.cat(scores) for scores in zip(*scored, strict=True)))
             average_gradients(discriminator.parameters())
             discriminator_optimizer.step()
             discriminator.requires_grad_(False)

@@ -31,7 +31,7 @@ class VectorQuantizedTokenizer(VideoTokenizer):
         super().__init__(config)
         width, heads, blocks = config.decoder_size
         self.from_codes = nn.Linear(config.code_dim, width)
-        self.decoder_positions = SpaceTimePositions(width, self.grid_size)
+        self.decoder_positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
         self.decoder = SpaceTimeTransformer(width, heads, blocks, config.context_frames, config.activation_checkpointing)
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 

@@ -85,7 +85,8 @@ class VideoGPTConfig(ReconstructionConfig):
 
 PAPER = dict(  # arXiv:2104.10157, table A.1, BAIR: 16 x 64 x 64 pixels to 8 x 32 x 32 codes
     num_frames=16, time_stride=2, space_stride=2, channels=240, inner_channels=128, num_blocks=4, num_codes=1_024, code_dim=256,
-    batch_size=32, num_steps=100_000, learning_rate=7e-4, warmup_steps=1_000, activation_checkpointing=True,
+    batch_size=32, num_steps=100_000, learning_rate=7e-4, warmup_steps=1_000, foreground_weight=0.0, moving_weight=0.0,
+    activation_checkpointing=True,
 )  # fmt: skip
 SMALL = dict(  # for one GPU of 16 GB: 16 x 64 x 64 pixels to 8 x 16 x 16 codes
     num_frames=16, time_stride=2, space_stride=4, channels=128, inner_channels=64, num_blocks=4, num_codes=1_024, code_dim=64,
