@@ -1,5 +1,6 @@
 """The sweep: rows are trained once, a stopped study resumes, and the tables show what was measured."""
 
+import itertools
 import json
 import re
 import shlex
@@ -12,7 +13,18 @@ import pytest
 from script_runner import call, load_script
 from structure_checks import CHAPTERS, REPOSITORY
 
-from tokenizer_lab.sweep import AblationConfig, Column, Study, block_of, mark, markdown, run_ablation, spread
+from tokenizer_lab.sweep import (
+    AblationConfig,
+    Column,
+    Study,
+    about_marks,
+    block_of,
+    chance,
+    mark,
+    markdown,
+    run_ablation,
+    spread,
+)
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.training.command_line import parse_config
@@ -168,10 +180,19 @@ def test_a_mark_needs_every_seed():
     def marked(better, values, defaults):
         return mark(better, np.array(values), np.array(defaults))
 
-    assert marked("higher", [3.0, 4.0], [1.0, 2.0]) == marked("lower", [1.0, 2.0], [3.0, 4.0]) == "▲"
-    assert marked("higher", [1.0, 2.0], [3.0, 4.0]) == "▼"
-    assert marked("higher", [2.0, 4.0], [1.0, 3.0]) == marked("", [3.0, 4.0], [1.0, 2.0]) == ""
-    assert marked("higher", [4.0], [1.0, 2.0]) == marked("higher", [3.0, np.nan], [1.0, 2.0]) == ""
+    low, high = [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]
+    assert marked("higher", high, low) == marked("lower", low, high) == "▲" and marked("higher", low, high) == "▼"
+    assert marked("higher", [2.0, 4.0, 5.0], low) == marked("", high, low) == marked("higher", [4.0, 5.0, np.nan], low) == ""
+
+
+def test_two_seeds_are_never_marked_because_chance_would_mark_a_third_of_the_cells():
+    """Of the 6 orders of two values and two others, one has both above and one has both below; so have 2 of the 20 of three."""
+    for seeds in (2, 3):
+        orders = list(itertools.combinations(range(2 * seeds), seeds))
+        apart = [order for order in orders if order in (orders[0], orders[-1])]
+        assert chance(seeds, seeds) == pytest.approx(len(apart) / len(orders))
+    assert mark("higher", np.array([3.0, 4.0]), np.array([1.0, 2.0])) == "" and chance(2, 2) == pytest.approx(1 / 3)
+    assert "33% of the cells" in about_marks(2) and "10% of the cells" in about_marks(3)
 
 
 def test_the_text_gets_the_table_between_its_marks_and_nothing_else_changes(toy):
@@ -182,7 +203,7 @@ def test_the_text_gets_the_table_between_its_marks_and_nothing_else_changes(toy)
     assert page.startswith("# Toy\n<!-- ablations: begin -->\nEach row") and page.endswith("|\n<!-- ablations: end -->\nend\n")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
     assert cells[0] == ["row", "recall ↑", "share ↑", "loss"]
-    assert cells[3:] == [["small<br>`--size 2`", "0.21±0.01▼", "26%±1%▼", "2.00"], ["(copying)", "0.25", "", ""]]
+    assert cells[3:] == [["small<br>`--size 2`", "0.21±0.01", "26%±1%", "2.00"], ["(copying)", "0.25", "", ""]]
 
 
 @pytest.mark.parametrize("chapter", list(CHAPTERS)[:3])

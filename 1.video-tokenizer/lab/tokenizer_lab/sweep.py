@@ -9,6 +9,7 @@ again at any time, and a new row costs only its own trainings.
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import re
 import shlex
@@ -248,6 +249,9 @@ def collect(study: Study, common_flags: Sequence[str], runs: Path, before: Mappi
     return {"chapter": study.chapter, "common_flags": common, "rows": rows}
 
 
+MARKED_CHANCE = 0.1
+"""a mark appears by chance in at most this share of the cells of a table in which no row differs"""
+
 # ---- tables -------------------------------------------------------------------------------------------------------------
 
 
@@ -275,9 +279,18 @@ def spread(values: np.ndarray) -> float:
     return float(np.ptp(values) / 2 if len(values) == 2 else values.std(ddof=1) if len(values) > 2 else np.nan)
 
 
+def chance(seeds: int, other_seeds: int) -> float:
+    """How often all values of one row lie beyond all of another, above or below, although both are drawn alike.
+
+    Of the comb(4, 2) = 6 orders of two values and two others, 2 are so separated: a third. Three and three: 2 in 20, a tenth.
+    """
+    return 2 / math.comb(seeds + other_seeds, seeds)
+
+
 def mark(better: str, values: np.ndarray, defaults: np.ndarray) -> str:
-    """ "▲" if every value is better than every value of the defaults, "▼" if every value is worse; "" for single seeds."""
-    if not better or min(len(values), len(defaults)) < 2:
+    """ "▲" if every value is better than every value of the defaults, "▼" if every value is worse; "" for fewer than three seeds,
+    whose order says too little."""
+    if not better or chance(len(values), len(defaults)) > MARKED_CHANCE:
         return ""
     sign = 1 if better == "higher" else -1
     own, others = sign * values, sign * defaults
@@ -323,10 +336,19 @@ def markdown(study: Study, results: Mapping[str, Any]) -> str:
     over += ["", " ± half their range where they differ", " ± their standard deviation where they differ"][min(len(seeds), 3) - 1]
     script = "the tokenizer's `train.py" if study.models else f"`python {study.chapter}/train.py"
     text = f"Each row: {script} {results['common_flags']}` and its flags; {over}."
+    text += about_marks(len(seeds)).format(rows.index[0])
     if study.transposed:  # there is no room for the flags above a column
         text += f" The flags: {', '.join(f'`{flags[row]}`' for row in rows.index if flags.get(row))}."
         return f"{text}\n\n{as_markdown(rows.T.replace('±', '<br>±', regex=True))}"
     return f"{text}\n\n{as_markdown(rows, flags)}"
+
+
+def about_marks(seeds: int) -> str:
+    """What ▲ and ▼ mean in a table of so many seeds and how often chance makes one, or why there are none."""
+    share = f"{chance(seeds, seeds):.0%} of the cells"
+    if chance(seeds, seeds) > MARKED_CHANCE:
+        return f" There is no ▲ or ▼: with {seeds} seed{'s' * (seeds != 1)} chance alone would put one into {share}."
+    return f" ▲ and ▼: every seed is better, or worse, than every seed of {{}}; chance alone puts one into {share}."
 
 
 def as_markdown(rows: pd.DataFrame, flags: Mapping[str, str] | None = None, corner: str = "row") -> str:
