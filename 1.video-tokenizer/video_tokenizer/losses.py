@@ -19,7 +19,7 @@ def sample_of(frames: np.ndarray, number: int = 256) -> np.ndarray:
 
 
 def background_of(frames: np.ndarray, num_samples: int = 256) -> Tensor:
-    """The background behind everything that moves: the median over evenly spaced frames.
+    """The background behind everything that moves: the median over evenly spaced frames of the recording, validation included.
 
     frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. Films have no fixed background: there nearly every pixel counts
     as foreground, so all pixels have the same weight.

@@ -56,6 +56,11 @@ def test_every_place_and_time_has_its_own_code_and_time_is_periodic():
     assert torch.allclose(positions(torch.zeros(1, 1, 24, 48), start=5)[0, 0], codes[5], atol=1e-6)
 
 
+def test_a_context_longer_than_the_clock_gets_a_longer_clock():
+    codes = SpaceTimePositions(48, (1, 1), context_frames=80)(torch.zeros(1, 80, 1, 48))[0, :, 0]  # (T, E)
+    assert (torch.cdist(codes, codes) + 9 * torch.eye(80)).min() > 0.01
+
+
 def test_attention_equals_pytorch_and_a_loop():
     torch.manual_seed(0)
     queries, keys, values = torch.randn(3, 2, 4, 5, 8).unbind(0)

@@ -137,7 +137,7 @@ class Tokenizer(nn.Module):
     # ---- hooks that a variant may override for training and validation --------------------------------------------------------
 
     def fit_statistics(self, frames: np.ndarray) -> None:
-        """Compute statistics of the recording, such as its variance. frames: uint8 (F, H, W, 3), memory-mapped.
+        """Compute statistics of the recording, such as its variance. frames: uint8 (F, H, W, 3), memory-mapped, all of them.
 
         Called once at the start of every training run. Store the result in a buffer, so that checkpoints contain it. Do not use
         the random number generator, so that a resumed run samples the same numbers.

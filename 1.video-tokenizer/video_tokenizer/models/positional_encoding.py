@@ -49,10 +49,10 @@ class SpaceTimePositions(nn.Module):
     space: Tensor
     time: Tensor
 
-    def __init__(self, embed_dim: int, grid_size: tuple[int, int], period: int = 64):
+    def __init__(self, embed_dim: int, grid_size: tuple[int, int], context_frames: int = 1, period: int = 64):
         super().__init__()
         rows, columns = grid_size
-        self.period = period
+        self.period = period = max(period, context_frames)  # no two frames that attention sees show the same time
         x_dim, y_dim, t_dim = split_embedding(embed_dim)
         x_code = sine_code(torch.arange(columns), space_frequencies(x_dim // 2, columns))  # (columns, x_dim)
         y_code = sine_code(torch.arange(rows), space_frequencies(y_dim // 2, rows))  # (rows, y_dim)

@@ -34,7 +34,7 @@ class VideoTokenizer(Tokenizer):
         width, heads, window = config.embed_dim, config.num_heads, config.context_frames
 
         self.patch_embedding = PatchEmbedding(3, width, config.patch_size, config.stem)
-        self.positions = SpaceTimePositions(width, self.grid_size)
+        self.positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
         self.encoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
         self.quantizer = self.make_quantizer(config)
         self.to_latents = nn.Linear(width, self.quantizer.latent_dim)

@@ -66,7 +66,8 @@ class SpaceTimeContext(nn.Module):
         super().__init__()
         height, width = config.frame_height_width
         self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=2, stride=2)  # one token per 8x8 pixels
-        self.positions = SpaceTimePositions(config.embed_dim, (height // (2 * CELL), width // (2 * CELL)))
+        grid_size = (height // (2 * CELL), width // (2 * CELL))
+        self.positions = SpaceTimePositions(config.embed_dim, grid_size, config.context_frames)
         sizes = (config.embed_dim, config.num_heads, num_blocks, config.context_frames)
         self.transformer = SpaceTimeTransformer(*sizes, config.activation_checkpointing)
 

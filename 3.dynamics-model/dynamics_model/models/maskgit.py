@@ -70,7 +70,7 @@ class MaskGIT(DynamicsModel):
         self.action_embeddings = nn.ModuleList(nn.Embedding(self.num_actions + 1, width) for _ in range(config.num_blocks))
         for embedding in [self.token_embedding, *self.action_embeddings]:
             nn.init.normal_(embedding.weight, std=0.5)  # type: ignore[arg-type]
-        self.positions = SpaceTimePositions(width, self.grid_size)
+        self.positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
         self.transformer = SpaceTimeTransformer(
             width, config.num_heads, config.num_blocks, config.context_frames, config.activation_checkpointing
         )
