@@ -175,6 +175,7 @@ def main() -> None:
         print(f"{name}: {format_number(value)}")
 
     report = {"checkpoint": str(path), "step": step, "data": str(data.store.path), "num_frames": metrics.model.num_frames}
+    report["seen_in_training"] = data.seen_share
     report |= {**metrics.result(), "codebook_size": tokenizer.codebook_size, "bits_per_frame": tokenizer.bits_per_frame}
     report["rows"] = {name.replace(" ", "_"): scores for name, scores in rows.items()}
     if tokenizer.codebook_size:

@@ -6,7 +6,7 @@ Writes validation.json, and with --save-images the pictures of the chapter, into
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,10 @@ def score_predictions(model: LatentActionModel, clips: Clips, flags: ValidateCon
 
 
 def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateConfig, device: torch.device) -> dict[str, Any]:
-    """How well the codes predict the true actions: fitted on training episodes, scored on validation episodes."""
+    """How well the codes predict the true actions: fitted on training episodes, scored on validation episodes.
+
+    store: its transitions to frames that training has seen have no known action, -1, and are not scored.
+    """
     training, validation = split_episodes(store, model.config.validation_share, model.config.seed)
     (training, _), (validation, players) = independent_episodes(store, training), independent_episodes(store, validation)
     lengths = np.cumsum(np.diff(store.episodes[training], axis=1))
@@ -168,13 +171,15 @@ def main() -> None:
     print_predictions(metrics, model.num_actions)
     scores: dict[str, Any] = {}
     if data.store.num_actions:
-        scores = score_actions(model, data.store, flags, device)
+        unseen = replace(data.store, actions=np.where(data.seen, -1, data.store.actions))
+        scores = score_actions(model, unseen, flags, device)
         print_actions(scores)
     else:
         print(f"{data.store.path} has no true actions, so the meaning of the codes cannot be scored")
 
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
-    report = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), "num_actions": model.num_actions}
+    report = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path)}
+    report |= {"num_actions": model.num_actions, "seen_in_training": data.seen_share}
     save_json(json_path, report | metrics.result() | scores)
     print(f"numbers in {json_path}")
     if flags.save_images:

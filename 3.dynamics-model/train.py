@@ -12,7 +12,7 @@ from dynamics_model.metrics import validate
 from dynamics_model.models.maskgit import MaskGIT
 from dynamics_model.prior_training import train_action_prior
 from video_tokenizer.data.clips import make_loader
-from video_tokenizer.data.training_data import TrainingData, open_training_data
+from video_tokenizer.data.training_data import open_training_data
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.device import autocast
@@ -34,7 +34,7 @@ def main() -> None:
     model = MaskGIT(config).to(device)
     averaged = MaskGIT(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "dynamics")
-    run = Run("dynamics", config, TrainingData(data.store, training, validation), prepared.fingerprints, prepared.extra)
+    run = Run("dynamics", config, data._replace(training=training, validation=validation), prepared.fingerprints, prepared.extra)
     if model.action_prior is not None and not run.resumes:
         prior_loss = train_action_prior(model.action_prior, training, config, device)
         run.print(f"action prior | {config.prior_steps:,} steps | loss {prior_loss:.3f} nats")

@@ -30,6 +30,7 @@ from dynamics_model.registry import dynamics_config, load_dynamics
 from dynamics_model.rollouts import rollouts_and_baselines
 from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.data.clips import Clips, split_episodes, to_frames
+from video_tokenizer.data.seen_frames import unseen_clips
 from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.data.validation import clip_videos, even_batches, open_validation_data, output_folder
 from video_tokenizer.errors import InputError
@@ -203,8 +204,10 @@ def main() -> None:
 
     _, episodes = split_episodes(data.store, config.validation_share, config.seed)
     clips = rollout_clips(data.store, episodes, model.context_frames + max(HORIZONS), prepared.tokenizer)
+    clips = unseen_clips(clips, data.seen, model.context_frames)
     scores, videos = score_rollouts(model, prepared, clips, flags, sampling, device)
-    report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path), **next_frames}
+    report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path)}
+    report |= {"seen_in_training": data.seen_share, **next_frames}
     report |= print_rollouts(scores, model)
     if flags.true_checkpoint is not None:
         ceiling = load_dynamics(flags.true_checkpoint, device)

@@ -205,14 +205,14 @@ def training_steps(config: BuildConfig, folders: Folders) -> list[Step]:
 def world_steps(config: BuildConfig, folders: Folders, env_id: str | None, models: list[Path]) -> list[Step]:
     """Evaluate the world and film it. env_id: its game; None for a world of videos. models: its checkpoints."""
     world = ["--world", str(folders.world), "--device", config.device]
-    source = ["--env", env_id] if env_id else ["--data-path", str(folders.data)]
+    source = ["--env", env_id, "--trained-on", str(folders.data)] if env_id else ["--data-path", str(folders.data)]
     metrics, dream, beside = (folders.world / name for name in ("metrics.json", "dream.gif", "beside.gif"))
     evaluate = [script("4.inference/evaluate.py"), *world, *source, "--json", str(metrics)]
     evaluate += ["--quick"] if config.quick else []
     facts = game_facts(env_id) if env_id else None
     keys = f"{facts.player_keys[1]}*10,NOOP*2,{facts.player_keys[0]}*10,NOOP*2" if facts else "random"
     film = [script("4.inference/generate.py"), *world, "--num-frames", "8" if config.quick else "72", "--actions", keys]
-    result = "In {obedience:.0%} of the steps the player moves as in the real game under the same key."
+    result = "In {obedience:.0%} (+-{spread[obedience]:.0%}) of the steps the player moves as in the game under the same key."
     title = "Chapter 4, evaluation: compare the world with the real game"
     steps = [Step(f"evaluate_{config.actions}", title, evaluate, models, [metrics], result)]
     title, command = "Chapter 4, dream: play the world with a fixed sequence of keys", [*film, "--output", str(dream)]
@@ -322,8 +322,9 @@ PAGE = Template("""<!DOCTYPE html>
 <p>How it was built, the last step first, with the command of each:</p>
 $steps
 <h2>All metrics</h2>
-<p>Measured on games that no training has seen. The controls are the same models without training, and a predictor that repeats
-the last frame, which already scores high where little moves.</p>
+<p>Measured on frames that this world was not trained on. Each number is the mean over several seeds, and +- is their standard
+deviation. The controls are the same models without training, and a predictor that repeats the last frame, which already scores
+high where little moves.</p>
 <pre>$metrics</pre>
 </body>
 </html>

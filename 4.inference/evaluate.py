@@ -1,25 +1,39 @@
-"""Evaluate a world against the game it was learned from, on games that no training has seen.
+"""Evaluate a world against the game it was learned from, on frames that it was not trained on.
 
     python 4.inference/evaluate.py --world assets/worlds/breakout --json metrics.json
 
-The chapter's README explains each number. Controls are an untrained world and the repeated last frame.
+Every score is the mean over several seeds, each with games of its own, and stands beside its standard deviation. The chapter's
+README explains each number. Controls are an untrained world and the repeated last frame.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.sampling_flags import SamplingFlags
+from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.seen_frames import frame_hashes
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
+from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import plain, save_json
-from world_model.evaluation.games import RealGames, check_seed, player_keys, record_branches, record_game_sets, validation_games
-from world_model.evaluation.long_rollouts import long_rollout_results
+from world_model.evaluation.games import (
+    Branches,
+    RealGames,
+    check_seed,
+    player_keys,
+    record_branches,
+    record_game_sets,
+    validation_games,
+)
+from world_model.evaluation.long_rollouts import STRETCH, long_rollout_results
 from world_model.evaluation.model_scores import (
     dynamics_scores,
     frame_clips,
@@ -28,7 +42,7 @@ from world_model.evaluation.model_scores import (
     untrained_copy,
 )
 from world_model.evaluation.rollouts import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
-from world_model.evaluation.table import reasons_for_gaps, results_table
+from world_model.evaluation.table import mean_over_seeds, reasons_for_gaps, results_table, spread_over_seeds
 from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
 from world_model.real_game import open_game
 from world_model.world import WorldModel
@@ -44,27 +58,31 @@ class EvaluateConfig:
     """Gymnasium id of the game; default: the one the world was learned from"""
     data_path: str | None = None
     """clip store with the validation episodes, for worlds learned from videos, which have no game to play"""
+    trained_on: str | None = None
+    """clip store that the world was trained on, whose frames are not scored; default: that named in dynamics.pt, if it exists"""
     seed: int = 7
-    """chooses the evaluation games, 0 to 9,999: their seeds start at 1,000,000,000, far above any that recording uses"""
-    num_episodes: int = 8
+    """first of the seeds that choose the evaluation games, 0 to 9,999: no recording uses their games"""
+    num_seeds: int = 3
+    """seeds to evaluate: seed, seed + 1, ...; the counts below are for each of them"""
+    num_episodes: int = 4
     """games to record"""
     num_frames: int = 500
     """longest game, in frames"""
-    num_labelled_games: int = 48
+    num_labelled_games: int = 24
     """games with random actions, for the information that latent actions, and for the ceiling the frames, hold about the keys"""
-    num_clips: int = 128
+    num_clips: int = 48
     """clips on which the dynamics model's loss is measured"""
-    num_rollouts: int = 96
+    num_rollouts: int = 32
     """rollouts that are compared with the real game, for rollout and delta_psnr_db each"""
-    num_beginnings: int = 16
+    num_beginnings: int = 8
     """starts from which every key is held, for obedience"""
     hold_frames: int = 8
     """frames for which a key is held; after more of them most players are at a wall"""
     long_frames: int = 1000
     """frames of the long rollouts under random keys"""
-    num_long_dreams: int = 4
+    num_long_dreams: int = 2
     """long rollouts, each from another start; all are one batch"""
-    probe_steps: int = 600
+    probe_steps: int = 400
     """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
     speed_frames: int = 100
     """steps that are timed"""
@@ -81,15 +99,21 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
-        check_seed(self.seed)
         check_smallest(self, {
-            "num_episodes": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2, "num_rollouts": 1,
+            "num_seeds": 1, "num_episodes": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2, "num_rollouts": 1,
             "num_beginnings": 1, "hold_frames": 1, "long_frames": 1, "num_long_dreams": 1, "probe_steps": 0, "speed_frames": 1,
         })  # fmt: skip
+        for seed in self.seeds:
+            check_seed(seed)
+
+    @property
+    def seeds(self) -> range:
+        """The evaluation seeds. The episodes of a world of videos are always the same, so one is enough."""
+        return range(self.seed, self.seed + (self.num_seeds if self.data_path is None else 1))
 
 
-QUICK = dict(num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2, num_beginnings=1, hold_frames=2,
-             long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
+QUICK = dict(num_seeds=2, num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2, num_beginnings=1,
+             hold_frames=2, long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
 
 
 def timed(title: str, measure: Callable[[], Any]) -> Any:
@@ -100,50 +124,91 @@ def timed(title: str, measure: Callable[[], Any]) -> Any:
     return result
 
 
-def model_results(
-    world: WorldModel, games: RealGames, labelled: RealGames, config: EvaluateConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the three models by themselves: the world's, and those of models with fresh weights."""
-    results = timed("tokenizer", lambda: tokenizer_scores(world.tokenizer, games))
+def training_frames(config: EvaluateConfig, world: WorldModel) -> tuple[np.ndarray | None, str]:
+    """The hashes of the frames that the world was trained on, and ""; or None, and a sentence that says why they are unknown.
+
+    A recording is that of the training if it holds the world's start frames. Raises InputError if that of --trained-on does not.
+    """
+    named = config.trained_on or world.dynamics.config.data_path
+    starts = world.start_frames.reshape(-1, *world.start_frames.shape[2:])
+    reason = "its checkpoint names none" if named is None else f"{named} does not exist"
+    path = None if named is None else resolve_path(named, REPOSITORY)
+    if path is not None and (config.trained_on is not None or (path / "clip_store.json").exists()):
+        hashes = frame_hashes(open_clip_store(path).frames)
+        if np.isin(frame_hashes(starts), hashes).all():
+            return hashes, ""
+        reason = f"{named} lacks the frames that this world starts from, so it was trained on another one"
+        if config.trained_on is not None:
+            raise InputError(f"--trained-on {reason}")
+    return (
+        None,
+        f"the recording of the training is not known ({reason}), so frames that this world has seen are scored too",
+    )
+
+
+class Played(NamedTuple):
+    """The games of one evaluation seed."""
+
+    games: RealGames
+    others: RealGames | None
+    labelled: RealGames
+    branches: Branches | None
+
+
+def play(world: WorldModel, game: Game | None, known: np.ndarray | None, config: EvaluateConfig, seed: int) -> Played:
+    """Play the games of a seed. game: None for a world of videos. known: the hashes of the frames of the training."""
+    if game is None:
+        assert config.data_path is not None
+        games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
+        return Played(games, None, games, None)
+    num_labelled = config.num_labelled_games if world.latent_action_model is not None else 0
+    sets = record_game_sets(game, config.num_episodes, num_labelled, config.num_frames, config.long_frames, seed, known)
+    branches = None
+    if player_keys(game) and world.num_actions:
+        branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, seed, known)
+    return Played(*sets, branches)
+
+
+def measure(world: WorldModel, played: Played, config: EvaluateConfig, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores of the world in the games of a seed, and those of the repeated last frame."""
+    games, latent = played.games, world.latent_action_model
+    results: dict[str, Any] = {"seen_in_training": games.seen_share}
+    results |= timed("tokenizer", lambda: tokenizer_scores(world.tokenizer, games))
+    if latent is not None:
+        results |= timed("latent actions", lambda: latent_action_scores(latent, played.labelled, config.probe_steps, seed))
+    results |= timed("dynamics", lambda: dynamics_scores(world, frame_clips(world, games), config.num_clips, seed))
+    still: dict[str, Any] = {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
+    results |= timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, seed))
+    results["rollout"], still["rollout"] = timed("rollout", lambda: rollout_scores(world, games, config.num_rollouts, seed))
+    results["long_dream"], still["long_dream"] = timed(
+        "long rollouts",
+        lambda: long_rollout_results(world, games, played.others, config.long_frames, config.num_long_dreams, seed),
+    )
+    if (branches := played.branches) is not None:
+        obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, games.store.env_id, seed))
+        results, still = results | obedience, still | standing
+    return results, still
+
+
+def measure_untrained(world: WorldModel, played: Played, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    """The scores of models with fresh weights, from fewer clips and rollouts. The rollouts keep the trained tokenizer."""
+    fresh, games = untrained_copy(world), played.games
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         tokenizer = type(world.tokenizer)(world.tokenizer.config).to(world.device).eval()
         latent = world.latent_action_model and type(world.latent_action_model)(world.latent_action_model.config)
-    control = tokenizer_scores(tokenizer, games, max_clips=16)
-    if world.latent_action_model is not None and latent is not None:
-        model = world.latent_action_model
-        results |= timed("latent actions", lambda: latent_action_scores(model, labelled, config.probe_steps, config.seed))
-        control |= latent_action_scores(latent.to(world.device).eval(), games, 0, config.seed)
-    clips = frame_clips(world, games)
-    results |= timed("dynamics", lambda: dynamics_scores(world, clips, config.num_clips, config.seed))
-    control |= dynamics_scores(untrained_copy(world), clips, min(16, config.num_clips), config.seed)
-    return results, control
-
-
-def rollout_results(
-    world: WorldModel, games: RealGames, others: RealGames | None, game: Game | None, config: EvaluateConfig
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Scores of the rollouts of the world, of an untrained one, and of the repeated last frame."""
-    fresh = untrained_copy(world)
+    control: dict[str, Any] = tokenizer_scores(tokenizer, games, max_clips=16)
+    if latent is not None:
+        control |= latent_action_scores(latent.to(world.device).eval(), games, 0, seed)
+    control |= dynamics_scores(fresh, frame_clips(world, games), min(16, config.num_clips), seed)
     few = min(4, config.num_rollouts)
-    results: dict[str, Any] = timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, config.seed))
-    control: dict[str, Any] = dict(delta_psnr_scores(fresh, games, few, config.seed))
-    still: dict[str, Any] = {}
-    results["rollout"], still["rollout"] = timed(
-        "rollout", lambda: rollout_scores(world, games, config.num_rollouts, config.seed)
-    )
-    control["rollout"], _ = rollout_scores(fresh, games, few, config.seed)
-    results["long_dream"], control["long_dream"], still["long_dream"] = timed(
-        "long rollouts",
-        lambda: long_rollout_results(world, fresh, games, others, config.long_frames, config.num_long_dreams, config.seed),
-    )
-    if game is not None and player_keys(game) and world.num_actions:
-        branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, config.seed)
-        obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, game.env_id, config.seed))
-        results, still = results | obedience, still | standing
-        branches = record_branches(game, min(4, config.num_beginnings), world.context_frames, config.hold_frames, config.seed)
-        control |= obedience_scores(fresh, branches, game.env_id, config.seed)[0]
-    return results, control, still
+    control |= delta_psnr_scores(fresh, games, few, seed)
+    control["rollout"], _ = rollout_scores(fresh, games, few, seed)
+    shorter = min(config.long_frames, STRETCH), min(config.num_long_dreams, 2)
+    control["long_dream"], _ = long_rollout_results(fresh, games, played.others, *shorter, seed, ceiling=False)
+    if played.branches is not None:
+        control |= obedience_scores(fresh, played.branches, games.store.env_id, seed)[0]
+    return control
 
 
 def main() -> None:
@@ -154,49 +219,52 @@ def main() -> None:
     config.check()
     begun = time.perf_counter()
     world = WorldModel.load(config.world, config.device, seed=config.seed, **config.sampling.given())
-
-    # --- games ---
     env_id = config.env or world.metadata.env_id
     true_metrics = read_true_metrics(config.true_metrics, env_id) if config.true_metrics is not None else None
-    game = others = None
-    if config.data_path is not None:
-        games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
-        labelled = games
-    elif env_id is None:
-        raise InputError(
-            f"{config.world} was learned from videos, not from a game; give --data-path with the clip store it was learned from"
-        )
-    else:
+    game, known, unknown = None, None, ""
+    if config.data_path is None:
+        if env_id is None:
+            raise InputError(
+                f"{config.world} was learned from videos, not from a game; "
+                "give --data-path with the clip store it was learned from"
+            )
         game = open_game(env_id, world.metadata, world.frame_size)
-        num_labelled = config.num_labelled_games if world.latent_action_model is not None else 0
-        lengths = (config.num_frames, config.long_frames)
-        games, others, labelled = timed(
-            "recording", lambda: record_game_sets(game, config.num_episodes, num_labelled, *lengths, config.seed)
-        )
-    if games.store.frame_size != world.frame_size:
-        raise InputError(
-            f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
-        )
+        known, unknown = training_frames(config, world)
+        print(unknown, end="\n" if unknown else "")
 
-    # --- measure ---
-    results, control = model_results(world, games, labelled, config)
-    predicted, predicted_control, still = rollout_results(world, games, others, game, config)
-    speed = timed("speed", lambda: speed_scores(world, config.speed_frames))
-    reasons = reasons_for_gaps(world, games, game)
-    results = results | predicted | speed
+    # --- play and measure ---
+    per_seed: dict[int, dict[str, Any]] = {}
+    stills, control, games, num_frames = [], {}, None, 0
+    for seed in config.seeds:
+        print(f"seed {seed}")
+        played = timed("recording", partial(play, world, game, known, config, seed))
+        games = played.games
+        if games.store.frame_size != world.frame_size:
+            raise InputError(
+                f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
+            )
+        num_frames += len(games.seen)
+        per_seed[seed], still = measure(world, played, config, seed)
+        stills.append(still)
+        control = control or timed("untrained", partial(measure_untrained, world, played, config, seed))
+    assert games is not None
+    reasons = reasons_for_gaps(world, games, game) | ({"seen_in_training": unknown} if unknown else {})
+    results = mean_over_seeds([*per_seed.values()])
+    results |= timed("speed", lambda: speed_scores(world, config.speed_frames))
     results |= shares_of_baseline(results, true_metrics) if true_metrics is not None else {}
-    results |= {name: None for name in reasons if name not in results}
-    still |= {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
-    results["controls"] = {"untrained": control | predicted_control, "copy_last": still}
+    results |= {name: None for name in reasons if name not in results or name == "seen_in_training"}
+    results["spread"] = spread_over_seeds([*per_seed.values()])
+    results["per_seed"] = per_seed
+    results["controls"] = {"untrained": control, "copy_last": mean_over_seeds(stills)}
     results["reasons"] = reasons
     settings = {name: value for name, value in vars(config).items() if name not in ("json", "device", "sampling")}
     results["settings"] = settings | vars(world.sampling) | {
-                                      "env": env_id, "action_kind": world.action_kind, "num_frames": len(games.store.frames),
-                                      "num_episodes": len(games.store.episodes),
-                                      "seconds": round(time.perf_counter() - begun, 1)}  # fmt: skip
+                                      "env": env_id, "action_kind": world.action_kind, "num_frames": num_frames,
+                                      "seeds": [*config.seeds], "seconds": round(time.perf_counter() - begun, 1)}  # fmt: skip
 
     # --- show and save ---
-    print(f"\n{config.world} on {len(games.store.frames):,} frames of {len(games.store.episodes)} games it was not trained on\n")
+    share = f", {results['seen_in_training']:.1%} of which it was trained on; those are not scored" if not unknown else ""
+    print(f"\n{config.world} on {num_frames:,} frames of games with {len(per_seed)} seeds{share}\n")
     print(results_table(plain(results)))
     if config.json is not None:
         save_json(config.json, results)

@@ -59,7 +59,7 @@ class ProbeResult:
     """The scores of the supervised classifier on held-out episodes."""
 
     supervised_information: float
-    """share of the true action's entropy, in [0, 1]"""
+    """share of the true action's entropy, at most 1"""
     supervised_accuracy: float
     """share of transitions whose action it predicts"""
     num_steps: int

@@ -79,8 +79,9 @@ def mutual_information(codes: np.ndarray, actions: np.ndarray) -> float:
 
 
 def information_share(log_probabilities: np.ndarray, actions: np.ndarray) -> float:
-    """(H(a) - cross entropy) / H(a), at least 0: the share of the action's entropy that a classifier explains.
+    """(H(a) - cross entropy) / H(a): the share of the action's entropy that a classifier explains, at most 1.
 
+    It is negative for a classifier that is worse than the frequencies of the actions, as one that learned from chance is.
     log_probabilities: (N, A) in nats; actions: (N,), both for held-out transitions. NaN if there is only one action. Example: of
     four equally frequent actions, the classifier recognizes one with probability 0.97 and guesses among the other three: about
     0.4.
@@ -89,7 +90,7 @@ def information_share(log_probabilities: np.ndarray, actions: np.ndarray) -> flo
     if uncertainty == 0.0:
         return math.nan
     cross_entropy = -log_probabilities[np.arange(len(actions)), actions].mean()
-    return float(max(0.0, (uncertainty - cross_entropy) / uncertainty))
+    return float((uncertainty - cross_entropy) / uncertainty)
 
 
 class ActionTable:
@@ -123,7 +124,7 @@ class ActionTable:
 
 
 def action_information(fit: Transitions, test: Transitions, num_codes: int, num_actions: int, single: bool = False) -> float:
-    """Share of the true action's entropy that the codes explain, in [0, 1]: counted on `fit`, scored on the episodes of `test`.
+    """Share of the true action's entropy that the codes explain, at most 1: counted on `fit`, scored on the episodes of `test`.
 
     single: use only the code of the transition instead of three successive codes. The smoothing is chosen among five values by
     cross entropy on a quarter of `fit`, held out by episode. NaN if there is nothing to fit or test.
@@ -279,8 +280,7 @@ def validate(model: Any, data: TrainingData, config: Any, device: torch.device) 
         with autocast(device, config.precision):
             codes = encode_episodes(model, store, episodes, config.num_frames)
         half = max(1, len(episodes) // 2)
-        fitted, tested = (
-            find_transitions(codes, store.actions, store.episodes[part]) for part in (episodes[:half], episodes[half:])
-        )
+        actions = np.where(data.seen, -1, store.actions)  # frames that training has too are not scored
+        fitted, tested = (find_transitions(codes, actions, store.episodes[part]) for part in (episodes[:half], episodes[half:]))
         information = action_information(fitted, tested, model.num_actions, store.num_actions, single=True)
     return metrics.result() | {"action_information_single": information}

@@ -7,7 +7,7 @@ import numpy as np
 
 from dynamics_model.data.metadata import WorldMetadata
 from video_tokenizer.errors import InputError
-from video_tokenizer.games.emulator import Episode, Game, Policy, record_episode
+from video_tokenizer.games.emulator import Episode, Game, Opening, Policy, record_episode
 from video_tokenizer.games.policies import make_players, replay
 from world_model.world import WorldModel
 
@@ -36,12 +36,15 @@ def best_player(game: Game) -> Policy:
     return list(make_players("mixed", game).values())[-1]
 
 
-def play_beginning(game: Game, policy: Policy, num_frames: int, seed: int) -> list[int]:
-    """The actions of a game's first num_frames frames, (num_frames - 1,); fewer if the game ends earlier."""
-    return record_episode(game, policy, num_frames, seed).actions[1:].tolist()
+def play_beginning(game: Game, policy: Policy, num_frames: int, seed: int, opening: Opening | None = None) -> list[int]:
+    """The actions of a game's first num_frames frames, (num_frames - 1,); fewer if the game ends earlier.
+
+    opening: plays steps before the first frame, see `record_episode`.
+    """
+    return record_episode(game, policy, num_frames, seed, opening).actions[1:].tolist()
 
 
-def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: int) -> Episode:
+def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: int, opening: Opening | None = None) -> Episode:
     """Replay a game's beginning and press these keys after it: len(beginning) + 1 + len(keys) frames in all.
 
     The emulator is deterministic given seed and actions, so games with the same beginning differ only from the first different
@@ -50,7 +53,7 @@ def play_keys(game: Game, beginning: Sequence[int], keys: Sequence[str], seed: i
     pressed = [game.action_names.index(key) for key in keys]
     # the last picture is taken a little into the following step, in which the last key is still held
     actions = [*beginning, *pressed, *pressed[-1:]]
-    return record_episode(game, replay(actions), len(beginning) + 1 + len(keys), seed)
+    return record_episode(game, replay(actions), len(beginning) + 1 + len(keys), seed, opening)
 
 
 def play_after_beginning(game: Game, keys: Sequence[str], context_frames: int, seed: int) -> tuple[list[int], Episode]:

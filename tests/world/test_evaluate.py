@@ -13,20 +13,25 @@ from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world, some_frames
 
 from dynamics_model.data.metadata import WorldMetadata
+from video_tokenizer.data.clip_store import ClipStoreWriter
+from video_tokenizer.data.seen_frames import frame_hashes
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball
+from video_tokenizer.games.emulator import record_episode
 from video_tokenizer.games.moving_square import dummy_clip_store
+from video_tokenizer.games.policies import random_policy
 from world_model.evaluation.games import (
     EVALUATION_SEEDS,
     check_seed,
     directions,
     halves,
+    play_opening,
     record_branches,
     record_game_sets,
     record_games,
     usual_step,
 )
-from world_model.evaluation.model_scores import learn_and_test
+from world_model.evaluation.model_scores import evaluation_clips, learn_and_test
 from world_model.evaluation.rollouts import (
     agreement,
     delta_psnr_scores,
@@ -35,7 +40,7 @@ from world_model.evaluation.rollouts import (
     sprite_scores,
     world_actions,
 )
-from world_model.evaluation.table import flatten, results_table
+from world_model.evaluation.table import flatten, mean_over_seeds, results_table, spread_over_seeds
 from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
 from world_model.real_game import open_game, play_beginning, play_keys
 from world_model.world import WorldModel
@@ -111,6 +116,56 @@ def test_a_game_repeats_itself_from_its_actions(game):
 def test_a_world_is_evaluated_on_its_own_game():
     with pytest.raises(InputError, match="learned from a game with UP"):
         open_game(BREAKOUT, WorldMetadata(action_names=["UP"]), (32, 32))
+
+
+def test_two_games_are_alike_nowhere_although_they_begin_alike(game):
+    """From the first frame on, games of different seeds share most of their frames; after an opening they share none."""
+
+    def shared(opening):
+        first, second = (
+            {frame.tobytes() for frame in record_episode(game, random_policy, 40, seed, opening).frames} for seed in (11, 12)
+        )
+        return len(first & second)
+
+    assert shared(None) >= 3 and shared(play_opening) == 0
+
+
+class ShortGame:
+    """As much of a `Game` as an opening needs, over after 20 steps, as CartPole is under random keys."""
+
+    env_id, num_actions, fire_action, needs_fire = "CartPole-v1", 2, None, False
+
+    def reset(self, seed):
+        self.num_steps, self.over = 0, False
+
+    def step(self, action):
+        assert not self.over
+        self.num_steps += 1
+        self.over = self.num_steps == 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_opening_leaves_half_of_a_short_game(seed):
+    short = ShortGame()
+    short.reset(seed)
+    play_opening(short, np.random.default_rng(seed))
+    assert not short.over and short.num_steps <= 10
+
+
+def test_frames_of_the_training_are_marked_and_not_scored(game, games):
+    known = frame_hashes(games.store.frames[10:20])
+    marked = record_games(game, num_episodes=2, num_frames=60, seed=7, known=known)
+    assert np.array_equal(marked.store.frames, games.store.frames)
+    assert set(range(10, 20)) <= set(np.flatnonzero(marked.seen)) and not games.seen.any()
+    assert marked.seen_share == marked.seen.mean()
+    windows = rollout_windows(marked, context_frames=3, num_frames=16, count=100)
+    assert len(windows) and not marked.seen[windows[:, None] + 2 + np.array([1, 4, 16])].any()
+    clips = evaluation_clips(marked)
+    assert not marked.seen[clips.starts[:, None] + np.arange(1, clips.num_frames)].any()
+    branches = record_branches(game, num_beginnings=2, context_frames=3, num_steps=4, seed=1)
+    known = frame_hashes(branches.frames[0, :2])
+    seen = record_branches(game, num_beginnings=2, context_frames=3, num_steps=4, seed=1, known=known).seen
+    assert seen[0].tolist() == [True, True, False, False] and not branches.seen.any()
 
 
 # ---- the scores ---------------------------------------------------------------------------------------------------------
@@ -225,16 +280,24 @@ def test_a_yardstick_that_is_none_is_refused(tmp_path, changed, complaint):
         read_true_metrics(tmp_path / "true.json", BREAKOUT)
 
 
+def test_a_score_is_the_mean_over_the_seeds_beside_their_standard_deviation():
+    tables = [{"a": 1.0, "rollout": {4: {"px": 2}}, "b": math.nan}, {"a": 3.0, "rollout": {4: {"px": 6}}, "b": 5.0}, {"a": 5.0}]
+    assert mean_over_seeds(tables) == {"a": 3.0, "rollout": {4: {"px": 4.0}}, "b": 5.0}
+    spread = spread_over_seeds(tables)
+    assert spread["a"] == 2.0 and spread["rollout"][4]["px"] == pytest.approx(math.sqrt(8)) and math.isnan(spread["b"])
+
+
 def test_nested_scores_become_rows_with_their_controls():
     results = {
         "rollout": {"4": {"psnr_db": 30.0}},
         "obedience": None,
+        "spread": {"rollout": {"4": {"psnr_db": 1.5}}},
         "controls": {"untrained": {"rollout": {"4": {"psnr_db": 5.5}}}, "copy_last": {}},
         "reasons": {"obedience": "no player"},
     }
     assert flatten({"a": {"b": 1}, "c": 2}) == {"a.b": 1, "c": 2}
     lines = results_table(results).splitlines()
-    assert lines[1].split() == ["rollout.4.psnr_db", "30.00", "5.500"]
+    assert lines[1].split() == ["rollout.4.psnr_db", "30.00", "1.500", "5.500"]
     assert lines[2].split() == ["obedience", "-"]
     assert lines[3] == "- obedience: no player"
 
@@ -258,3 +321,25 @@ def test_a_world_of_videos_is_measured_without_a_game(tmp_path, capsys):
     results = json.loads((tmp_path / "m.json").read_text())
     assert results["obedience"] is None and "no game" in results["reasons"]["obedience"]
     assert results["object_recall"] is None and results["psnr_db"] > 0
+
+
+def test_seeds_are_told_apart_and_what_training_saw_is_left_out_of_them(tmp_path, games, capsys):
+    """--trained-on names the recording: here the world's start frames and some frames of seed 7."""
+    world = save_tiny_world(tmp_path / "world", "true")
+    starts = WorldModel.load(world, "cpu").start_frames
+    with ClipStoreWriter(tmp_path / "other", (32, 32), {}) as writer:
+        writer.add_episode(games.store.frames[:30])
+    flags = ["--world", world, "--quick", "--seed", 7, "--device", "cpu", "--json", tmp_path / "m.json"]
+    assert call(EVALUATE, *flags, "--trained-on", tmp_path / "other") == 2
+    assert "lacks the frames that this world starts from" in capsys.readouterr().err
+    with ClipStoreWriter(tmp_path / "trained", (32, 32), {}) as writer:
+        writer.add_episode(games.store.frames[:30])
+        writer.add_episode(starts.reshape(-1, 32, 32, 3))
+    assert call(EVALUATE, *flags, "--trained-on", tmp_path / "trained") == 0
+    results = json.loads((tmp_path / "m.json").read_text())
+    assert list(results["per_seed"]) == ["7", "8"] == [str(seed) for seed in results["settings"]["seeds"]]
+    one, other = (results["per_seed"][seed]["moving_psnr_db"] for seed in ("7", "8"))
+    assert results["moving_psnr_db"] == pytest.approx((one + other) / 2)
+    assert results["spread"]["moving_psnr_db"] == pytest.approx(abs(one - other) / math.sqrt(2))
+    assert results["per_seed"]["7"]["seen_in_training"] > results["per_seed"]["8"]["seen_in_training"] >= 0
+    assert "of which it was trained on" in capsys.readouterr().out

@@ -176,7 +176,7 @@ def test_sampling_settings_are_those_of_the_model(world, folder):
 
 
 def test_its_model_is_scored_beside_an_untrained_one(world, store):
-    clips = frame_clips(world, RealGames(store, None, None))
+    clips = frame_clips(world, RealGames(store, None, None, np.zeros(len(store.frames), bool)))
     for one in (world, untrained_copy(world)):
         assert dynamics_scores(one, clips, 8).keys() == {"loss_changed", "loss_changed_shuffled", "shuffle_ratio"}
 

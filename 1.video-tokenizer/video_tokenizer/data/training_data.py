@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from video_tokenizer.data.augment import Augmentation
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
+from video_tokenizer.data.seen_frames import frames_of, seen_frames, unseen_clips
 from video_tokenizer.data.sources import open_clips_source
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
@@ -25,6 +28,18 @@ class TrainingData(NamedTuple):
     store: ClipStore
     training: Any  # Clips, or what a later chapter makes of them
     validation: Any
+    seen: np.ndarray  # bool (F,): frames of validation episodes that training has too; no validation clip scores one
+    seen_share: float  # their share of the frames of validation episodes
+    clips_left_out: int  # how many validation clips would score them
+
+    def describe_seen(self) -> str:
+        """A sentence on what was left out; "" if training has none of the frames."""
+        if not self.seen.any():
+            return ""
+        shown = f"{self.seen_share:.0%} of the frames of validation episodes are training frames too, bit for bit"
+        if not self.clips_left_out:
+            return f"{shown}; they are in nearly all clips, so all clips are scored"
+        return f"{shown}; the {self.clips_left_out:,} clips that would score them are left out"
 
 
 def open_store(config: Any) -> ClipStore:
@@ -57,8 +72,11 @@ def open_training_data(config: Config) -> tuple[TrainingData, Config]:
     return split_clips(config, store), config
 
 
-def split_clips(config: Any, store: ClipStore) -> TrainingData:
-    """Clips of config.num_frames frames: training clips start at every frame, validation clips overlap by one frame only."""
+def split_clips(config: Any, store: ClipStore, known: np.ndarray | None = None) -> TrainingData:
+    """Clips of config.num_frames frames: training clips start at every frame, validation clips overlap by one frame only.
+
+    Validation clips score no frame of training. known: the hashes of its frames, if it had another store.
+    """
     flip, crop = getattr(config, "flip_augmentation", False), getattr(config, "crop_augmentation", 0.0)
     augmentation = Augmentation(0.5 * flip, 1 - crop, config.seed) if flip or crop > 0 else None
     training_episodes, validation_episodes = split_episodes(store, config.validation_share, config.seed)
@@ -67,7 +85,10 @@ def split_clips(config: Any, store: ClipStore) -> TrainingData:
         print(f"{too_short} of {len(lengths)} episodes have fewer than {config.num_frames} frames, too few for a clip")
     training = Clips(store, training_episodes, config.num_frames, augment=augmentation)
     validation = Clips(store, validation_episodes, config.num_frames, stride=max(1, config.num_frames - 1))
-    return TrainingData(store, training, validation)
+    seen = seen_frames(store, training_episodes, validation_episodes, known)
+    unseen = unseen_clips(validation, seen)
+    seen_share = float(seen[frames_of(store, validation_episodes)].mean())
+    return TrainingData(store, training, unseen, seen, seen_share, len(validation) - len(unseen))
 
 
 def evenly_spaced(length: int, number: int) -> list[int]:

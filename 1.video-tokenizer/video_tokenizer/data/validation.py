@@ -1,5 +1,6 @@
 """Shared by the validate scripts of all chapters: validation data, evenly spaced batches, and the output folder."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.data.seen_frames import frame_hashes
 from video_tokenizer.data.training_data import TrainingData, evenly_spaced, open_store, split_clips, with_frame_size_of
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import MOVING, background_of
+from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.config import size_text
 
 
 def open_validation_data(flags: Any, training_config: Any, fingerprint: str | None = None) -> TrainingData:
-    """The data that a validate script scores, split exactly as in training.
+    """The data that a validate script scores, split exactly as in training, without clips that score a frame of training.
 
-    flags: a config with data_path, data_type and use_dummy_data; the default is the data the checkpoint was trained on.
+    flags: a `ValidationConfig`; the default is the data the checkpoint was trained on.
     training_config: the checkpoint's config, whose seed and validation share decide the split. fingerprint: of the training
     data; a note is printed if the store is a different one. Raises InputError for frames of another size.
+
+    best_model.pt holds the weights that scored best on a sample of these clips during training, so its scores are the best of a
+    few rather than those of one model. final_model.pt was not chosen.
     """
     config = training_config
     if flags.data_path is not None or flags.use_dummy_data:
@@ -35,10 +41,36 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
             f"the checkpoint was trained on frames of {size} pixels, {store.path} holds {size_text(store.frame_size)}; "
             f"record with --frame-size {size}"
         )
-    data = split_clips(with_frame_size_of(store, config), store)
+    known, unknown = None, ""
     if fingerprint is not None and store.fingerprint != fingerprint:
         print(f"{store.path} is not the data this checkpoint was trained on; scoring the validation episodes of this data")
+        known, unknown = training_hashes(training_config.data_path, fingerprint, flags.trained_on)
+    data = split_clips(with_frame_size_of(store, config), store, np.empty(0, np.uint64) if unknown else known)
+    if unknown:
+        data = data._replace(seen_share=math.nan)
+    if sentence := unknown or data.describe_seen():
+        print(sentence)
     return data
+
+
+def training_hashes(path: str | None, fingerprint: str | None, given: str | None = None) -> tuple[np.ndarray | None, str]:
+    """The hashes of all frames that a checkpoint was trained on, and ""; or None, and a sentence that says why they are unknown.
+
+    path, fingerprint: those of the recording, from the checkpoint. given: the clip store to take instead, whatever its
+    fingerprint is. Raises InputError if that is not a clip store.
+    """
+    if given is not None:
+        return frame_hashes(open_clip_store(given).frames), ""
+    reason = "its checkpoint does not name one"
+    if path is not None:
+        found = resolve_path(path, REPOSITORY)
+        if not (found / "clip_store.json").exists():
+            reason = f"{path} does not exist"
+        elif (store := open_clip_store(found)).fingerprint != fingerprint:
+            reason = f"{path} is another one"
+        else:
+            return frame_hashes(store.frames), ""
+    return None, f"the recording of the training is not here ({reason}), so frames that training has seen are scored too"
 
 
 def even_batches(num_clips: int, batch_size: int, num_batches: int | None = None) -> Iterator[list[int]]:

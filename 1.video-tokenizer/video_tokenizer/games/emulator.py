@@ -41,6 +41,7 @@ class Episode(NamedTuple):
 
 
 Policy = Callable[["Game", np.random.Generator], int]
+Opening = Callable[["Game", np.random.Generator], None]
 
 
 class Game:
@@ -191,13 +192,16 @@ class Game:
         return 0 if self._ale is None else self._ale.lives()
 
 
-def record_episode(game: Game, policy: Policy, num_frames: int, seed: int) -> Episode:
+def record_episode(game: Game, policy: Policy, num_frames: int, seed: int, opening: Opening | None = None) -> Episode:
     """Play one episode of at most `num_frames` frames, or until the game is over.
 
     policy(game, rng) -> action is called once per step and sees the current game, not the delayed picture.
+    opening(game, rng) first plays steps that are not recorded; it must not leave the game over.
     """
     rng = np.random.default_rng((seed, 1))
     game.reset(seed)
+    if opening is not None:
+        opening(game, rng)
     frames, actions, memories = [], [-1], []
     while True:
         closing = len(frames) + 1 >= num_frames

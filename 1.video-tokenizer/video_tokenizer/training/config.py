@@ -176,6 +176,8 @@ class ValidationConfig:
     """what data_path is; auto looks at it"""
     use_dummy_data: bool = False
     """score on the synthetic moving square"""
+    trained_on: str | None = None
+    """with another data_path: clip store of the training, whose frames are not scored; default: as the checkpoint says"""
     num_batches: int | None = None
     """batches to score, spread evenly over the validation clips; default: all clips"""
     batch_size: int = 16

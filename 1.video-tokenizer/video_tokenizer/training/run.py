@@ -111,6 +111,8 @@ class Run:
         self.print(f"device {device} | {self.num_parameters:,} parameters | run folder {self.folder}")
         training, validation = len(self.data.training), len(self.data.validation)
         self.print(f"data {self.data.store.path} | {training:,} training and {validation:,} validation clips")
+        if seen := self.data.describe_seen():
+            self.print(seen)
         if self.resume_state is not None:
             state = self.resume_state
             try:

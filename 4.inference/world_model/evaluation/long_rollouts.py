@@ -184,15 +184,15 @@ def random_keys(world: WorldModel, shape: tuple[int, int], seed: int) -> np.ndar
 
 def long_rollout_results(
     world: WorldModel,
-    fresh: WorldModel,
     games: RealGames,
     others: RealGames | None,
     num_frames: int,
     num_rollouts: int,
     seed: int,
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Scores of long rollouts of the world; of shorter and fewer ones of `fresh`, an untrained world; and of the repeated last
-    frame. Empty if the games are too short.
+    ceiling: bool = True,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores of long rollouts of the world, with those of real games if `ceiling`; and of the repeated last frame. Empty if the
+    games are too short.
 
     games: where the rollouts start. others: games as long as the rollouts, because in a longer game more bricks are gone; one
     half gives the range of real frames, the other half the scores of real games in it. None: the range of `games`.
@@ -200,10 +200,9 @@ def long_rollout_results(
     known, unknown = (games, None) if others is None else halves(others)
     real = real_frames(known)
     if real is None:
-        return {}, {}, {}
+        return {}, {}
     scores, still = long_rollout_scores(world, games, real, num_frames, num_rollouts, seed)
-    control, _ = long_rollout_scores(fresh, games, real, min(num_frames, STRETCH), min(num_rollouts, 2), seed)
-    return scores | (ceiling_scores(world.tokenizer, unknown, real) if unknown is not None else {}), control, still
+    return scores | (ceiling_scores(world.tokenizer, unknown, real) if ceiling and unknown is not None else {}), still
 
 
 def ceiling_scores(tokenizer: Tokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:

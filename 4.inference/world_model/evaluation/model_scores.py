@@ -1,5 +1,6 @@
 """Each of the three models by itself: what the tokenizer keeps, what latent actions mean, what the dynamics model predicts."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from dynamics_model.metrics import DynamicsMetrics
 from latent_action_model.action_probe import supervised_information
 from latent_action_model.metrics import action_information, encode_episodes, find_transitions, mapping_accuracy
 from latent_action_model.models.latent_action_model import LatentActionModel
+from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips
+from video_tokenizer.data.seen_frames import unseen_clips
 from video_tokenizer.data.validation import clip_videos, even_batches, local_background
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import CodeUsage, TokenizerMetrics, share
@@ -56,12 +59,13 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps
     """
     store = games.store
     fit_episodes, test_episodes = learn_and_test(len(store.episodes))
-    codes = encode_episodes(model, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
+    codes = encode_episodes(model, store, range(len(store.episodes)), clip_length(store))
     usage = CodeUsage(model.num_actions)
     usage.update(torch.from_numpy(codes[codes >= 0]))
     scores: dict[str, Any] = {f"latent_{name}": value for name, value in usage.result().items()}
     if store.num_actions == 0:
         return scores
+    store = replace(store, actions=np.where(games.seen, -1, store.actions))  # transitions to training frames are not scored
     fit = find_transitions(codes, store.actions, store.episodes[fit_episodes])
     test = find_transitions(codes, store.actions, store.episodes[test_episodes])
     sizes = (model.num_actions, store.num_actions)
@@ -88,7 +92,7 @@ def frame_clips(world: WorldModel, games: RealGames) -> FrameClips:
     frames = encode_store(store, world.tokenizer, world.device, model_class=type(world.dynamics))
     actions = store.actions
     if latent is not None:
-        actions = encode_episodes(latent, store, range(len(store.episodes)), evaluation_clips(games).num_frames)
+        actions = encode_episodes(latent, store, range(len(store.episodes)), clip_length(store))
     return FrameClips(evaluation_clips(games, world.context_frames), frames, actions)
 
 
@@ -115,11 +119,16 @@ def untrained_copy(world: WorldModel) -> WorldModel:
 
 
 def evaluation_clips(games: RealGames, num_frames: int = CLIP_FRAMES) -> Clips:
-    """Clips that overlap by one frame, so that every transition is in one of them."""
-    store = games.store
+    """Clips that overlap by one frame, so that every transition is in one of them, but for clips that score a training frame."""
+    num_frames = clip_length(games.store, num_frames)
+    clips = Clips(games.store, range(len(games.store.episodes)), num_frames, stride=num_frames - 1)
+    return unseen_clips(clips, games.seen)
+
+
+def clip_length(store: ClipStore, num_frames: int = CLIP_FRAMES) -> int:
+    """num_frames, or the length of the longest episode if that is shorter; at least 2."""
     longest = int((store.episodes[:, 1] - store.episodes[:, 0]).max())
-    num_frames = max(2, min(num_frames, longest))
-    return Clips(store, range(len(store.episodes)), num_frames, stride=num_frames - 1)
+    return max(2, min(num_frames, longest))
 
 
 def learn_and_test(num_episodes: int) -> tuple[list[int], list[int]]:

@@ -22,10 +22,16 @@ BALL_GAP_FROM = 16
 
 
 def rollout_windows(games: RealGames, context_frames: int, num_frames: int, count: int) -> np.ndarray:
-    """First frames of `count` windows of context_frames + num_frames frames, evenly spaced over all that fit into an episode."""
+    """First frames of `count` windows of context_frames + num_frames frames, evenly spaced over all that fit into an episode.
+
+    Windows that score a frame of the training, at one of `HORIZONS`, are left out, unless all do.
+    """
     length = context_frames + num_frames
     starts = [np.arange(start, stop - length + 1) for start, stop in games.store.episodes if stop - start >= length]
     possible = np.concatenate(starts) if starts else np.empty(0, np.int64)
+    scored = context_frames - 1 + np.array([horizon for horizon in HORIZONS if horizon <= num_frames], np.int64)
+    unseen = ~games.seen[possible[:, None] + scored].any(axis=1)
+    possible = possible[unseen] if unseen.any() else possible
     if len(possible) == 0:
         return possible
     return possible[np.unique(np.linspace(0, len(possible) - 1, min(count, len(possible))).astype(int))]
@@ -149,9 +155,9 @@ def obedience_scores(world: WorldModel, branches: Branches, env_id: str, seed: i
 
     A step counts as obeyed if the predicted player moves in the same direction (back, not at all, forth) as the real one. Both
     are found by the same pixel detector, and for both a movement is at least a quarter of the real player's usual step. Steps in
-    which the real player is not detected are left out; steps in which the predicted one is not are disobeyed. Returns the
-    scores of the world and of the repeated last frame: obedience (all steps), obedience_moving (steps in which the real player
-    moves, away from the wall) and obedience_by_key.
+    which the real player is not detected, or which lead to a frame of the training, are left out; steps in which the predicted
+    one is not detected are disobeyed. Returns the scores of the world and of the repeated last frame: obedience (all steps),
+    obedience_moving (steps in which the real player moves, away from the wall) and obedience_by_key.
     """
     num_steps = branches.frames.shape[1]
     held = np.array([world.action_map.get(key, -1) for key in branches.keys], dtype=np.int64)
@@ -161,6 +167,7 @@ def obedience_scores(world: WorldModel, branches: Branches, env_id: str, seed: i
     places = player_positions(np.concatenate([last, branches.frames], axis=1), env_id)  # (B, K + 1)
     still = usual_step(places) / 4
     real = directions(places, still)  # (B, K)
+    real[branches.seen] = np.nan
     predicted = directions(player_positions(np.concatenate([last, rollout], axis=1), env_id), still)
     return agreement(predicted, real, branches.keys), agreement(np.zeros_like(real), real, branches.keys)
 

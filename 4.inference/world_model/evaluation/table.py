@@ -1,15 +1,39 @@
-"""The numbers of an evaluation as a table: one row per metric, with the controls in columns."""
+"""The numbers of an evaluation: mean and spread over its seeds, and a table with one row per metric."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.results import format_number
 from world_model.evaluation.games import RealGames, player_keys
 from world_model.world import WorldModel
 
-NOT_METRICS = ("controls", "reasons", "settings")
-COLUMNS = ("world", "untrained", "copy last frame")
+NOT_METRICS = ("spread", "per_seed", "controls", "reasons", "settings")
+COLUMNS = ("world", "+-", "untrained", "copy last frame")
+
+
+def mean_over_seeds(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """One table with the mean of each number of several tables; of those that have it, if it is missing or NaN in some."""
+    return combine(tables, lambda numbers: float(np.mean(numbers)) if numbers else np.nan)
+
+
+def spread_over_seeds(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """The same with standard deviations: those of single seeds, estimated with n - 1. NaN if fewer than two have the number."""
+    return combine(tables, lambda numbers: float(np.std(numbers, ddof=1)) if len(numbers) > 1 else np.nan)
+
+
+def combine(tables: Sequence[Mapping[Any, Any]], merge: Callable[[list[float]], float]) -> dict[Any, Any]:
+    """Nested tables merged entry by entry: `merge` turns the finite numbers in one place into one."""
+    merged: dict[Any, Any] = {}
+    for name in dict.fromkeys(name for table in tables for name in table):
+        values = [table[name] for table in tables if name in table]
+        if isinstance(values[0], Mapping):
+            merged[name] = combine(values, merge)
+        else:
+            merged[name] = merge([float(value) for value in values if value is not None and np.isfinite(value)])
+    return merged
 
 
 def flatten(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -23,22 +47,26 @@ def flatten(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(metric, world, untrained, copy last frame), numbers as text, "" if a control has no such score."""
+def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """(metric, world, standard deviation over the seeds, untrained, copy last frame), numbers as text, "" for those not there."""
     world = flatten({name: value for name, value in results.items() if name not in NOT_METRICS})
+    spread = flatten(results.get("spread", {}))
     controls = results.get("controls", {})
     untrained, copied = (flatten(controls.get(name, {})) for name in ("untrained", "copy_last"))
 
     def shown(scores: Mapping[str, Any], name: str) -> str:
         return format_number(scores[name]) if name in scores else ""
 
-    return [(name, format_number(value), shown(untrained, name), shown(copied, name)) for name, value in world.items()]
+    return [
+        (name, format_number(value), shown(spread, name), shown(untrained, name), shown(copied, name))
+        for name, value in world.items()
+    ]
 
 
 def results_table(results: Mapping[str, Any]) -> str:
     """The table for the terminal, followed by the reasons for missing numbers."""
     rows = [("", *COLUMNS), *table_rows(results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
              for row in rows]  # fmt: skip
     lines += [f"- {name}: {reason}" for name, reason in results.get("reasons", {}).items()]
