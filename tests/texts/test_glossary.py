@@ -24,10 +24,10 @@ def rows(text: str) -> list[list[str]]:
 
 
 def keys(value: Any) -> set[str]:
-    """All keys of nested dictionaries."""
-    if not isinstance(value, dict):
-        return set()
-    return set(value).union(*map(keys, value.values()))
+    """All keys of nested dictionaries and lists."""
+    if isinstance(value, list):
+        return set().union(*map(keys, value))
+    return set(value).union(*map(keys, value.values())) if isinstance(value, dict) else set()
 
 
 @pytest.mark.parametrize("word, meaning, place", rows(WORDS), ids=lambda cell: cell if len(cell) < 20 else "")
