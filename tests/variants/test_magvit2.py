@@ -157,7 +157,7 @@ def test_every_resolution_of_the_decoder_reads_the_codes_and_the_quantizer_is_fs
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frame_size": 20}, "frame_size 20 is not a multiple of 8, as 4 channels need"),
+        ({"frame_size": 20}, "frame_size 20 is not a multiple of the cell side of 4 channels, 8"),
         ({"time_stride": 3}, "time_stride 3 must be 1, 2 or 4"),
         ({"time_stride": 2}, "num_frames 4 must be 1 \\+ a multiple of time_stride 2; try 5"),
         ({"blocks": (1, 1)}, "must have one number per resolution"),
