@@ -119,7 +119,7 @@ SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and toke
     warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
     discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, adversarial_lead=0.0, r1_weight=10.0,
 )  # fmt: skip
-PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens; 64,000 codes instead of the paper's 2^18
+PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens; 64,000 codes instead of the paper's 2^18, and no cosine for the rate
     frame_size=128, num_frames=17, time_stride=4, channels=(128, 256, 256, 512), blocks=(4, 4, 4, 4), levels=(8, 8, 8, 5, 5, 5),
     batch_size=256, num_steps=300_000, learning_rate=1e-4, warmup_steps=10_000, decay_share=1.0, betas=(0.0, 0.99),
     foreground_weight=0.0, moving_weight=0.0, stability_weight=0.0,
