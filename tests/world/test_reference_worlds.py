@@ -1,7 +1,7 @@
 """The worlds in assets/worlds: each is as good as its metrics.json says, measured anew on games that file has not seen.
 
-A bar is the committed mean less a margin for the smaller sample, or less twice its spread over seeds where that is more, and never
-lower than a floor that neither a world without training nor a repeated last frame reaches.
+A bar is the committed mean less a margin for the smaller sample, or less twice its spread over seeds where that is more, and
+never lower than a floor that neither a world without training nor a repeated last frame reaches.
 """
 
 import json
