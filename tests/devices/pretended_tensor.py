@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.fx.experimental._config
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
@@ -247,16 +248,14 @@ def shape_of(operation: Any, name: str, args: tuple, kwargs: dict) -> Any:
     """The result of an operation on tensors without numbers; what depends on numbers is made up: ones, and yes."""
     if name == "_local_scalar_dense":
         return True if args[0].dtype == torch.bool else 1 if not args[0].is_floating_point() else 1.0
-    if name in ("_to_copy", "copy_"):
-        source, target = (args[1], args[0]) if name == "copy_" else (args[0], None)
-        if source.is_meta and not (target.is_meta if target is not None else kwargs.get("device", source.device) != "cpu"):
-            source = torch.ones_like(source, device="cpu")
-        return operation(*((target, source) if target is not None else (source,)), **kwargs)
+    if name == "_to_copy" and args[0].is_meta and str(kwargs.get("device", "meta")) == "cpu":
+        return operation(torch.ones_like(args[0], device="cpu"), **kwargs)
+    if name == "copy_" and args[1].is_meta and not args[0].is_meta:
+        return args[0].fill_(1)
     if name == "bincount":
         return args[0].new_zeros(kwargs.get("minlength", args[-1]), dtype=torch.int64)
-    if name in ("nonzero", "_unique2"):
-        some = args[0].new_zeros((1, args[0].dim()) if name == "nonzero" else 1, dtype=torch.int64)
-        return some if name == "nonzero" else (args[0].new_zeros(1), some, some)
+    if name == "_unique2":
+        return args[0].new_zeros(1), args[0].new_zeros(1, dtype=torch.int64), args[0].new_zeros(1, dtype=torch.int64)
     return operation(*args, **kwargs)
 
 
@@ -341,6 +340,7 @@ def install(kind: str) -> None:
 def without_numbers() -> Iterator[None]:
     """Inside, tensors that are made on the device have shapes and types only."""
     Device.numbers = False
+    torch.fx.experimental._config.meta_nonzero_assume_all_nonzero = True
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """What the tests of this folder run in a process with a pretended device. Every function returns plain values."""
 
+import gc
 import io
 import signal
 from collections.abc import Iterator
@@ -62,11 +63,13 @@ def train(script: str, *arguments: object, stop_after: int | None = None) -> lis
 def peak_memory(script: str, *arguments: object) -> int:
     """Bytes that the second step of a training uses at its highest; in the first, the optimizer has no moments yet."""
     Watch.waits, Watch.stop_after, Watch.leave_after = [], None, 2
+    gc.collect()
+    before = Device.used
     with without_numbers(), mock.patch.object(Run, "steps", steps):
         try:
             runs(script, *arguments)
         except StopHere:
-            return Watch.peak
+            return Watch.peak - before
     raise AssertionError("the training has ended by itself")
 
 
