@@ -90,9 +90,9 @@ def train_until_step_3(folder: Path, chapter: str, *flags: object) -> None:
     """A run of STEPS steps on two processes that is killed when resume.pt of step 3 is written."""
     stopper = folder.with_name("stopper.py")
     stopper.write_text(
-        "import sys, runpy; sys.argv = sys.argv[1:]; from video_tokenizer.training import run as r; inner = r.Run.save_resume\n"
-        "def save(self, step, state):\n    inner(self, step, state)\n    sys.exit(9) if step == 3 else None\n"
-        "r.Run.save_resume = save; runpy.run_path(sys.argv[0], run_name='__main__')"
+        "import sys, runpy; sys.argv = sys.argv[1:]; from video_tokenizer.training import run as r; inner = r.Run._save_resume\n"
+        "def save(self):\n    inner(self)\n    sys.exit(9) if self.step == 3 else None\n"
+        "r.Run._save_resume = save; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     arguments = map(str, [*SMALL, *flags, "--num-steps", STEPS, "--checkpoint-dir", folder])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(stopper)]
@@ -100,6 +100,7 @@ def train_until_step_3(folder: Path, chapter: str, *flags: object) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     stopped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
     assert stopped.returncode != 0 and not (folder / "final_model.pt").exists()
+    assert torch.load(folder / "resume.pt", weights_only=True)["step"] == 3, stopped.stderr[-2000:]
 
 
 def test_a_run_of_two_processes_goes_on_in_one(tokenizer, tmp_path):
