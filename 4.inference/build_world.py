@@ -69,7 +69,7 @@ class BuildConfig:
     quick: bool = False
     """smoke test of a minute or two with little data and a dozen training steps; the world it builds shows noise"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA; Apple's mps only for presets above tiny, which is unmeasured; else cpu), cpu, cuda, cuda:1, mps"""
 
 
 class Folders(NamedTuple):

@@ -95,7 +95,7 @@ class EvaluateConfig:
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""

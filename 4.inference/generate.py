@@ -59,7 +59,7 @@ class GenerateConfig:
     beside_emulator: str | None = None
     """Gymnasium id of the world's own game: press the same keys in it, from the same frames, and show it beside the rollout"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""

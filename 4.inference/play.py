@@ -40,7 +40,7 @@ class PlayConfig:
     num_threads: int | None = None
     """threads for the models; default: half of the cores, four at most, since the browser on this machine wants some too"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
 def main() -> None:

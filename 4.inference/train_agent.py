@@ -49,7 +49,7 @@ class AgentConfig:
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
-    """device of the world: auto, cpu, cuda, cuda:1, mps; the agent is so small that it stays on the CPU"""
+    """device of the world: auto (CUDA, else cpu), cpu, cuda, cuda:1, mps; the agent is so small that it stays on the CPU"""
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""

@@ -44,7 +44,7 @@ class BenchmarkConfig:
     figure: str | None = None
     """picture of the curves"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class IllustrateConfig(DriftPlan):
     key: str = "LEFT"
     """the key that is held there"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
 def read_numbers(path: str, names: tuple[str, ...], command: str) -> dict[str, Any]:

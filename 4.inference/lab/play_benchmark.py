@@ -45,7 +45,7 @@ class BenchmarkConfig:
     json: str | None = None
     """file for the numbers"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
 def press_keys(page: Any, seconds: float, rng: np.random.Generator) -> None:

@@ -46,7 +46,7 @@ class PicturesConfig:
     resync_every: int = 50
     """frames after which the dream is resynchronized with the game"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
 def follow_ball(page: Any, env_id: str) -> str:

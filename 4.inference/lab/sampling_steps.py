@@ -50,7 +50,7 @@ class StepsConfig:
     figure: str | None = None
     """picture of the curves"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
 def torn_share(videos: np.ndarray, env_id: str) -> float:

@@ -150,6 +150,16 @@ def run_script(main: Callable[[], None]) -> None:
             time.sleep(3)  # the first process has most likely said the same, and torchrun ends this one meanwhile
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except NotImplementedError as error:
+        if "MPS" not in str(error):
+            raise
+        operation = str(error).split("'")[1] if "'" in str(error) else "one of the operations"
+        print(
+            f"error: Apple's GPU has no {operation}; put PYTORCH_ENABLE_MPS_FALLBACK=1 before the command, and the CPU does "
+            "that part, or give --device cpu",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command resumes from the last saved step", file=sys.stderr)
         sys.exit(130)

@@ -85,7 +85,7 @@ class TrainingConfig:
     seed: int = 0
     """seeds the weights, the order of the clips, the split, and every random choice of the training"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA; Apple's mps only for presets above tiny, which is unmeasured; else cpu), cpu, cuda, cuda:1, mps"""
     preset: Literal["tiny", "small", "paper"] = "tiny"
     """sizes: tiny (CPU, minutes), small (one GPU), paper (Genie's Appendix F)"""
     config: str | None = None
@@ -193,7 +193,7 @@ class ValidationConfig:
     seed: int = 0
     """seeds every random choice of the scores"""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
     def check(self, **smallest: float) -> None:
         """Raise InputError for a count that leaves nothing to score. smallest: further fields and their smallest values."""

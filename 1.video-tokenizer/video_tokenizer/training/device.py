@@ -9,13 +9,16 @@ import torch
 from video_tokenizer.errors import InputError
 
 
-def choose_device(name: str) -> torch.device:
-    """ "auto" takes CUDA, then Apple's MPS, then the CPU; any other name is taken as written. Raises InputError if absent.
+def choose_device(name: str, large: bool = False) -> torch.device:
+    """ "auto" takes CUDA, else the CPU; any other name is taken as written. Raises InputError if absent.
 
+    large: whether to take Apple's GPU before the CPU. Nobody has measured it yet: small models, and dreams of one frame at a
+    time, are thousands of small operations, which most likely start more slowly there than a CPU carries them out.
     "cuda" without a number is the first GPU, and under torchrun the one of this process.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        mps = large and torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         device = torch.device(name)
         if device.type == "cuda" and device.index is None:

@@ -49,7 +49,7 @@ PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
 
 def start_training(config: Any) -> torch.device:
     """Choose the device, join torchrun's other processes, and seed all random numbers. Returns the device."""
-    device = choose_device(config.device)
+    device = choose_device(config.device, large=config.preset != "tiny")
     config.check_processes(int(os.environ.get("WORLD_SIZE", "1")))  # before there is a group in which somebody could wait
     start_processes(device)
     torch.manual_seed(config.seed)
