@@ -11,7 +11,7 @@ from dynamics_model.figures import save_rollout_strips
 from dynamics_model.metrics import validate
 from dynamics_model.models.maskgit import MaskGIT
 from dynamics_model.prior_training import train_action_prior
-from video_tokenizer.data.clips import make_loader
+from video_tokenizer.data.clips import make_loader, to_device
 from video_tokenizer.data.training_data import open_training_data
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -48,7 +48,7 @@ def main() -> None:
     batches = make_loader(training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)
-        tokens, actions = batch["frames"].to(device), batch["actions"].to(device)  # (B, T, N), (B, T)
+        tokens, actions = to_device(batch["frames"], device), to_device(batch["actions"], device)  # (B, T, N), (B, T)
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
         parts = [*zip(tokens.chunk(config.accumulate), actions.chunk(config.accumulate), strict=True)]

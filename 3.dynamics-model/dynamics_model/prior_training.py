@@ -6,7 +6,7 @@ from tqdm import tqdm
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.data.frame_cache import FrameClips
 from dynamics_model.models.action_prior import ActionPrior
-from video_tokenizer.data.clips import make_loader
+from video_tokenizer.data.clips import make_loader, to_device
 from video_tokenizer.training.optimizer import learning_rate_factor
 
 BATCH_FACTOR = 4
@@ -24,7 +24,7 @@ def train_action_prior(prior: ActionPrior, clips: FrameClips, config: DynamicsCo
     for step, batch in enumerate(tqdm(loader, "action prior", leave=False, disable=None)):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor(step, num_steps, num_steps // 15, DECAY_SHARE)
-        loss = prior.loss(batch["frames"].to(device), batch["actions"].to(device))
+        loss = prior.loss(to_device(batch["frames"], device), to_device(batch["actions"], device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

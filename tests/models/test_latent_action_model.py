@@ -119,7 +119,7 @@ def test_training_gives_each_transition_its_own_action(clip, changes):
 def test_every_parameter_receives_a_gradient(clip, changes):
     model = build(**changes).train()
     if model.config.quantizer == "vq":
-        model.quantizer.steps_seen += model.quantizer.noisy_steps  # the codebook takes part after the noisy phase
+        model.quantizer.count_from(model.quantizer.noisy_steps)  # the codebook takes part after the noisy phase
     torch.stack([*model(clip).losses.values()]).sum().backward()
     dead = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert dead == []

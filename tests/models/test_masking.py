@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from dynamics_model.models.masking import corrupt, draw, nucleus, random_mask, sample_tokens, tokens_left_masked
+from dynamics_model.models.masking import corrupt, draw, nucleus, random_mask, sample_rows, sample_tokens, tokens_left_masked
 
 
 @pytest.mark.parametrize("schedule, expected", [("cosine", [60, 46, 25, 0]), ("halving", [4, 2, 1, 0])])
@@ -88,3 +88,11 @@ def test_draws_where_a_few_candidates_are_not_enough_come_from_the_whole_nucleus
     drawn = draw(probabilities.repeat(5_000, 1), 0.9, torch.Generator().manual_seed(0)).view(5_000, 2)
     assert set(drawn[:, 0].tolist()) == set(nucleus_by_hand(probabilities, 0.9)[0].nonzero()[:, 0].tolist())
     assert drawn[:, 0].bincount().max() < 3 * 5_000 / 180 and (drawn[:, 1] == 7).all()
+
+
+def test_rows_are_sampled_as_multinomial_samples_them():
+    """The same numbers from the same generator: only its check of the weights, for which a GPU would be waited for, is gone."""
+    weights = torch.rand(1_000, 7) * (torch.rand(1_000, 7) < 0.7) + torch.eye(7)[torch.arange(1_000) % 7]
+    mine = sample_rows(weights, torch.Generator().manual_seed(1))
+    assert torch.equal(mine, torch.multinomial(weights, 1, generator=torch.Generator().manual_seed(1))[:, 0])
+    assert bool((weights[torch.arange(1_000), mine] > 0).all())

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from video_tokenizer.training.atomic_files import write_atomically
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
 from video_tokenizer.training.config import TrainingConfig
-from video_tokenizer.training.optimizer import build_optimizer, learning_rate_factor
+from video_tokenizer.training.device import number_format
+from video_tokenizer.training.optimizer import BatchedMuon, Optimizers, build_optimizer, learning_rate_factor
+from video_tokenizer.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,6 +82,38 @@ def test_muon_makes_all_directions_of_a_step_equally_strong_and_as_large_as_adam
     strengths = torch.linalg.svdvals(step)
     assert strengths.max() / strengths.min() < 2
     assert step.square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)  # AdamW's usual size, 0.2 of its rate
+
+
+def train_a_few_steps(make_muon: type[torch.optim.Muon]) -> tuple[list[torch.Tensor], torch.optim.Muon]:
+    """Matrices of two shapes, one of them twice, after three steps with the same gradients."""
+    torch.manual_seed(0)
+    matrices = [nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (8, 24), (24, 8), (16, 16))]
+    optimizer = make_muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for matrix in matrices:
+            matrix.grad = torch.randn_like(matrix)
+        optimizer.step()
+    return [matrix.detach() for matrix in matrices], optimizer
+
+
+def test_matrices_that_are_orthogonalized_together_move_as_one_by_one():
+    together, batched = train_a_few_steps(BatchedMuon)
+    one_by_one, single = train_a_few_steps(torch.optim.Muon)
+    for mine, reference in zip(together, one_by_one, strict=True):
+        assert torch.allclose(mine, reference, atol=2e-4)  # of steps of 0.02; Newton-Schulz runs in bfloat16
+    single.load_state_dict(batched.state_dict())  # a run goes on with the other
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_step_that_is_not_finite_is_skipped_without_asking(broken):
+    matrices = [nn.Parameter(torch.ones(4, 4)) for _ in range(2)]
+    adamw = torch.optim.AdamW(matrices[:1], lr=0.1, weight_decay=0.0, fused=True)
+    optimizer = Optimizers([adamw, BatchedMuon(matrices[1:], lr=0.1, weight_decay=0.0)])
+    for matrix in matrices:
+        matrix.grad = torch.full((4, 4), float("nan") if broken else 1.0)
+    optimizer.skip_if(torch.tensor(broken))
+    optimizer.step()
+    assert all(torch.equal(matrix, torch.ones(4, 4)) == broken and matrix.isfinite().all() for matrix in matrices)
 
 
 def test_both_optimizers_go_on_from_what_was_saved():
@@ -182,9 +217,44 @@ def test_a_setting_out_of_its_range_is_refused_with_its_value(changes, words):
         TrainingConfig(**changes).check()
 
 
-def test_parts_of_a_batch_are_equal_on_several_processes_too(monkeypatch):
+def test_parts_of_a_batch_are_equal_on_several_processes_too():
     """Two processes of 2 clips each cannot make 4 parts: 2 parts divided by 4 would halve the gradient."""
-    monkeypatch.setattr("video_tokenizer.training.config.rank_and_size", lambda: (0, 2))
-    TrainingConfig(batch_size=8, accumulate=4).check()
+    TrainingConfig(batch_size=8, accumulate=4).check_processes(2)
     with pytest.raises(InputError, match="batch_size 4 cannot be split over 2 processes with accumulate 4"):
-        TrainingConfig(batch_size=4, accumulate=4).check()
+        TrainingConfig(batch_size=4, accumulate=4).check_processes(2)
+
+
+# ---- what a GPU decides, told to code that runs on the CPU ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "has_bfloat16"), [("Tesla T4", False), ("NVIDIA A100", True)])
+def test_bfloat16_only_where_a_card_multiplies_it_in_hardware(name, has_bfloat16, monkeypatch):
+    """PyTorch says that a T4 supports bfloat16, which it emulates, slower than float32."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or has_bfloat16)
+    expected = ("bfloat16", "in hardware") if has_bfloat16 else ("float32", "bfloat16 would be emulated")
+    assert number_format(torch.device("cuda:0"), "auto") == expected
+    assert number_format(torch.device("cuda:0"), "bfloat16") == ("bfloat16", "as asked")
+
+
+def test_on_a_gpu_a_broken_step_is_noticed_before_anything_is_saved(tmp_path, monkeypatch):
+    """Step 2 is not finite; nobody asks until something is written, and then the sentence names step 2 and its clips."""
+    monkeypatch.setattr(Run, "_find_stopped_run", lambda run: None)
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, settings())
+    data = SimpleNamespace(training=[0], validation=[0], store=SimpleNamespace(path="a store", fingerprint=""))
+    run = Run("tokenizer", settings(checkpoint_dir=str(tmp_path)), data)
+    run.track(model, optimizer, ExponentialMovingAverage(model))
+    run.device = torch.device("cuda:0")
+    before = model.weight.detach().clone()
+    for step, loss in enumerate([1.0, float("nan"), 1.0], start=1):
+        run.step, run.batch = step, {"index": torch.tensor([10 * step])}
+        model.weight.grad, model.bias.grad = torch.ones(2, 2), torch.ones(2)
+        run.check_finite(torch.tensor(loss), torch.tensor(1.0), torch.ones(1, 2))
+        optimizer.step()
+        if step == 1:
+            assert not torch.equal(model.weight, before)
+            before = model.weight.detach().clone()
+    assert torch.equal(model.weight, before)  # steps 2 and 3 changed nothing
+    with pytest.raises(InputError, match=r"at step 2 the loss is nan .* the batch was clips 20; nothing of this step is kept"):
+        run._save_resume()
+    assert not (tmp_path / "resume.pt").exists()

@@ -167,11 +167,14 @@ def _already_a_batch(batch: Any) -> Any:
     return batch
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to the device. A CUDA card fetches pinned memory by itself while the processor goes on."""
+    return tensor.to(device, non_blocking=device.type == "cuda")  # on Apple's GPUs that is not safe (pytorch#189690)
+
+
 def to_video(frames: torch.Tensor | np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """uint8 (B, T, H, W, 3) -> float32 (B, T, 3, H, W) in [0, 1] on `device`, converted there."""
-    device = torch.device(device)
-    # CUDA keeps a copy of ordinary memory; Apple's GPUs may still read it when it is freed (pytorch#189690)
-    moved = torch.as_tensor(frames).to(device, non_blocking=device.type == "cuda")
+    moved = to_device(torch.as_tensor(frames), torch.device(device))
     return rearrange(moved, "b t h w c -> b t c h w").contiguous().float() / 255.0
 
 

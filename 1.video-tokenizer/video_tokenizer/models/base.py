@@ -162,6 +162,7 @@ class Tokenizer(nn.Module):
 
 def centered(video: Tensor) -> Tensor:
     """[0, 1] -> [-0.5, 0.5], because networks train better on values around zero. Raises ValueError for pixels in 0..255."""
-    if not torch.jit.is_tracing() and video.is_cpu and video.numel() and video.max() > 1.5:
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if not traced and video.is_cpu and video.numel() and video.max() > 1.5:
         raise ValueError(f"video must be in [0, 1], but its largest value is {video.max():.1f}; divide uint8 pixels by 255")
     return video - 0.5

@@ -64,8 +64,8 @@ class SpaceTimePositions(nn.Module):
     def forward(self, x: Tensor, start: Tensor | int = 0) -> Tensor:
         """x: (B, T, N, E). start: number of the first frame, one for all clips or (B,). Returns x plus the code."""
         batch_size, num_frames, num_patches, _ = x.shape
-        start = torch.as_tensor(start, device=x.device).expand(batch_size)
-        frame_numbers = (start[:, None] + torch.arange(num_frames, device=x.device)) % self.period  # (B, T)
+        start = start[:, None] if isinstance(start, Tensor) else start
+        frame_numbers = (start + torch.arange(num_frames, device=x.device).expand(batch_size, -1)) % self.period  # (B, T)
         time = self.time[frame_numbers][:, :, None].expand(-1, -1, num_patches, -1)  # (B, T, N, t_dim)
         space = self.space.expand(batch_size, num_frames, -1, -1)  # (B, T, N, x_dim + y_dim)
         return x + torch.cat([space, time], dim=-1).to(x.dtype)

@@ -1,6 +1,7 @@
 """The space-time transformer: attention inside a frame, then over time, then a feed-forward network (solutions 3 to 5)."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +11,21 @@ from torch.utils.checkpoint import checkpoint
 
 KeysValues = tuple[Tensor, Tensor]
 Conditioning = list[Tensor] | None
+Mask = Tensor | Literal["causal"] | None
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask = None) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V, the one place where attention is computed.
 
-    queries: (..., S, d), keys and values: (..., R, d). mask: (S, R) bool, True where a query may attend. Returns (..., S, d).
-    On CUDA the fused kernel is fastest. On CPU its bfloat16 backward pass is several times slower than the three lines below.
+    queries: (..., S, d), keys and values: (..., R, d). mask: (S, R) bool, True where a query may attend; "causal" if each may
+    attend to itself and all before it, for which CUDA has its fastest kernel. Returns (..., S, d).
+    On CUDA the fused kernels are fastest. On CPU their bfloat16 backward pass is several times slower than the lines below.
     """
     if queries.is_cuda:
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        is_causal = isinstance(mask, str)
+        return F.scaled_dot_product_attention(queries, keys, values, None if is_causal else mask, is_causal=is_causal)
+    if isinstance(mask, str):
+        mask = causal_mask(queries.shape[-2], queries.shape[-2], device=queries.device)
     scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5  # (..., S, R)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
@@ -65,7 +71,7 @@ class MultiHeadAttention(nn.Module):
         self.to_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
         self.output = nn.Linear(embed_dim, embed_dim, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Tensor, mask: Mask = None, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
         """x: (batch, S, E). past_kv: keys and values (batch, heads, M, d) put before x's own.
 
         Returns x's update (batch, S, E), and x's own keys and values.
@@ -117,7 +123,7 @@ class SpaceTimeBlock(TransformerBlock):
         self.feed_forward_norm = nn.LayerNorm(embed_dim)
         self.feed_forward = SwiGLU(embed_dim)
 
-    def forward(self, x: Tensor, time_mask: Tensor, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Tensor, time_mask: Mask, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
         """x: (B, T, N, E). time_mask: (T, M + T). past_kv: keys and values of M earlier frames.
 
         Returns x (B, T, N, E), and its own keys and values.
@@ -154,7 +160,7 @@ class SpaceTimeTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, N, E), all frames at once. Returns the same shape, normalised."""
-        return self.run(x, causal_mask(x.shape[1], self.window, device=x.device))[0]
+        return self.run(x, self._mask_of(x))[0]
 
     def step(self, x: Tensor, cache: KVCache | None, conditioning: Conditioning = None) -> tuple[Tensor, KVCache]:
         """The same for frames that follow those in the cache: x (B, T_new, N, E). Returns their output and the new cache."""
@@ -165,7 +171,7 @@ class SpaceTimeTransformer(nn.Module):
         return output, KVCache(cache.position + x.shape[1], kept)
 
     def run(
-        self, x: Tensor, mask: Tensor, past_kv: list[KeysValues] | None = None, conditioning: Conditioning = None
+        self, x: Tensor, mask: Mask, past_kv: list[KeysValues] | None = None, conditioning: Conditioning = None
     ) -> tuple[Tensor, list[KeysValues]]:
         """Every block in turn. x: (B, T, N, E); mask: (T, M + T).
 
@@ -178,14 +184,17 @@ class SpaceTimeTransformer(nn.Module):
     def prefill_kv(self, x: Tensor, conditioning: Conditioning = None) -> list[KeysValues]:
         """Per block, the keys and values of frames x (B, T, N, E). Unlike `run` it skips most of the last block."""
         last = len(self.blocks) - 1
-        mask = causal_mask(x.shape[1], self.window, device=x.device)
-        x, kept = self._run_blocks(x, last, mask, None, conditioning)
+        x, kept = self._run_blocks(x, last, self._mask_of(x), None, conditioning)
         if conditioning is not None:
             x = x + conditioning[last]
         return [*kept, self.blocks[last].prefill_kv(x)]  # type: ignore[operator]
 
+    def _mask_of(self, x: Tensor) -> Mask:
+        """The mask of frames x (B, T, N, E) without a past: in a clip no longer than the window, only later frames are hidden."""
+        return "causal" if x.shape[1] <= self.window else causal_mask(x.shape[1], self.window, device=x.device)
+
     def _run_blocks(
-        self, x: Tensor, num_blocks: int, mask: Tensor, past_kv: list[KeysValues] | None, conditioning: Conditioning
+        self, x: Tensor, num_blocks: int, mask: Mask, past_kv: list[KeysValues] | None, conditioning: Conditioning
     ) -> tuple[Tensor, list[KeysValues]]:
         kept: list[KeysValues] = []
         for number, block in enumerate(self.blocks[:num_blocks]):

@@ -49,6 +49,9 @@ class VectorQuantizer(nn.Module):
     def nearest(self, latents: Tensor) -> Tensor:
         """Index of the nearest code: (..., D) -> (...). |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for all e."""
         flat, codes = latents.reshape(-1, self.latent_dim), self.codebook.weight  # (M, D), (K, D)
+        if flat.is_cuda:  # where the product below may be rounded to 10 bits (TF32)
+            distances = torch.cdist(flat, codes, compute_mode="donot_use_mm_for_euclid_dist")  # (M, K)
+            return distances.argmin(dim=1).view(latents.shape[:-1])
         indices = (codes.square().sum(dim=1) - 2 * flat @ codes.T).argmin(dim=1)
         return indices.view(latents.shape[:-1])
 
@@ -96,12 +99,14 @@ class TrackingVectorQuantizer(VectorQuantizer):
         self.register_buffer("counts", torch.full((num_codes,), max(1.0, restart_below)))  # latents per step, running mean
         self.register_buffer("sums", self.codebook.weight.detach().clone())
         self.register_buffer("started", torch.tensor(not data_start))
+        self.has_started = not data_start  # the same in Python: asking a buffer would mean waiting for the GPU
+        self.register_load_state_dict_post_hook(lambda quantizer, _: setattr(quantizer, "has_started", bool(quantizer.started)))
 
     def forward(self, latents: Tensor) -> Quantized:
         """latents: (..., D), any float dtype."""
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
-            if self.training and not self.started:
+            if self.training and not self.has_started:
                 self._start(latents.reshape(-1, self.latent_dim))
             indices = self.nearest(latents)
             if self.training:
@@ -117,13 +122,16 @@ class TrackingVectorQuantizer(VectorQuantizer):
         self.codebook.weight.copy_(chosen + (noise if len(gathered) < self.codebook_size else 0 * noise))
         self.sums.copy_(self.codebook.weight * self.counts[:, None])
         self.started.fill_(True)
+        self.has_started = True
 
     @torch.no_grad()
     def _track(self, flat: Tensor, indices: Tensor) -> None:
         """Update the running means, move the codes onto theirs, and restart idle codes. flat: (M, D), indices: (M,)."""
         codes, gathered, chosen = self.codebook.weight, gather_rows(flat.detach()), _gather_indices(indices)
         decay = self.ema_decay or 0.99
-        self.counts.lerp_(torch.bincount(chosen, minlength=self.codebook_size).to(flat.dtype), 1 - decay)
+        self.counts.lerp_(
+            torch.zeros_like(self.counts).scatter_add_(0, chosen, torch.ones_like(chosen, dtype=flat.dtype)), 1 - decay
+        )
         if self.ema_decay:
             one_hot = F.one_hot(chosen, self.codebook_size).to(flat.dtype)  # (M, K)
             self.sums.lerp_(one_hot.T @ gathered, 1 - decay)
@@ -140,8 +148,8 @@ class TrackingVectorQuantizer(VectorQuantizer):
 
 def _random_rows(number: int, population: int, device: torch.device) -> Tensor:
     """`number` different rows below `population`; every row equally often if more are asked for than there are."""
-    rounds = [torch.randperm(population) for _ in range(-(-number // population))]
-    return torch.cat(rounds)[:number].to(device)
+    rounds = [torch.randperm(population, device=device) for _ in range(-(-number // population))]
+    return torch.cat(rounds)[:number]
 
 
 def _gather_indices(indices: Tensor) -> Tensor:

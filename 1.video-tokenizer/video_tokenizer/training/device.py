@@ -29,21 +29,45 @@ def choose_device(name: str, large: bool = False) -> torch.device:
     return device
 
 
+def number_format(device: torch.device, precision: str) -> tuple[str, str]:
+    """("bfloat16" or "float32", why): the number format of matrix products that a precision means on a device.
+
+    "auto" is bfloat16 where the hardware multiplies it. Where it is only emulated, float32 is faster: on CUDA cards older than
+    Ampere (T4, V100, RTX 20), on most CPUs, and on Apple's GPUs nobody has measured it.
+    """
+    if precision != "auto":
+        return precision, "as asked"
+    if device.type == "cuda":
+        in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        in_hardware = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return ("bfloat16", "in hardware") if in_hardware else ("float32", "bfloat16 would be emulated")
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
     """bfloat16 matrix products inside the block, where they are faster; weights, quantizers and losses stay in float32.
 
-    precision: "bfloat16", "float32", or "auto": bfloat16 on CUDA cards and CPUs that have it in hardware.
+    precision: "bfloat16", "float32", or "auto", see `number_format`.
     """
-    if precision == "auto":
-        if device.type == "cuda":
-            precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-        else:
-            # elsewhere bfloat16 is emulated, and slower than float32
-            has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-            precision = "bfloat16" if has_bfloat16 else "float32"
-    if precision == "bfloat16":
+    if number_format(device, precision)[0] == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def tune(device: torch.device) -> None:
+    """Let a CUDA card be fast where it costs no accuracy that matters: float32 products in TF32 (10 bits instead of 23), and the
+    fastest convolution for the sizes at hand. Quantizers avoid such products."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+
+
+def described(device: torch.device) -> str:
+    """The device's name, and the memory of a GPU: "cuda:0, NVIDIA H100 80GB HBM3, 79 GiB"."""
+    if device.type != "cuda":
+        return str(device)
+    gibibytes = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return f"{device}, {torch.cuda.get_device_name(device)}, {gibibytes:.0f} GiB"
 
 
 def device_generator(device: torch.device) -> Any:

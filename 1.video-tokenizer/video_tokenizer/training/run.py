@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import resource
 import signal
@@ -29,7 +30,7 @@ from video_tokenizer.training.checkpoint import (
     write_torch_file,
 )
 from video_tokenizer.training.command_line import shown_command
-from video_tokenizer.training.device import choose_device, device_generator
+from video_tokenizer.training.device import choose_device, described, device_generator, number_format, tune
 from video_tokenizer.training.distributed import (
     any_rank,
     gather_full,
@@ -52,6 +53,7 @@ def start_training(config: Any) -> torch.device:
     device = choose_device(config.device, large=config.preset != "tiny")
     config.check_processes(int(os.environ.get("WORLD_SIZE", "1")))  # before there is a group in which somebody could wait
     start_processes(device)
+    tune(device)
     torch.manual_seed(config.seed)
     return device
 
@@ -82,6 +84,8 @@ class Run:
         self.best_error = float("inf")
         self.step = self.first_step = 0
         self.started = self.loop_started = time.monotonic()
+        self.vitals: Tensor | None = None  # (step, loss, gradient norm) of the newest step, or of the first that was not finite
+        self.clips: dict[int, Tensor] = {}  # step -> clips of its batch, since the last look at `vitals`
         self.cpu_seconds_before = 0.0
         for path in (self.folder, *self.folder.parents):
             if path.exists() and not path.is_dir():
@@ -107,12 +111,16 @@ class Run:
         self.model = model
         self.parts = {"optimizer": optimizer, "ema": ema, **others}
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        device = next(model.parameters()).device
-        self.print(f"device {device} | {self.num_parameters:,} parameters | run folder {self.folder}")
+        self.device = next(model.parameters()).device
+        precision, why = number_format(self.device, self.config.precision)
+        self.print(
+            f"device {described(self.device)} | matrix products in {precision} ({why}) | {self.num_parameters:,} parameters"
+        )
         training, validation = len(self.data.training), len(self.data.validation)
         self.print(f"data {self.data.store.path} | {training:,} training and {validation:,} validation clips")
         if seen := self.data.describe_seen():
             self.print(seen)
+        self.print(f"run folder {self.folder}")
         if self.resume_state is not None:
             state = self.resume_state
             try:
@@ -126,8 +134,8 @@ class Run:
                 ) from None
             self.best_error, self.metrics = state["best_error"], state["metrics"]
             torch.set_rng_state(state["rng"])
-            if device_generator(device) and state.get("rng_device") is not None:  # another device starts from the seed
-                device_generator(device).set_rng_state(state["rng_device"])
+            if device_generator(self.device) and state.get("rng_device") is not None:  # another device starts from the seed
+                device_generator(self.device).set_rng_state(state["rng_device"])
             self.resume_state = None  # frees the memory
             self.print(f"resuming from step {self.first_step:,} of {self.num_steps:,}")
 
@@ -139,6 +147,7 @@ class Run:
         Ctrl-C and SIGTERM let the step finish, save it, print how to resume, and leave with exit code 130.
         """
         self.loop_started = time.monotonic()
+        self.timed_from = (self.first_step, self.loop_started)
         hidden = None if self.is_main else True  # None: tqdm hides itself where the output is not a terminal
         name = self.kind.replace("_", " ")
         bar = tqdm(loader, total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden)
@@ -164,24 +173,42 @@ class Run:
         return self.step == 1 or self.is_due(self.config.log_every)
 
     def check_finite(self, loss: Tensor, gradient_norm: Tensor, *inputs: Tensor) -> None:
-        """Abort before `optimizer.step()` if the loss or the gradient norm is NaN or infinite. inputs: the model's last ones.
+        """End the run before `optimizer.step()` if loss or gradient norm is NaN or infinite. inputs: what the model was given.
 
-        Raises InputError that names the first tensor that is not finite, the clips, and what to try.
+        A GPU is not asked at every step, because the processor would wait for it. There such a step and all after it leave the
+        weights as they are, and the run ends before it next logs or saves anything.
         """
-        gradient_norm = gather_full(gradient_norm)
-        if torch.isfinite(loss.detach() + gradient_norm):
+        self.inputs, self.clips[self.step] = inputs, self.batch["index"]
+        vitals = torch.stack([torch.full_like(loss, self.step), loss.detach(), gather_full(gradient_norm)])
+        if self.device.type != "cuda":
+            self.vitals = vitals
+            self.end_if_not_finite()
             return
-        broken = first_not_finite(self.model, *inputs)  # in every process: sharded weights are gathered for it
-        clips = ", ".join(str(clip) for clip in self.batch["index"].tolist())
+        if self.vitals is not None:  # the first step that is not finite is remembered
+            vitals = torch.where(self.vitals.isfinite().all(), vitals, self.vitals)
+        self.vitals = vitals
+        if not self.config.shard:
+            self.parts["optimizer"].skip_if(~vitals.isfinite().all())
+
+    def end_if_not_finite(self) -> None:
+        """Raise InputError that names the step, the first tensor that is not finite, the clips, and what to try."""
+        if self.vitals is None:
+            return
+        step, loss, norm = self.vitals.tolist()
+        if math.isfinite(loss + norm):
+            self.clips.clear()
+            return
+        broken = first_not_finite(self.model, *self.inputs)  # in every process: sharded weights are gathered for it
+        clips = ", ".join(str(clip) for clip in self.clips[round(step)].tolist())
         saved = (self.folder / "resume.pt").exists()
         kept = f"{self.folder / 'resume.pt'} holds an earlier step to resume from" if saved else "no earlier step was saved"
         if self.is_main:
             self._lock.release()
         command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
         raise InputError(
-            f"at step {self.step:,} the loss is {float(loss):.3g} and the gradient norm {float(gradient_norm):.3g}; the first "
-            f"value that is not finite is {broken}; the batch was clips {clips}; nothing of this step is kept, {kept}; "
-            f"try a lower learning rate: {command}"
+            f"at step {round(step):,} the loss is {loss:.3g} and the gradient norm {norm:.3g}; the first value that is not "
+            f"finite is {broken}; the batch was clips {clips}; nothing of this step is kept, {kept}; try a lower learning "
+            f"rate: {command}"
         )
 
     # ---- what a run writes ---------------------------------------------------------------------------------------------------
@@ -193,13 +220,19 @@ class Run:
 
     def log(self, **values: Any) -> None:
         """One log line, and a point of the curves. A tensor is averaged over the processes, so every process must call it."""
+        self.end_if_not_finite()
         numbers = {
             name: mean_over_processes(value).item() if isinstance(value, Tensor) else value for name, value in values.items()
         }
-        seconds = (time.monotonic() - self.loop_started) / max(1, self.step - self.first_step)
-        left = (self.num_steps - self.step) * seconds / 60
-        shown = " | ".join(f"{name} {_as_text(value)}" for name, value in numbers.items())
-        self.print(f"step {self.step:6,}/{self.num_steps:,} | {shown} | {1000 * seconds:.0f} ms/step | {left:.1f} min left")
+        now = time.monotonic()
+        seconds = max(1e-9, now - self.timed_from[1]) / max(1, self.step - self.timed_from[0])
+        self.timed_from = (self.step, now)
+        speed = [f"{1000 * seconds:.0f} ms/step", f"{self.config.batch_size * self.config.num_frames / seconds:,.0f} frames/s"]
+        if self.device.type == "cuda":
+            speed.append(f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB")
+        left = (self.num_steps - self.step) * (now - self.loop_started) / max(1, self.step - self.first_step) / 60
+        shown = [f"{name} {_as_text(value)}" for name, value in numbers.items()]
+        self.print(" | ".join([f"step {self.step:6,}/{self.num_steps:,}", *shown, *speed, f"{left:.1f} min left"]))
         self.history.append({"step": float(self.step)} | {name: float(value) for name, value in numbers.items()})
 
     def save(self, averaged: nn.Module, metrics: dict[str, Any], error: float, shown: Sequence[str]) -> None:
@@ -207,6 +240,7 @@ class Run:
 
         error: what the best weights have least of. NaN, a score that these data do not have, keeps the newest weights.
         """
+        self.end_if_not_finite()
         text = " | ".join(f"{name} {metrics[name]:.3f}" for name in shown)
         self.print(f"step {self.step:6,}/{self.num_steps:,} | validation | {text}")
         self.history.append({"step": float(self.step)} | {f"validation_{name}": float(metrics[name]) for name in shown})
@@ -216,6 +250,7 @@ class Run:
         if self.step == self.num_steps:
             self._save_checkpoint("final_model.pt", averaged)
         self.best_error = min(self.best_error, error)
+        self.timed_from = (self.step, time.monotonic())  # the validation is no part of a step's time
 
     def finish(self) -> None:
         """Write curves.png, and last of all metrics.json, by which a finished run is known."""
@@ -230,6 +265,8 @@ class Run:
             "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3),
             "history": self.history,
         }
+        if self.device.type == "cuda":
+            content["peak_gpu_memory_gib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**30, 3)
         write_text_atomically(self.folder / "metrics.json", to_json(content))
         self._lock.release()
         self.print(f"done: {self.folder / 'best_model.pt'}, pictures samples.png and curves.png beside it")
@@ -249,6 +286,7 @@ class Run:
 
     def _save_resume(self) -> None:
         """Write resume.pt: all that the loop needs to continue as if nothing had happened."""
+        self.end_if_not_finite()
         parts = {"model": self.model, **self.parts}
         state = gather_full({name: part.state_dict() for name, part in parts.items()})  # in every process
         if self.is_main:
@@ -256,7 +294,7 @@ class Run:
             state |= {"config": self.fields, "data": self.fingerprints, "cpu_seconds": self.cpu_seconds}
             state["seconds"] = time.monotonic() - self.started
             state["rng"] = torch.get_rng_state()
-            generator = device_generator(next(self.model.parameters()).device)  # the same in all processes, as the CPU's is
+            generator = device_generator(self.device)  # the same in all processes, as the CPU's is
             state["rng_device"] = generator.get_rng_state() if generator else None
             write_torch_file(self.folder / "resume.pt", state)
 

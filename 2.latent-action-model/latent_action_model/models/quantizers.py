@@ -38,6 +38,8 @@ class ActionQuantizer(VectorQuantizer):
         self.whiten = nn.BatchNorm1d(latent_dim, affine=False)
         self.register_buffer("usage", torch.full((num_codes,), 1.0 / num_codes))  # share of the latents, over recent steps
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
+        self.count_from(0)
+        self.register_load_state_dict_post_hook(lambda quantizer, _: quantizer.count_from(int(quantizer.steps_seen)))
         self.register_buffer("recent", torch.zeros(1024, latent_dim))  # the newest latents, for k-means
 
     def forward(self, latents: Tensor) -> Quantized:
@@ -52,33 +54,38 @@ class ActionQuantizer(VectorQuantizer):
             all_indices = self.nearest(all_latents)
             indices = local_shard(all_indices).view(latents.shape[:-1])
             latents = local_shard(all_latents).view(latents.shape)
-            self.steps_seen += 1
-            if self.steps_seen <= self.noisy_steps:
-                self._collect(all_latents.detach())
+            if self.is_noisy:
+                torch.compiler.disable(self._collect)(all_latents.detach())
                 noise = local_shard(torch.randn_like(all_latents)).view(latents.shape)
                 # the codebook is unused in this phase, but the optimizer needs a gradient for every parameter
                 return Quantized(latents + noise, indices, {"codebook": 0.0 * self.codebook.weight.sum()})
             self._restart_idle_codes(all_latents.detach(), all_indices)
             return self.quantized(latents, indices)
 
+    def count_from(self, steps: int) -> None:
+        """Go on after this many training steps. Python counts too, because asking the buffer would mean waiting for the GPU."""
+        self._steps, self.is_noisy = steps, steps < self.noisy_steps
+
     @torch.no_grad()
     def _collect(self, latents: Tensor) -> None:
         """Keep the newest latents (M, A). At the end of the noisy phase, place the codes among them by k-means."""
         latents = latents[-len(self.recent) :]
         self.recent.copy_(torch.cat([self.recent[len(latents) :], latents]))
-        if self.steps_seen == self.noisy_steps:
+        self.steps_seen += 1
+        self.count_from(self._steps + 1)
+        if not self.is_noisy:
             seen = self.recent[self.recent.abs().sum(dim=1) > 0].cpu().numpy()  # a short phase does not fill the buffer
             centers, _ = kmeans2(seen, self.codebook_size, minit="++", rng=int(torch.randint(2**31, (1,))))
             self.codebook.weight.copy_(torch.from_numpy(centers))
 
     @torch.no_grad()
     def _restart_idle_codes(self, latents: Tensor, indices: Tensor) -> None:
-        share = torch.bincount(indices, minlength=self.codebook_size).float() / len(indices)
+        share = torch.zeros_like(self.usage).scatter_add_(0, indices, torch.ones_like(indices).float()) / len(indices)
         self.usage.lerp_(share, 1.0 / self.restart_after)
-        for code in torch.nonzero(self.usage < 0.05 / self.codebook_size).flatten().tolist():
-            chosen = int(torch.randint(len(latents), (1,)))
-            self.codebook.weight[code] = latents[chosen]
-            self.usage[code] = 1.0 / self.codebook_size
+        idle = self.usage < 0.05 / self.codebook_size  # (K,)
+        fresh = latents[torch.randint(len(latents), (self.codebook_size,), device=latents.device)]
+        self.codebook.weight.copy_(torch.where(idle[:, None], fresh, self.codebook.weight))
+        self.usage.masked_fill_(idle, 1.0 / self.codebook_size)
 
 
 class SignQuantizer(nn.Module):

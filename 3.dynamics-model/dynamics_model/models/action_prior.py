@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynamics_model.models.masking import sample_rows
+
 TOKEN_DIM = 16
 HIDDEN = 128
 HIDDEN_TOKENS = 0.2
@@ -45,9 +47,9 @@ class ActionPrior(nn.Module):
         newer = tokens[:, :-1]
         older = torch.cat([tokens[:, :1], tokens[:, :-2]], dim=1)  # the first frame also serves as its own predecessor
         logits = self(older, newer, actions[:, :-1]).float()  # (B, T - 1, num_actions)
-        if (actions[:, 1:] < 0).all():
-            return 0.0 * logits.sum()
-        return F.cross_entropy(logits.flatten(0, 1), actions[:, 1:].flatten(), ignore_index=-1)
+        target = actions[:, 1:].flatten()
+        total = F.cross_entropy(logits.flatten(0, 1), target, ignore_index=-1, reduction="sum")
+        return total / (target >= 0).sum().clamp(min=1)  # 0 where no action is known
 
 
 def replace_implausible_actions(
@@ -69,5 +71,5 @@ def replace_implausible_actions(
     impossible = prior.gather(-1, known[:, None])[:, 0] < threshold
     replaced = (wanted >= 0) & impossible & (weights.sum(dim=-1) > 0)
     safe = torch.where(replaced[:, None], weights, torch.ones_like(weights))
-    instead = torch.multinomial(safe, 1, generator=generator)[:, 0]
+    instead = sample_rows(safe, generator)
     return torch.where(replaced, instead, wanted)
