@@ -6,6 +6,7 @@ tensors have shapes and types only (PyTorch's "meta" device), so that a step of 
 """
 
 import sys
+import types
 import threading
 import weakref
 from collections import Counter
@@ -311,6 +312,7 @@ def install(kind: str) -> None:
         torch.cuda.default_generators = (generator,)
         torch.cuda.get_device_capability = lambda device=None: (9, 0)
         torch.cuda.get_device_name = lambda device=None: "a card that is not there"
+        torch.cuda.get_device_properties = lambda device=None: types.SimpleNamespace(total_memory=16 * 2**30)
         torch.cuda.is_bf16_supported = lambda including_emulation=True: True
         torch.cuda.synchronize = lambda device=None: Device.wait("synchronize")
         torch.cuda.max_memory_allocated = lambda device=None: Device.peak

@@ -23,8 +23,7 @@ CHAPTERS = {
     "latent_action_model": ("2.latent-action-model", "--conv-width", 8, "--embed-dim", 32, "--noisy-steps", 2),
     "dynamics": ("3.dynamics-model", "--embed-dim", 32, "--num-blocks", 1, "--num-heads", 2, "--prior-steps", 2),
 }
-MOST_WAITS = {"tokenizer": 1, "latent_action_model": 7, "dynamics": 3, "st-vq": 4, "videogpt": 4, "magvit2": 4, "dreamer4": 1,
-              "elastictok": 1}  # fmt: skip
+MOST_WAITS = {"magvit2": 2}
 """how often the processor may wait for the device in a training step that neither logs nor validates nor saves"""
 
 
@@ -69,9 +68,10 @@ def test_the_processor_hardly_waits_for_the_device(trained, device, name):
 
 
 def check_waits(name: str, waits: list[dict[str, int]], kind: str) -> None:
-    """No quiet step after the first three has more waits than allowed; an Apple GPU also waits for the frames to be copied."""
+    """No quiet step after the first three has more waits than allowed; an Apple GPU also waits for the batch to be copied, and for
+    the loss, which is looked at in every step."""
     for quiet in waits[3:-1]:
-        assert sum(quiet.values()) <= MOST_WAITS[name] + (kind == "mps"), quiet
+        assert sum(quiet.values()) <= MOST_WAITS.get(name, 0) + 3 * (kind == "mps"), quiet
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
