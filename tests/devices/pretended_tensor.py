@@ -6,8 +6,8 @@ tensors have shapes and types only (PyTorch's "meta" device), so that a step of 
 """
 
 import sys
-import types
 import threading
+import types
 import weakref
 from collections import Counter
 from collections.abc import Iterator

@@ -68,8 +68,7 @@ def test_the_processor_hardly_waits_for_the_device(trained, device, name):
 
 
 def check_waits(name: str, waits: list[dict[str, int]], kind: str) -> None:
-    """No quiet step after the first three has more waits than allowed; an Apple GPU also waits for the batch to be copied, and for
-    the loss, which is looked at in every step."""
+    """No quiet step after the first three has more waits than allowed; an Apple GPU also waits for the batch and the loss."""
     for quiet in waits[3:-1]:
         assert sum(quiet.values()) <= MOST_WAITS.get(name, 0) + 3 * (kind == "mps"), quiet
 

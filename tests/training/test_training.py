@@ -241,7 +241,9 @@ def test_on_a_gpu_a_broken_step_is_noticed_before_anything_is_saved(tmp_path, mo
     monkeypatch.setattr(Run, "_find_stopped_run", lambda run: None)
     model = nn.Linear(2, 2)
     optimizer = build_optimizer(model, settings())
-    data = SimpleNamespace(training=[0], validation=[0], store=SimpleNamespace(path="a store", fingerprint=""))
+    data = SimpleNamespace(
+        training=[0], validation=[0], describe_seen=lambda: "", store=SimpleNamespace(path="a store", fingerprint="")
+    )
     run = Run("tokenizer", settings(checkpoint_dir=str(tmp_path)), data)
     run.track(model, optimizer, ExponentialMovingAverage(model))
     run.device = torch.device("cuda:0")
