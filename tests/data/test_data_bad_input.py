@@ -103,7 +103,7 @@ def test_a_folder_of_static_videos_only_is_refused_by_the_filter(tmp_path):
 
 def test_a_start_video_that_is_none_is_refused(tmp_path):
     (tmp_path / "notes.mp4").write_text("this is no video")
-    with pytest.raises(InputError, match="cannot be decoded as a video"):
+    with pytest.raises(InputError, match="cannot be opened as a video"):
         read_video_frames(tmp_path / "notes.mp4", 3)
 
 

@@ -8,6 +8,9 @@ than the defaults make a store of another name; where several processes want the
 import hashlib
 import os
 import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -21,22 +24,29 @@ from video_tokenizer.data.hdf5_files import FRAME_KEYS, HDF5_ENDINGS, convert_hd
 from video_tokenizer.data.video_files import (
     VIDEO_ENDINGS,
     BadVideo,
+    count_pictures,
     describe_fit,
+    image_size,
+    in_chunks,
     open_video,
     read_image,
+    read_pictures,
     read_video,
     video_frame_rate,
 )
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import one_at_a_time
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff",
+                 ".jfif", ".jpe", ".dib", ".apng", ".avif", ".jp2", ".ppm", ".pgm", ".pnm")  # fmt: skip
 ENDINGS = {"folder": VIDEO_ENDINGS, "h5": HDF5_ENDINGS, "images": IMAGE_ENDINGS}
 DATA_TYPES = ("auto", "store", *ENDINGS)
 SYSTEM_FOLDERS = {"@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found"}
 """thumbnails, deleted files and resource forks, which a NAS, Windows or macOS keeps beside the reader's own files"""
 USUAL_SETTINGS = {"frame_step": 1, "filter_static": False, "fit": "crop"}
 """a store made with others has them in its name"""
+CHUNK_BYTES = 2**26
+"""how much is decoded at a time"""
 LARGEST_DEFAULT_SIDE = 128
 """longer side of decoded frames when no size was asked for and the files are at least as large, in pixels"""
 
@@ -115,9 +125,12 @@ def guess_data_type(path: Path) -> str:
         raise InputError(f"{path} is neither a clip store, a video, an image nor an HDF5 file; give a path to one of these")
     if any((path / name).is_file() for name in ("clip_store.json", "frames.npy")):
         return "store"
-    for data_type, endings in ENDINGS.items():
-        if _files_with(path, endings):
-            return data_type
+    found = {data_type: files for data_type, endings in ENDINGS.items() if (files := _files_with(path, endings))}
+    if len(found) > 1:
+        counts = ", ".join(f"{len(files):,} for --data-type {data_type} ({files[0].name})" for data_type, files in found.items())
+        raise InputError(f"{path} holds files of several kinds: {counts}; choose one of them with its --data-type")
+    if found:
+        return next(iter(found))
     raise InputError(f"{path} contains no clip store, no videos, no images and no HDF5 files; give a folder that does")
 
 
@@ -144,11 +157,7 @@ def _size_of(path: Path) -> tuple[int, int] | None:
             return None
         return shapes[0][-3:-1] if shapes and len(shapes[0]) >= 4 else None
     if path.suffix.lower() in IMAGE_ENDINGS:
-        try:
-            frame = cv2.imread(str(path))
-        except cv2.error:
-            return None
-        return None if frame is None else frame.shape[:2]
+        return image_size(path)
     capture = open_video(path)
     size = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     capture.release()
@@ -159,7 +168,7 @@ def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
     """The files below `path` with such an ending, in natural order (frame_2 before frame_10), without hidden ones."""
     if path.is_file():
         return [path]
-    files = [file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file()]
+    files = [file for file in path.rglob("*") if (file.suffix.lower() in endings or "*" in endings) and file.is_file()]
     hidden = [any(part.startswith(".") or part in SYSTEM_FOLDERS for part in file.relative_to(path).parts) for file in files]
     visible = [file for file, is_hidden in zip(files, hidden, strict=True) if not is_hidden]
     return sorted(visible, key=_natural_order)
@@ -167,7 +176,7 @@ def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
 
 def _natural_order(path: Path) -> list:
     pieces = re.split(r"(\d+)", str(path).lower())
-    return [int(piece) if piece.isdigit() else piece for piece in pieces]
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)]
 
 
 def _convert_videos(
@@ -178,13 +187,9 @@ def _convert_videos(
     for file in tqdm(files, desc="decoding", unit="video", disable=None):
         start = writer.num_frames
         try:
-            chunk_frames = 512 if static_filter is None else 4096
-            for chunk in read_video(file, writer.frame_size, frame_step, chunk_frames, fit):
-                if static_filter is None:
-                    writer.add_frames(chunk)
-                else:
-                    for stretch in static_filter(chunk):
-                        writer.add_episode(stretch)
+            _write(
+                read_video(file, writer.frame_size, frame_step, _chunk_frames(writer, static_filter), fit), writer, static_filter
+            )
             writer.info.setdefault("frames_per_second", video_frame_rate(file) / frame_step)
         except BadVideo as error:
             writer.drop_frames_from(start)
@@ -196,24 +201,57 @@ def _convert_videos(
 def _convert_images(
     files: list[Path], writer: ClipStoreWriter, static_filter: StaticFilter | None, frame_step: int, fit: str
 ) -> dict[Path, str]:
-    """One episode per folder of images, or per kept stretch of it. Returns the skipped files with the reasons."""
+    """One episode per folder of images and per picture file of many frames, or per kept stretch of it. Returns the skipped files
+    with the reasons."""
     skipped: dict[Path, str] = {}
     by_folder: dict[Path, list[Path]] = {}
+    stacks = {file: None for file in files if count_pictures(file) > 1}  # in order
     for file in files:
-        by_folder.setdefault(file.parent, []).append(file)
+        if file not in stacks:
+            by_folder.setdefault(file.parent, []).append(file)
+    chunk_frames = _chunk_frames(writer, static_filter)
     with tqdm(total=len(files), desc="reading", unit="image", disable=None) as progress:
-        for images in by_folder.values():
-            frames = []
-            for file in images[::frame_step]:
+
+        def read_one_by_one(images: list[Path]) -> Iterator[np.ndarray]:
+            for number, file in enumerate(images):
                 try:
-                    frames.append(read_image(file, writer.frame_size, fit))
+                    if number % frame_step == 0:
+                        yield read_image(file, writer.frame_size, fit)
                 except BadVideo as error:
                     _skip(file, error, skipped)
-            progress.update(len(images))
-            if frames:
-                for stretch in [np.stack(frames)] if static_filter is None else static_filter(np.stack(frames)):
-                    writer.add_episode(stretch)
+                progress.update()
+
+        for images in by_folder.values():
+            _write(in_chunks(read_one_by_one(images), chunk_frames), writer, static_filter)
+            writer.end_episode()
+        for file in stacks:
+            start = writer.num_frames
+            try:
+                frames = islice(read_pictures(file, writer.frame_size, fit), 0, None, frame_step)
+                _write(in_chunks(frames, chunk_frames), writer, static_filter)
+            except BadVideo as error:
+                writer.drop_frames_from(start)
+                _skip(file, error, skipped)
+            writer.end_episode()
+            progress.update()
     return skipped
+
+
+def _chunk_frames(writer: ClipStoreWriter, static_filter: StaticFilter | None) -> int:
+    """Frames in memory at a time. The filter sees many at once, because it cuts at the end of each chunk."""
+    height, width = writer.frame_size
+    most, size = (512, CHUNK_BYTES) if static_filter is None else (4096, 4 * CHUNK_BYTES)
+    return max(1, min(most, size // (3 * height * width)))
+
+
+def _write(chunks: Iterator[np.ndarray], writer: ClipStoreWriter, static_filter: StaticFilter | None) -> None:
+    """Write chunks of one video; what the filter keeps of them as episodes."""
+    for chunk in chunks:
+        if static_filter is None:
+            writer.add_frames(chunk)
+        else:
+            for stretch in static_filter(chunk):
+                writer.add_episode(stretch)
 
 
 def _skip(file: Path, error: BadVideo, skipped: dict[Path, str]) -> None:
@@ -235,6 +273,10 @@ def _report(
         raise InputError(f"{path} has no file that can be used: {file.name} {reason}{rest}")
     if writer.num_frames == 0:
         raise InputError(f"nothing in {path} is left after filtering static stretches; turn the filter off")
+    endings = Counter(file.suffix.lower() or "no ending" for file in set(_files_with(path, ("*",))) - set(files))
+    if endings:
+        others = ", ".join(f"{count:,} with {ending}" for ending, count in endings.most_common(5))
+        print(f"not used: {endings.total():,} files of other kinds, {others}")
     writer.info["skipped_files"] = {file.name: reason for file, reason in skipped.items()}
 
 
@@ -242,19 +284,24 @@ def _source_fingerprint(path: Path, files: list[Path], settings: dict) -> str:
     """Changes with the settings and with the name, size or time of any file."""
     base = path if path.is_dir() else path.parent
     lines = [f"{file.relative_to(base)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("\n".join([repr(sorted(settings.items())), *lines]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([repr(sorted(settings.items())), *lines]).encode(errors="surrogateescape")).hexdigest()
 
 
 def _store_path(path: Path, settings: dict) -> Path:
     """Beside the source, or in the user's cache folder, under a name made from its path, where the source is read-only."""
-    folder, prefix = (path, ".clip_store") if path.is_dir() else (path.parent, f".{path.name}.clip_store")
-    name = f"{prefix}-{settings['frame_size'][0]}x{settings['frame_size'][1]}"
+    name = path.name if len(os.fsencode(path.name)) < 120 else f"{path.name[:30]}-{_digest(path.name)}"  # at most 255 bytes fit
+    folder, prefix = (path, ".clip_store") if path.is_dir() else (path.parent, f".{name}.clip_store")
+    ending = f"-{settings['frame_size'][0]}x{settings['frame_size'][1]}"
     special = {key: value for key, value in settings.items() if key != "frame_size" and value != USUAL_SETTINGS.get(key)}
-    name += "".join(f"-{key}-{value}" for key, value in special.items())
+    ending += "".join(f"-{key}-{value}" for key, value in special.items())
     if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
-        return folder / name
+        return folder / (prefix + ending)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video-world-models"
-    return cache / f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}{name}"
+    return cache / f"{name}-{_digest(str(path.resolve()))}{ending}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
 
 
 def _is_current(store_path: Path, fingerprint: str) -> bool:

@@ -2,30 +2,35 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: we report a bad file ourselves, in one sentence
 # A file may be a playlist under another name. Without this, FFmpeg would open what it lists, on this machine or on the network.
 os.environ.setdefault(
     "OPENCV_FFMPEG_CAPTURE_OPTIONS",
-    "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif",
+    "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif,yuv4mpegpipe",
 )
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(4096 * 4096))
 
 import cv2
 import numpy as np
+from PIL import Image, ImageSequence
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import write_atomically
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif")
+VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts", ".gif",
+                 ".m2ts", ".mts", ".vob", ".y4m", ".f4v", ".asf", ".3g2")  # fmt: skip
+STACK_ENDINGS = (".tif", ".tiff", ".webp", ".png", ".apng", ".avif")
+"""of picture files that may hold many frames"""
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 """limit for a frame or an image: a file of a few kilobytes may claim to unpack to gigabytes"""
 SMALLEST_SIDE = 8
 """of a video's frame, in pixels: FFmpeg's conversion of damaged frames writes out of bounds when they are smaller"""
 SMALLEST_SHARE = 0.9
-"""of the announced frames; a video that yields fewer was truncated (some containers only estimate the number)"""
+"""of the announced frames; a video that yields fewer may have been truncated: `_check_end` looks closer"""
 
 
 class BadVideo(ValueError):
@@ -34,7 +39,7 @@ class BadVideo(ValueError):
 
 def open_video(path: Path) -> cv2.VideoCapture:
     """Open a file with FFmpeg only: OpenCV's other readers would open numbered pictures beside it, or cameras."""
-    return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    return cv2.VideoCapture(os.fsencode(path), cv2.CAP_FFMPEG)  # type: ignore[call-overload]  # bytes: names need not be UTF-8
 
 
 def resize_by_area(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
@@ -94,33 +99,130 @@ def read_video(
     Keeps every `frame_step`-th frame and applies the rotation noted in the file. Raises BadVideo, possibly after some chunks, for
     a file that is no video, cannot be decoded, ends early, or is smaller than `frame_size`.
     """
+    kept = islice(_decode(path), 0, None, frame_step)
+    yield from in_chunks((cv2.cvtColor(fit_frame(frame, frame_size, fit), cv2.COLOR_BGR2RGB) for frame in kept), chunk_frames)
+
+
+def in_chunks(frames: Iterator[np.ndarray], chunk_frames: int) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3), stacked into chunks (T, H, W, 3) of up to `chunk_frames`."""
+    while chunk := list(islice(frames, chunk_frames)):
+        yield np.stack(chunk)
+
+
+def _decode(path: Path) -> Iterator[np.ndarray]:
+    """All frames of a video, uint8 (H, W, 3) in BGR, upright. Raises BadVideo, possibly after some frames.
+
+    Every frame is yielded once, whatever its time: a screen recorder leaves out frames while nothing moves.
+    """
     capture = open_video(path)
     try:
         if not capture.isOpened():
             raise BadVideo("cannot be opened as a video")
         _check_size(capture)
-        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        decoded, chunk = 0, []
+        decoded, first_ms, last_ms = 0, 0.0, 0.0
         while True:
-            found, frame = capture.read()  # uint8 (H, W, 3) in BGR, upright
+            found, frame = capture.read()
             if not found:
                 break
-            if decoded % frame_step == 0:
-                chunk.append(cv2.cvtColor(fit_frame(frame, frame_size, fit), cv2.COLOR_BGR2RGB))
+            last_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+            first_ms = last_ms if decoded == 0 else first_ms
             decoded += 1
-            if len(chunk) == chunk_frames:
-                yield np.stack(chunk)
-                chunk = []
+            yield frame
         if decoded == 0:
-            raise BadVideo("has no frame that can be decoded (a codec that OpenCV lacks?)")
-        if decoded < SMALLEST_SHARE * announced:
-            raise BadVideo(f"ends after {decoded} of {announced:.0f} frames")
-        if chunk:
-            yield np.stack(chunk)
+            yield from _decode_with_pyav(path, capture)
+        elif decoded < SMALLEST_SHARE * capture.get(cv2.CAP_PROP_FRAME_COUNT):
+            _check_end(path, capture, decoded, first_ms, last_ms)
     except cv2.error as error:
         raise BadVideo(f"cannot be decoded ({str(error).strip().splitlines()[0][:100]})") from None
     finally:
         capture.release()
+
+
+def _decode_with_pyav(path: Path, capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    """The frames of a video whose codec OpenCV lacks, such as AV1, if the optional PyAV is installed."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+    codec = code.decode() if code.isalnum() else "unknown"
+    try:
+        import av
+    except ImportError:
+        raise BadVideo(
+            f"has no frame that OpenCV can decode (its codec is {codec}); install PyAV, which may (pip install av), "
+            "or convert it (ffmpeg -i IN -c:v libx264 OUT.mp4)"
+        ) from None
+    decoded = 0
+    try:
+        options = dict(part.split(";") for part in os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"].split("|"))
+        with av.open(os.fspath(path), options=options) as container:
+            for frame in container.decode(video=0):
+                decoded += 1
+                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), round(frame.rotation / 90)))
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise BadVideo(f"cannot be decoded after {decoded} frames, by OpenCV or PyAV ({str(error)[:100]})") from None
+    if decoded == 0:
+        raise BadVideo(f"has no frame that OpenCV or PyAV can decode (its codec is {codec})")
+
+
+def _check_end(path: Path, capture: cv2.VideoCapture, decoded: int, first_ms: float, last_ms: float) -> None:
+    """Raise BadVideo if a video was damaged or cut short. That it has fewer frames than announced does not say so.
+
+    Matroska, WebM, FLV and MPEG-TS only note a duration, which OpenCV multiplies by a rate it guesses: a pause counts as frames.
+    AVI counts frames that a capture card dropped, and MP4 those that its edit list hides.
+    """
+    announced, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    seconds, whole = _edited_seconds(path), _has_announced_size(path)
+    missed = first_ms / 1000 * rate  # a broadcast recording begins anywhere, and is decoded from the first whole picture on
+    if seconds is None and decoded + missed < SMALLEST_SHARE * (packets := _count_packets(path)):
+        raise BadVideo(f"ends after {decoded} of {packets} frames: the others are damaged")
+    if whole is None:
+        seconds = seconds or announced / rate
+        whole = last_ms / 1000 + 1 / rate >= SMALLEST_SHARE * seconds
+    if not whole:
+        raise BadVideo(f"ends after {decoded} of {announced:.0f} frames")
+
+
+def _count_packets(path: Path) -> int:
+    """How many encoded frames a video holds."""
+    capture = cv2.VideoCapture(os.fsencode(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])  # type: ignore[call-overload]
+    packets = 0
+    while capture.grab():
+        packets += 1
+    capture.release()
+    return packets
+
+
+def _has_announced_size(path: Path) -> bool | None:
+    """Whether a Matroska file is as long as its header says; None for other files, and for one that does not say it."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    place = head.find(b"\x18\x53\x80\x67") + 4  # the segment, which holds everything
+    if head[:4] != b"\x1a\x45\xdf\xa3" or place < 4:
+        return None
+    width = 9 - head[place].bit_length()  # a number of 1 to 8 bytes, of which the leading zero bits say how many
+    size = int.from_bytes(head[place : place + width], "big") - (1 << 7 * width)
+    unknown = (1 << 7 * width) - 1  # all ones, as in a stream
+    return None if size == unknown else path.stat().st_size >= place + width + size
+
+
+def _edited_seconds(path: Path) -> float | None:
+    """How many seconds of an MP4 its edit list shows; None without one."""
+    movie = b""
+    with path.open("rb") as file:
+        while not movie and len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[:4], "big") - 8
+            size = int.from_bytes(file.read(8), "big") - 16 if size == 1 - 8 else size
+            if head[4:] == b"moov":
+                movie = file.read(min(max(size, 0), 2**26))
+            file.seek(max(size, 0), os.SEEK_CUR)
+    header = movie.find(b"mvhd")
+    track = next((part for part in movie.split(b"trak")[1:] if b"vide" in part), b"")
+    edits = track.find(b"elst")
+    if header < 0 or edits < 0 or movie[header + 4] or track[edits + 4]:
+        return None  # no MP4, or one that writes its times in 8 bytes
+    ticks_a_second = int.from_bytes(movie[header + 16 : header + 20], "big")
+    count = int.from_bytes(track[edits + 8 : edits + 12], "big")
+    entries = [track[edits + 12 * k : edits + 12 * k + 8] for k in range(1, min(count, 1000) + 1)]  # duration, first tick shown
+    shown = sum(int.from_bytes(entry[:4], "big") for entry in entries if entry[4:] != b"\xff" * 4)  # no first tick: a pause
+    return shown / ticks_a_second if ticks_a_second and shown else None
 
 
 def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
@@ -128,23 +230,15 @@ def read_video_frames(path: Path, num_frames: int) -> np.ndarray:
 
     Raises InputError for a file that is no video or cannot be decoded.
     """
-    capture = open_video(path)
     frames: list[np.ndarray] = []
     try:
-        if capture.isOpened():
-            _check_size(capture)
-        while len(frames) < num_frames:
-            found, frame = capture.read()
-            if not found or (frames and frame.shape != frames[0].shape):
+        for frame in islice(_decode(path), num_frames):
+            if frames and frame.shape != frames[0].shape:
                 break
             frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    except (BadVideo, cv2.error) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path} cannot be used as a video ({reason[:100]}); give another file") from None
-    finally:
-        capture.release()
-    if not frames:
-        raise InputError(f"{path} cannot be decoded as a video; give another file")
+    except BadVideo as error:
+        if not frames:
+            raise InputError(f"{path} cannot be used as a video: it {error}; give another file") from None
     return np.stack(frames)
 
 
@@ -159,13 +253,83 @@ def _check_size(capture: cv2.VideoCapture) -> None:
 
 def read_image(path: Path, frame_size: tuple[int, int], fit: str = "crop") -> np.ndarray:
     """Read an image as uint8 (H, W, 3) RGB, shrunk by `fit_frame`. Raises BadVideo for a damaged file or a small one."""
+    return cv2.cvtColor(fit_frame(_decode_image(path), frame_size, fit), cv2.COLOR_BGR2RGB)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) in pixels; None for a file that cannot be read."""
     try:
-        frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        height, width = _decode_image(path).shape[:2]
+    except (BadVideo, OSError):
+        return None
+    return height, width
+
+
+def _decode_image(path: Path) -> np.ndarray:
+    """uint8 (H, W, 3) in BGR, upright. Raises BadVideo for a file that is damaged or too large."""
+    data = path.read_bytes()
+    if data[:2] == b"\xff\xd8" and not _ends_with_its_picture(data):
+        raise BadVideo("ends early")
+    try:
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:  # more than OPENCV_IO_MAX_IMAGE_PIXELS
         raise BadVideo(f"cannot be read as an image of at most {MOST_PIXELS:,} pixels") from None
     if frame is None:
         raise BadVideo("cannot be read as an image")
-    return cv2.cvtColor(fit_frame(frame, frame_size, fit), cv2.COLOR_BGR2RGB)
+    return frame
+
+
+def _ends_with_its_picture(jpeg: bytes) -> bool:
+    """Whether the picture of a JPEG has an end. What is missing would be filled with grey, with a warning on the screen only."""
+    place = 2
+    while 0 < place < len(jpeg) - 4 and jpeg[place] == 0xFF and jpeg[place + 1] != 0xDA:  # segments, such as a thumbnail
+        place += 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big") if jpeg[place + 1] != 0xFF else 1
+    return jpeg.find(b"\xff\xd9", place) > 0
+
+
+def count_pictures(path: Path) -> int:
+    """How many frames a picture file holds: more than one in a TIFF stack, an animated WebP or an APNG."""
+    if path.suffix.lower() not in STACK_ENDINGS:
+        return 1
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return cv2.imcount(str(path))
+        with Image.open(path) as picture:
+            return getattr(picture, "n_frames", 1)
+    except (cv2.error, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1  # read_image says what is wrong with it
+
+
+def read_pictures(path: Path, frame_size: tuple[int, int], fit: str = "crop") -> Iterator[np.ndarray]:
+    """The frames of a picture file with many, each as `read_image` returns it. Those of another size than the first are left out:
+    they are thumbnails. Raises BadVideo, possibly after some frames."""
+    shape = None
+    try:
+        for frame in _tiff_pages(path) if path.suffix.lower() in (".tif", ".tiff") else _animation_frames(path):
+            shape = shape or frame.shape
+            if frame.shape == shape:
+                yield fit_frame(frame, frame_size, fit)
+    except (cv2.error, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, BadVideo):
+            raise
+        raise BadVideo(
+            f"cannot be read as pictures ({(str(error).strip().splitlines() or [type(error).__name__])[0][:100]})"
+        ) from None
+
+
+def _tiff_pages(path: Path, at_once: int = 16) -> Iterator[np.ndarray]:
+    for start in range(0, cv2.imcount(str(path)), at_once):
+        found, pages = cv2.imreadmulti(str(path), start, at_once, flags=cv2.IMREAD_COLOR)
+        if not found:
+            raise BadVideo("cannot be read to its end")
+        yield from (cv2.cvtColor(page, cv2.COLOR_BGR2RGB) for page in pages)
+
+
+def _animation_frames(path: Path) -> Iterator[np.ndarray]:
+    with Image.open(path) as pictures:
+        if pictures.width * pictures.height > MOST_PIXELS:
+            raise BadVideo(f"has frames of {pictures.width}x{pictures.height} pixels, more than {MOST_PIXELS:,}")
+        yield from (np.array(picture.convert("RGB")) for picture in ImageSequence.Iterator(pictures))
 
 
 def video_frame_rate(path: Path) -> float:
