@@ -71,9 +71,8 @@ def test_a_small_video_is_not_enlarged(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "reason"),
     [
-        ({"pixels": (4, 16, 16, 3)}, "has no key frames, video, videos, observations or images, only pixels"),
+        ({"pixels": (4, 16, 16)}, "has no array of RGB frames under frames, video, videos, observations or images"),
         ({"frames": (4, 16, 16)}, "has shape (4, 16, 16) instead of (N, H, W, 3)"),
-        ({"frames": (4, 16, 16, 3), "actions": (3,)}, "key 'actions' is uint8 of shape (3,)"),
         ({"frames": (4, 8, 8, 3)}, "has frames of 8x8 pixels, smaller than the 16x16 asked for"),
     ],
 )

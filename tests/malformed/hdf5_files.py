@@ -29,18 +29,25 @@ FRAMES = {
     "four_channels": np.zeros((4, 16, 16, 4), np.uint8),
 }
 KEYS = {
-    "actions_that_are_fractions": {"actions": np.full(20, 0.5)},
-    "actions_below_minus_one": {"actions": np.full(20, -7)},
     "episodes_backwards": {"episodes": np.array([[10, 20], [0, 10]])},
     "episodes_that_stop_before_they_start": {"episodes": np.array([[10, 0]])},
     "no_episodes": {"episodes": np.zeros((0, 2), np.int64)},
 }
 add("source", {f"hdf5_of_{name}": lambda folder, frames=frames: hdf5(folder, frames=frames) for name, frames in FRAMES.items()})
 add("source", {f"hdf5_with_{name}": lambda folder, keys=keys: hdf5(folder, frames=NOISE, **keys) for name, keys in KEYS.items()})
+UNUSED = {
+    "actions_that_are_fractions": {"actions": np.full(20, 0.5)},
+    "actions_that_are_no_numbers": {"actions": np.full(20, np.nan)},
+    "actions_below_minus_one": {"actions": np.full(20, -7)},
+    "words_as_actions": {"actions": np.full(20, b"left")},
+    "fewer_actions": {"actions": np.zeros(7, np.int64)},
+}
+add("source", {f"hdf5_with_{name}": lambda folder, keys=keys: hdf5(folder, frames=NOISE, **keys)
+               for name, keys in UNUSED.items()}, frames=20)  # fmt: skip
 add("source", {"hdf5_cut_in_half": lambda folder: cut(hdf5(folder, frames=NOISE))})
 
 
-@case("source")
+@case("source", frames=20)
 def hdf5_with_a_group_of_frames(folder):
     path = hdf5(folder)
     with h5py.File(path, "a") as file:
@@ -48,7 +55,7 @@ def hdf5_with_a_group_of_frames(folder):
     return path
 
 
-@case("source")
+@case("source", frames=20)
 def hdf5_with_a_group_of_actions(folder):
     path = hdf5(folder, frames=NOISE)
     with h5py.File(path, "a") as file:
@@ -65,12 +72,33 @@ def hdf5_of_gigantic_frames(folder):
     return path
 
 
-@case("source")
+@case("source", frames=20)
 def hdf5_of_gigantic_actions(folder):
-    """Ten billion actions, 80 GB when read."""
+    """Ten billion actions, 80 GB when read; they are not, because there are 20 frames."""
     path = hdf5(folder, frames=NOISE)
     with h5py.File(path, "a") as file:
         file.create_dataset("actions", (10**10,), np.int64, chunks=(10**6,))
+    return path
+
+
+@case("source")
+def hdf5_whose_episodes_are_files_of_others(folder):
+    """A link in a group, which is not followed."""
+    (folder / "other").mkdir()
+    other = hdf5(folder / "other", frames=NOISE)
+    path = hdf5(folder)
+    with h5py.File(path, "a") as file:
+        file.create_group("data/demo_0")["frames"] = h5py.ExternalLink(str(other), "frames")
+    return path
+
+
+@case("source")
+def hdf5_whose_actions_are_a_file_of_others(folder):
+    """Its actions are the bytes of any file of this machine."""
+    secret = written(folder / "secret.txt", RANDOM.bytes(20))
+    path = hdf5(folder, frames=NOISE)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("actions", (20,), np.uint8, external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
     return path
 
 

@@ -14,13 +14,12 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_clip_store
 from video_tokenizer.data.filter_static import StaticFilter
-from video_tokenizer.data.hdf5_files import FRAME_KEYS, HDF5_ENDINGS, convert_hdf5
+from video_tokenizer.data.hdf5_files import HDF5_ENDINGS, convert_hdf5, hdf5_frame_size
 from video_tokenizer.data.video_files import (
     VIDEO_ENDINGS,
     BadVideo,
@@ -58,12 +57,14 @@ def open_clips_source(
     frame_step: int = 1,
     filter_static: bool = False,
     fit: str = "crop",
+    frames_key: str | None = None,
 ) -> ClipStore:
     """Open `data_path` as a clip store, converting it first where needed.
 
     data_type: store, folder (of videos, or one video), images (one folder, or one subfolder per episode), h5, or auto.
     frame_size: (height, width) of the frames of a converted source, None for `default_size`; a store keeps its own.
-    fit: what happens to frames of another shape, see `fit_frame`; it is printed.
+    fit: what happens to frames of another shape, see `fit_frame`; it is printed. frames_key: which array of an HDF5 file holds
+    the frames, see hdf5_files.py.
     frame_step: keep every n-th frame. filter_static: drop black, static and repeated stretches and report how much that was.
     Raises InputError, one sentence, for a source that is missing, empty or unusable. Bad files among good ones are reported and
     skipped.
@@ -85,9 +86,11 @@ def open_clips_source(
         raise InputError(f"{path} contains no {kind}; give a folder that does, or another --data-type")
     if filter_static and data_type == "h5":
         raise InputError(f"{path} is an HDF5 source, which is never filtered for static stretches; turn the filter off")
-    sizes = [size for file in files[:20] if (size := _size_of(file)) is not None]
+    sizes = [size for file in files[:20] if (size := _size_of(file, frames_key)) is not None]
     frame_size = frame_size or default_size(sizes)
     settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_static": filter_static, "fit": fit}
+    if frames_key is not None:
+        settings["frames_key"] = frames_key
     fingerprint = _source_fingerprint(path, files, settings)
     store_path = _store_path(path, settings)
     with one_at_a_time(store_path):
@@ -108,8 +111,8 @@ def _convert(path: Path, data_type: str, files: list[Path], store_path: Path, se
     with ClipStoreWriter(store_path, frame_size, info, overwrite=True) as writer:
         static_filter = StaticFilter() if filter_static else None
         if data_type == "h5":
-            for file in files:
-                convert_hdf5(file, writer, frame_step, fit)
+            skipped = _convert_hdf5_files(files, writer, frame_step, fit, settings.get("frames_key"))
+            _report(path, files, skipped, writer, static_filter)
         else:
             convert = _convert_videos if data_type == "folder" else _convert_images
             _report(path, files, convert(files, writer, static_filter, frame_step, fit), writer, static_filter)
@@ -147,15 +150,10 @@ def default_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return rows, columns
 
 
-def _size_of(path: Path) -> tuple[int, int] | None:
+def _size_of(path: Path, frames_key: str | None = None) -> tuple[int, int] | None:
     """(height, width) of a file's frames in pixels; None where they cannot be read."""
     if path.suffix.lower() in HDF5_ENDINGS:
-        try:
-            with h5py.File(path, "r") as file:
-                shapes = [value.shape for name in FRAME_KEYS if isinstance(value := file.get(name), h5py.Dataset)]
-        except OSError:
-            return None
-        return shapes[0][-3:-1] if shapes and len(shapes[0]) >= 4 else None
+        return hdf5_frame_size(path, frames_key)
     if path.suffix.lower() in IMAGE_ENDINGS:
         return image_size(path)
     capture = open_video(path)
@@ -237,6 +235,24 @@ def _convert_images(
     return skipped
 
 
+def _convert_hdf5_files(
+    files: list[Path], writer: ClipStoreWriter, frame_step: int, fit: str, frames_key: str | None
+) -> dict[Path, str]:
+    """The episodes of every file. Returns the skipped files with the reasons. Raises InputError where there is only one file."""
+    skipped: dict[Path, str] = {}
+    for file in files:
+        start = writer.num_frames
+        try:
+            convert_hdf5(file, writer, frame_step, fit, frames_key)
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            writer.drop_frames_from(start)
+            skipped[file] = str(error).removeprefix(f"{file} ")
+            tqdm.write(f"skipped {file.name}: it {skipped[file]}")
+    return skipped
+
+
 def _chunk_frames(writer: ClipStoreWriter, static_filter: StaticFilter | None) -> int:
     """Frames in memory at a time. The filter sees many at once, because it cuts at the end of each chunk."""
     height, width = writer.frame_size
@@ -293,7 +309,7 @@ def _store_path(path: Path, settings: dict) -> Path:
     folder, prefix = (path, ".clip_store") if path.is_dir() else (path.parent, f".{name}.clip_store")
     ending = f"-{settings['frame_size'][0]}x{settings['frame_size'][1]}"
     special = {key: value for key, value in settings.items() if key != "frame_size" and value != USUAL_SETTINGS.get(key)}
-    ending += "".join(f"-{key}-{value}" for key, value in special.items())
+    ending += "".join(f"-{key}-{re.sub(r'[^a-zA-Z0-9_]', '.', str(value))[-40:]}" for key, value in special.items())
     if os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
         return folder / (prefix + ending)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "video-world-models"

@@ -52,7 +52,9 @@ def open_store(config: Any) -> ClipStore:
     if config.data_path is None:
         raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
     size = config.frame_height_width if config.frame_size else None
-    return open_clips_source(config.data_path, config.data_type, size, config.frame_stride, config.filter_dull, config.fit)
+    return open_clips_source(
+        config.data_path, config.data_type, size, config.frame_stride, config.filter_dull, config.fit, config.frames_key
+    )
 
 
 def with_frame_size_of(store: ClipStore, config: Config) -> Config:

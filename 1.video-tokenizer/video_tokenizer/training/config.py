@@ -21,6 +21,9 @@ class TrainingConfig:
     frame_size: int | tuple[int, int] | None = None
     """side of square frames in pixels, or height and width, as in 72 128; default: as recorded; videos, images and .h5: their
     own shape, the longer side at most 128; dummy data 64"""
+    frames_key: str | None = None
+    """.h5: the array that holds the frames, such as observations/images/cam_high or agentview_image; default: frames, video,
+    videos, observations or images, else the first array of RGB frames in the file; actions lie under actions or action"""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """videos, images and .h5 of another shape than frame_size: cut off what is too much (crop), add black bars (pad), or distort
     (stretch)"""
