@@ -41,7 +41,7 @@ class GenerateConfig:
     """random, numbers (3,3,1), key names (RIGHT,LEFT) or a pattern (RIGHT*8,LEFT*8), repeated for all frames"""
     actions_file: str | None = None
     """JSON file: what the play page saves beside a film, a list of actions, or {"actions": [...]} with any of seed, temperature,
-    num_steps, top_k, top_p, order, start_index"""
+    num_steps, top_k, top_p, schedule, order, start_index"""
     start: str | None = None
     """where the rollout starts: a clip store, a video or a picture; default: the world's own start clips"""
     start_index: int | None = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.training.config import TrainingConfig
+from video_tokenizer.training.config import TrainingConfig, check_width
 
 PRESETS: dict[str, dict] = {
     # 64x64 game frames, minutes on two CPU cores
@@ -13,6 +13,13 @@ PRESETS: dict[str, dict] = {
     "small": dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=256, num_blocks=6, num_heads=8, batch_size=32,
         num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
+    ),
+    # Genie scaled to a GPU of 16 GB, see SKELETON.md
+    "skeleton": dict(
+        frame_size=(72, 128), patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6,
+        decoder_embed_dim=512, decoder_blocks=10, decoder_heads=8, levels=(4, 4, 4, 4, 4), stem="linear", stability_weight=0.0,
+        foreground_weight=0.0, moving_weight=0.0, batch_size=4, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
+        decay_share=0.0, optimizer="adamw", betas=(0.9, 0.9), weight_decay=1e-4, activation_checkpointing=True,
     ),
     # Genie, Appendix F (CoinRun): 8 layers, width 512, 8 heads, patch 4, batch 48 of 16 frames, 300k steps
     "paper": dict(
@@ -57,9 +64,15 @@ class SpaceTimeConfig(ReconstructionConfig):
     embed_dim: int = 128
     """width of the transformer (E); a multiple of num_heads"""
     num_blocks: int = 2
-    """space-time blocks in the encoder, and again in the decoder"""
+    """space-time blocks of the encoder"""
     num_heads: int = 4
     """attention heads"""
+    decoder_embed_dim: int | None = None
+    """width of the decoder's transformer; default: as in the encoder"""
+    decoder_blocks: int | None = None
+    """space-time blocks of the decoder; default: as in the encoder"""
+    decoder_heads: int | None = None
+    """attention heads of the decoder; default: as in the encoder"""
     context_frames: int = 4
     """frames that attention over time sees, the present one included"""
     stem: Literal["linear", "conv"] = "conv"
@@ -67,12 +80,19 @@ class SpaceTimeConfig(ReconstructionConfig):
     stability_weight: float = 0.1
     """weight of the temporal consistency loss, which keeps the tokens of static patches; 0 is off"""
 
+    @property
+    def decoder_size(self) -> tuple[int, int, int]:
+        """(width, heads, blocks)"""
+        width, heads = self.decoder_embed_dim or self.embed_dim, self.decoder_heads or self.num_heads
+        return width, heads, self.decoder_blocks or self.num_blocks
+
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""
         self.check_grid(self.patch_size, "patch_size")
         if self.stem == "conv" and self.patch_size % 2:
             raise InputError(f"--stem conv halves the frame first, so patch_size {self.patch_size} must be even")
         super().check()
+        check_width(*self.decoder_size[:2])
 
 
 @dataclass(frozen=True)

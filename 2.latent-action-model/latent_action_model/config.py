@@ -14,6 +14,13 @@ PRESETS: dict[str, dict] = {
         batch_size=32, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000, noisy_steps=2_000, validate_every=2_000,
         save_every=2_000, log_every=200,
     ),
+    # Genie scaled to a GPU of 16 GB, see chapter 1's SKELETON.md
+    "skeleton": dict(
+        frame_size=(72, 128), patch_size=16, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_frames=16,
+        context_frames=16, num_actions=8, code_dim=32, reconstruction_loss="bce", batch_size=4, num_steps=10_000,
+        learning_rate=3e-5, warmup_steps=1_000, noisy_steps=1_000, decay_share=0.9, decay_shape="cosine", final_rate=0.1,
+        betas=(0.9, 0.9), weight_decay=1e-4, activation_checkpointing=True, validate_every=1_000, save_every=1_000,
+    ),
     # Genie, Appendix F: 8 + 8 layers, width 512, 8 heads, 6 codes of 32, batch 36 of 16 frames, 200k steps
     "paper": dict(
         conv_width=256, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_frames=16, context_frames=16,
@@ -44,6 +51,8 @@ class LatentActionConfig(TrainingConfig):
     """space-time blocks of the encoder after the stem; 0 uses the stem alone"""
     decoder_blocks: int = 0
     """space-time blocks of the decoder after the stem; 0 uses the stem alone"""
+    patch_size: int = 8
+    """side in pixels of what becomes one token of these blocks, a multiple of 4; frames that it does not divide are padded"""
     num_heads: int = 4
     """attention heads"""
     context_frames: int = 4
@@ -91,6 +100,8 @@ class LatentActionConfig(TrainingConfig):
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
         if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
             raise InputError("--shard does not work with a learned codebook; leave it out, the model fits on every GPU")
+        if self.patch_size < 4 or self.patch_size % 4:
+            raise InputError(f"patch_size {self.patch_size} must be a multiple of 4, the side of the stem's cells; give 8")
         if self.conv_width < 4 or self.conv_width % 4:
             raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the number of groups in GroupNorm")
         if self.code_dim < 1 or self.encoder_blocks < 0 or self.decoder_blocks < 0:

@@ -12,6 +12,13 @@ PRESETS: dict[str, dict] = {
         embed_dim=384, num_blocks=8, num_heads=12, num_frames=16, context_frames=16, batch_size=32, num_steps=60_000,
         learning_rate=5e-4, warmup_steps=1_000, log_every=200, validate_every=2_000, save_every=2_000,
     ),
+    # Genie scaled to a GPU of 16 GB, see chapter 1's SKELETON.md
+    "skeleton": dict(
+        frame_size=(72, 128), embed_dim=768, num_blocks=12, num_heads=12, head_dim=128, num_frames=16, context_frames=16,
+        smallest_mask_rate=0.5, clean_context_share=0.0, context_corruption=0.0, changed_weight=1.0, batch_size=4,
+        num_steps=10_000, learning_rate=3e-5, warmup_steps=1_000, decay_share=0.9, decay_shape="cosine", final_rate=0.1,
+        optimizer="adamw", betas=(0.9, 0.9), weight_decay=1e-4, activation_checkpointing=True,
+    ),
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
     "paper": dict(
         embed_dim=512, num_blocks=12, num_heads=8, num_frames=16, context_frames=16, batch_size=36, num_steps=200_000,
@@ -44,6 +51,8 @@ class DynamicsConfig(TrainingConfig):
     """space-time blocks"""
     num_heads: int = 4
     """attention heads"""
+    head_dim: int | None = None
+    """length of a head's queries, keys and values; default: embed_dim / num_heads"""
     context_frames: int = 8
     """frames that attention over time covers, the present one included"""
     codebook_size: int = 1000

@@ -16,6 +16,8 @@ class SamplingFlags:
     """sample from the k most likely tokens only; default: from all"""
     top_p: float | None = None
     """sample from the most likely tokens that together have this probability only; 1: from all; default 0.9"""
+    schedule: Literal["halving", "cosine"] | None = None
+    """how many tokens are unmasked in each pass: most at once and the last few one by one, or few first; default halving"""
     order: Literal["confidence", "random"] | None = None
     """which tokens of a frame are unmasked first; default confidence"""
 

@@ -44,7 +44,7 @@ def main() -> None:
     averaged = Magvit2Tokenizer(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "tokenizer")
     parallel = prepare_model(model, config)
-    optimizer = build_optimizer(model, config, betas=config.betas)
+    optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     rivals = {}  # networks that only training needs
     if config.adversarial_weight:

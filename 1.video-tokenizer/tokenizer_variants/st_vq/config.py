@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import SpaceTimeConfig
+from video_tokenizer.config import PRESETS, SpaceTimeConfig
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
-from video_tokenizer.training.config import check_width
 
 
 @dataclass(frozen=True)
@@ -15,12 +14,6 @@ class VectorQuantizedConfig(SpaceTimeConfig):
 
     model: Literal["st-vq"] = "st-vq"
     """tokenizer to train; use --model NAME --help to see the flags of another"""
-    decoder_embed_dim: int | None = None
-    """width of the decoder's transformer; default: as in the encoder"""
-    decoder_blocks: int | None = None
-    """space-time blocks of the decoder; default: as in the encoder"""
-    decoder_heads: int | None = None
-    """attention heads of the decoder; default: as in the encoder"""
     num_codes: int = 1_024
     """vectors in the codebook (K)"""
     code_dim: int = 32
@@ -34,22 +27,11 @@ class VectorQuantizedConfig(SpaceTimeConfig):
     data_start: bool = False
     """initialize the codes with latents of the first batch instead of around zero"""
 
-    @property
-    def decoder_size(self) -> tuple[int, int, int]:
-        """(width, heads, blocks)"""
-        return (
-            self.decoder_embed_dim or self.embed_dim,
-            self.decoder_heads or self.num_heads,
-            self.decoder_blocks or self.num_blocks,
-        )
-
     def check(self) -> None:
         """Raise InputError, naming the numbers that clash."""
         super().check()
         if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
             raise InputError("--shard does not work with a learned codebook; leave it out")
-        width, heads, _ = self.decoder_size
-        check_width(width, heads)
         if self.num_codes < 2 or self.code_dim < 1:
             raise InputError(f"num_codes {self.num_codes} and code_dim {self.code_dim} must be at least 2 and 1")
         if not 0 <= self.codebook_ema < 1:
@@ -66,3 +48,4 @@ SMALL = dict(  # for one GPU of 16 GB
     patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,
     decoder_blocks=10, decoder_heads=8, batch_size=8, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
 )  # fmt: skip
+SKELETON = {name: value for name, value in PRESETS["skeleton"].items() if name != "levels"}  # 1,024 codes of 32 by default

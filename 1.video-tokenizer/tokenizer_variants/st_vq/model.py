@@ -10,12 +10,7 @@ What stays: patches, positions, space-time blocks, masks, caches.
 
 from typing import ClassVar
 
-from torch import nn
-
-from tokenizer_variants.st_vq.config import PAPER, SMALL, VectorQuantizedConfig
-from video_tokenizer.models.patch_embed import PatchUnembedding
-from video_tokenizer.models.positional_encoding import SpaceTimePositions
-from video_tokenizer.models.st_transformer import SpaceTimeTransformer
+from tokenizer_variants.st_vq.config import PAPER, SKELETON, SMALL, VectorQuantizedConfig
 from video_tokenizer.models.vector_quantizer import TrackingVectorQuantizer
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 
@@ -24,16 +19,8 @@ class VectorQuantizedTokenizer(VideoTokenizer):
     """ST-ViViT with vector quantization (arXiv:2402.15391, section 2.1)."""
 
     config_class: ClassVar = VectorQuantizedConfig
-    presets: ClassVar = {"tiny": {}, "small": SMALL, "paper": PAPER}
+    presets: ClassVar = {"tiny": {}, "small": SMALL, "skeleton": SKELETON, "paper": PAPER}
     config: VectorQuantizedConfig
-
-    def __init__(self, config: VectorQuantizedConfig):
-        super().__init__(config)
-        width, heads, blocks = config.decoder_size
-        self.from_codes = nn.Linear(config.code_dim, width)
-        self.decoder_positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
-        self.decoder = SpaceTimeTransformer(width, heads, blocks, config.context_frames, config.activation_checkpointing)
-        self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
     def make_quantizer(self, config: VectorQuantizedConfig) -> TrackingVectorQuantizer:
         settings = (config.commitment_weight, config.codebook_ema, config.data_start, config.restart_below)

@@ -62,7 +62,9 @@ def with_frame_size_of(store: ClipStore, config: Config) -> Config:
     height, width = store.frame_size
     if config.frame_size is not None and config.frame_height_width != (height, width):
         wanted, there = size_text(config.frame_height_width), size_text(store.frame_size)
-        raise InputError(f"frame_size {wanted} differs from the {there} of {store.path}; leave --frame-size out or record again")
+        raise InputError(
+            f"frame_size {wanted} differs from the {there} of {store.path}; give --frame-size {there}, or record again"
+        )
     return replace(config, frame_size=height if height == width else (height, width))
 
 

@@ -65,11 +65,13 @@ class KVCache:
 class MultiHeadAttention(nn.Module):
     """Self-attention over sequences, with optional keys and values of earlier frames to attend to (`past_kv`)."""
 
-    def __init__(self, embed_dim: int, num_heads: int):
+    def __init__(self, embed_dim: int, num_heads: int, head_dim: int | None = None):
+        """head_dim: length d of a head's queries, keys and values; None: embed_dim / num_heads."""
         super().__init__()
         self.num_heads = num_heads
-        self.to_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
-        self.output = nn.Linear(embed_dim, embed_dim, bias=False)
+        inner_dim = embed_dim if head_dim is None else num_heads * head_dim
+        self.to_qkv = nn.Linear(embed_dim, 3 * inner_dim, bias=False)
+        self.output = nn.Linear(inner_dim, embed_dim, bias=False)
 
     def forward(self, x: Tensor, mask: Mask = None, past_kv: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
         """x: (batch, S, E). past_kv: keys and values (batch, heads, M, d) put before x's own.
@@ -114,12 +116,12 @@ class TransformerBlock(nn.Module):
 class SpaceTimeBlock(TransformerBlock):
     """Attention inside each frame, causal attention over time at each position, one feed-forward (Genie, arXiv:2402.15391)."""
 
-    def __init__(self, embed_dim: int, num_heads: int):
+    def __init__(self, embed_dim: int, num_heads: int, head_dim: int | None = None):
         super().__init__()
         self.space_norm = nn.LayerNorm(embed_dim)
-        self.space_attention = MultiHeadAttention(embed_dim, num_heads)
+        self.space_attention = MultiHeadAttention(embed_dim, num_heads, head_dim)
         self.time_norm = nn.LayerNorm(embed_dim)
-        self.time_attention = MultiHeadAttention(embed_dim, num_heads)
+        self.time_attention = MultiHeadAttention(embed_dim, num_heads, head_dim)
         self.feed_forward_norm = nn.LayerNorm(embed_dim)
         self.feed_forward = SwiGLU(embed_dim)
 
@@ -149,13 +151,16 @@ class SpaceTimeBlock(TransformerBlock):
 class SpaceTimeTransformer(nn.Module):
     """A stack of space-time blocks. Frame t attends to frames t - window + 1 to t, never to a later one."""
 
-    def __init__(self, embed_dim: int, num_heads: int, num_blocks: int, window: int, activation_checkpointing: bool = False):
+    def __init__(
+        self, embed_dim: int, num_heads: int, num_blocks: int, window: int, activation_checkpointing: bool = False,
+        head_dim: int | None = None,
+    ):  # fmt: skip
         super().__init__()
-        if embed_dim % num_heads:
+        if head_dim is None and embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
         self.window = window
         self.activation_checkpointing = activation_checkpointing
-        self.blocks = nn.ModuleList(SpaceTimeBlock(embed_dim, num_heads) for _ in range(num_blocks))
+        self.blocks = nn.ModuleList(SpaceTimeBlock(embed_dim, num_heads, head_dim) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -40,9 +40,10 @@ class VideoTokenizer(Tokenizer):
         self.to_latents = nn.Linear(width, self.quantizer.latent_dim)
         self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
 
+        width, heads, num_blocks = config.decoder_size
         self.from_codes = nn.Linear(self.quantizer.latent_dim, width)
-        self.decoder_positions = self.positions
-        self.decoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
+        self.decoder_positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
+        self.decoder = SpaceTimeTransformer(width, heads, num_blocks, window, config.activation_checkpointing)
         self.patch_unembedding = PatchUnembedding(width, 3, config.patch_size, self.grid_size)
 
     def make_quantizer(self, config: Any) -> Any:

@@ -54,6 +54,8 @@ def parse_config(
     preset = value_of_flag(arguments, "--preset")
     if presets and preset in presets:
         values |= presets[preset] | {"preset": preset}
+    elif presets and preset is not None:
+        raise InputError(f"--preset {preset} does not exist here; choose {', '.join(presets)}")
     config_file = value_of_flag(arguments, "--config")
     if config_file is not None and any(field.name == "config" for field in dataclasses.fields(config_class)):  # type: ignore[arg-type]
         values |= read_config_file(Path(config_file))

@@ -56,9 +56,15 @@ class TrainingConfig:
     warmup_steps: int = 200
     """steps until the peak is reached"""
     decay_share: float = 0.4
-    """last share of the steps, over which the learning rate falls to zero"""
+    """last share of the steps, over which the learning rate falls to final_rate; 0 keeps it at its peak"""
+    decay_shape: Literal["sqrt", "cosine"] = "sqrt"
+    """how it falls: along 1 - sqrt(progress), or along a half cosine"""
+    final_rate: float = 0.0
+    """learning rate at the end, as a share of the peak"""
     weight_decay: float = 0.01
     """weight decay, on matrices only"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay of the running mean of the gradient, and of its square"""
     gradient_clip: float = 1.0
     """largest norm of the gradient"""
     accumulate: int = 1
@@ -89,8 +95,9 @@ class TrainingConfig:
     """seeds the weights, the order of the clips, the split, and every random choice of the training"""
     device: str = "auto"
     """auto (CUDA; Apple's mps only for presets above tiny, which is unmeasured; else cpu), cpu, cuda, cuda:1, mps"""
-    preset: Literal["tiny", "small", "paper"] = "tiny"
-    """sizes: tiny (CPU, minutes), small (one GPU), paper (Genie's Appendix F)"""
+    preset: Literal["tiny", "small", "skeleton", "paper"] = "tiny"
+    """sizes: tiny (CPU, minutes), small (one GPU), skeleton (Genie as published, scaled to a GPU of 16 GB), paper (Genie's
+    Appendix F)"""
     config: str | None = None
     """config.json of an earlier run to take the settings from"""
 
@@ -113,9 +120,11 @@ class TrainingConfig:
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""
         for name in ("num_frames", "context_frames", "num_heads", "batch_size", "num_steps", "accumulate", "log_every",
-                     "validate_every", "save_every", "validation_batches", "num_blocks"):  # fmt: skip
-            if getattr(self, name, 1) < 1:
-                raise InputError(f"{name} {getattr(self, name)} must be at least 1")
+                     "validate_every", "save_every", "validation_batches", "num_blocks", "decoder_embed_dim", "decoder_blocks",
+                     "decoder_heads", "head_dim"):  # fmt: skip
+            value = getattr(self, name, None)
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value} must be at least 1")
         for name, largest in LARGEST.items():
             value = getattr(self, name, 0)
             if max(value) > largest if isinstance(value, tuple) else (value or 0) > largest:
@@ -126,6 +135,8 @@ class TrainingConfig:
             value = getattr(self, name, None)
             if value is not None and not least <= value <= most:  # also refuses NaN
                 raise InputError(f"{name} {value} must lie between {least:g} and {most:g}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas {self.betas} must be at least 0 and less than 1; 0.9 0.95 is the default")
         if not 0 < self.validation_share < 1:
             raise InputError(f"validation_share {self.validation_share} must lie between 0 and 1; 0.1 keeps a tenth")
         if self.batch_size % self.accumulate:
@@ -145,11 +156,12 @@ class TrainingConfig:
 
 
 RANGES = {"num_epochs": (1e-9, 1e9), "learning_rate": (1e-12, 1e37), "rate_factor": (1e-12, 1e3), "gradient_clip": (1e-12, 1e12),
-          "weight_decay": (0, 1e3), "ema_decay": (0, 1), "decay_share": (0, 1), "warmup_steps": (0, 2**40),
+          "weight_decay": (0, 1e3), "ema_decay": (0, 1), "decay_share": (0, 1), "final_rate": (0, 1), "warmup_steps": (0, 2**40),
           "crop_augmentation": (0, 0.9), "num_workers": (0, 1_024), "seed": (0, 2**62)}  # fmt: skip
 """smallest and largest value that a setting can have"""
 LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
-           "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16}  # fmt: skip
+           "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16,
+           "decoder_embed_dim": 16_384, "decoder_blocks": 256, "decoder_heads": 1_024, "head_dim": 1_024}  # fmt: skip
 """far above every published model: larger values are typing errors, or a checkpoint made to exhaust the memory"""
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from video_tokenizer.training.distributed import is_sharded, sharded_like, transformer_blocks
 
 
-def build_optimizer(model: nn.Module, config: Any, betas: tuple[float, float] = (0.9, 0.95)) -> "Optimizers":
-    """The optimizer of every trainable parameter of `model`. config: optimizer, learning_rate, weight_decay.
+def build_optimizer(model: nn.Module, config: Any) -> "Optimizers":
+    """The optimizer of every trainable parameter of `model`. config: optimizer, learning_rate, weight_decay, betas.
 
     "adamw": AdamW (arXiv:1711.05101) for everything. Matrices and convolution kernels decay; biases, norms and embeddings do not:
     pulling a norm's scale or a rarely seen embedding towards zero removes something without making the function simpler.
@@ -29,7 +29,7 @@ def build_optimizer(model: nn.Module, config: Any, betas: tuple[float, float] = 
     kept = [parameter for parameter in others if parameter.ndim < 2 or id(parameter) in embeddings]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}]
     rate, decay = config.learning_rate, config.weight_decay
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)]
     if matrices:
         on_gpu = matrices[0].is_cuda and not is_sharded(matrices[0])
         muon = BatchedMuon if on_gpu else torch.optim.Muon
@@ -113,23 +113,31 @@ class Optimizers:
                         moments[name] = sharded_like(value, parameter)
 
 
-def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay_share: float) -> float:
+def learning_rate_factor(
+    step: int, num_steps: int, warmup_steps: int, decay_share: float, shape: str = "sqrt", final: float = 0.0
+) -> float:
     """Warm-up, constant, decay ("WSD"): what the peak learning rate is multiplied with after `step` finished steps, in [0, 1].
 
-    Linear rise over the first `warmup_steps`, then 1, then down to 0 over the last `decay_share` of all steps along
-    1 - sqrt(progress). With 100 steps, 10 of warm-up and a decay share of 0.2: step 4 -> 0.5, step 50 -> 1, step 85 -> 0.5.
+    Linear rise over the first `warmup_steps`, then 1, then down to `final` over the last `decay_share` of all steps along
+    1 - sqrt(progress), or, as in Genie, along a half cosine. With 100 steps, 10 of warm-up and a decay share of 0.2:
+    step 4 -> 0.5, step 50 -> 1, step 85 -> 0.5, step 90 with "cosine" -> 0.5 as well.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     decay_steps = max(1, round(num_steps * decay_share))
     progress = (step - (num_steps - decay_steps)) / decay_steps
-    return 1.0 if progress <= 0 else max(0.0, 1.0 - math.sqrt(min(1.0, progress)))
+    if progress <= 0:
+        return 1.0
+    progress = min(1.0, progress)
+    left = 1.0 - math.sqrt(progress) if shape == "sqrt" else (1.0 + math.cos(math.pi * progress)) / 2
+    return final + (1.0 - final) * left
 
 
 def set_learning_rate(optimizer: Optimizers, step: int, num_steps: int, config: Any) -> float:
     """Set the learning rate of a step, counted from 1, in every parameter group. Returns it."""
     peak = config.learning_rate * config.rate_factor
-    rate = peak * learning_rate_factor(step - 1, num_steps, config.warmup_steps, config.decay_share)
+    schedule = (config.warmup_steps, config.decay_share, config.decay_shape, config.final_rate)
+    rate = peak * learning_rate_factor(step - 1, num_steps, *schedule)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate

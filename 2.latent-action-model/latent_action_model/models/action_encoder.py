@@ -8,7 +8,7 @@ from latent_action_model.config import LatentActionConfig
 from latent_action_model.models.frame_features import CELL, FilmBlock, FrameFeatures, SpaceTimeContext, flatten_frames
 
 POOLED_CELL = 2 * CELL
-"""side of the cells that are pooled, in pixels"""
+"""side of the cells that are pooled, in pixels, where no space-time blocks choose another"""
 STILL = 0.001
 """added to the total change of a frame (the sum over its cells of the mean absolute change of their pixels), so that a still
 frame pools to zeros; in Breakout the median total change of a frame with motion is 0.04"""
@@ -30,14 +30,14 @@ class ActionEncoder(nn.Module):
         self.features = FrameFeatures(config.conv_width)
         self.residual = FilmBlock(config.conv_width)
         channels = config.conv_width if config.pooling == "change" else 16
-        self.context = None
+        self.context, self.pooled_cell = None, POOLED_CELL
         if config.encoder_blocks:
-            self.context = SpaceTimeContext(config, config.encoder_blocks)  # halves the grid
+            self.context, self.pooled_cell = SpaceTimeContext(config, config.encoder_blocks), config.patch_size
             self.to_channels = nn.Conv2d(config.embed_dim, channels, kernel_size=1)
         else:
             self.to_channels = nn.Conv2d(config.conv_width, channels, kernel_size=3, stride=2, padding=1)
         height, width = config.frame_height_width
-        num_cells = (height // POOLED_CELL) * (width // POOLED_CELL)
+        num_cells = -(-height // self.pooled_cell) * -(-width // self.pooled_cell)
         pooled = channels if config.pooling == "change" else num_cells * channels
         self.to_latent = nn.Sequential(nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, latent_dim))
 
@@ -47,19 +47,19 @@ class ActionEncoder(nn.Module):
         after, before = flatten_frames(video[:, 1:]), flatten_frames(video[:, :-1])
         features = self.residual(self.features(after, before))  # (M, width, H/4, W/4), M = B*(T-1)
         if self.context is not None:
-            features = self.context(features, batch_size)  # (M, E, H/8, W/8)
+            features = self.context(features, batch_size)  # (M, E, H/P, W/P)
         cells = F.gelu(rearrange(self.to_channels(features), "m c h w -> m (h w) c"))  # (M, N, channels)
-        pooled = pool_by_change(cells, before, after) if self.pooling == "change" else cells.flatten(1)
+        pooled = pool_by_change(cells, before, after, self.pooled_cell) if self.pooling == "change" else cells.flatten(1)
         return rearrange(self.to_latent(pooled), "(b t) a -> b t a", b=batch_size)
 
 
-def pool_by_change(cells: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def pool_by_change(cells: Tensor, before: Tensor, after: Tensor, size: int = POOLED_CELL) -> Tensor:
     """Mean of the cells, each weighted by how much its pixels changed; zeros where nothing moved.
 
-    cells: (M, N, channels). before, after: (M, C, H, W) in [0, 1]. Returns (M, channels).
+    cells: (M, N, channels), each of `size` pixels. before, after: (M, C, H, W) in [0, 1]. Returns (M, channels).
     If three cells change equally, one with the ball and two with the paddle, each has a weight of 1/3.
     """
     change = (after - before).abs()
-    size = POOLED_CELL
+    change = F.pad(change, (0, -change.shape[-1] % size, 0, -change.shape[-2] % size))
     weights = reduce(change, "m c (h p) (w q) -> m (h w) 1", "mean", p=size, q=size)  # (M, N, 1)
     return (weights * cells).sum(dim=1) / (weights.sum(dim=1) + STILL)

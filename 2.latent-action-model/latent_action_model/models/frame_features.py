@@ -2,6 +2,7 @@
 space-time transformer."""
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -65,15 +66,18 @@ class SpaceTimeContext(nn.Module):
     def __init__(self, config: LatentActionConfig, num_blocks: int):
         super().__init__()
         height, width = config.frame_height_width
-        self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=2, stride=2)  # one token per 8x8 pixels
-        grid_size = (height // (2 * CELL), width // (2 * CELL))
+        self.cells = config.patch_size // CELL  # of the stem, along each side of a token
+        self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=self.cells, stride=self.cells)
+        grid_size = (-(-height // config.patch_size), -(-width // config.patch_size))
         self.positions = SpaceTimePositions(config.embed_dim, grid_size, config.context_frames)
         sizes = (config.embed_dim, config.num_heads, num_blocks, config.context_frames)
         self.transformer = SpaceTimeTransformer(*sizes, config.activation_checkpointing)
 
     def forward(self, features: Tensor, batch_size: int) -> Tensor:
-        """features: (B*T, width, h, w). Returns (B*T, E, h/2, w/2)."""
-        tokens = self.to_tokens(features)  # (B*T, E, h/2, w/2)
+        """features: (B*T, width, h, w). Returns (B*T, E, h/c, w/c), c cells of the stem per token, rounded up."""
+        height, width = features.shape[-2:]
+        features = F.pad(features, (0, -width % self.cells, 0, -height % self.cells))
+        tokens = self.to_tokens(features)  # (B*T, E, h/c, w/c)
         rows = tokens.shape[2]
         tokens = rearrange(tokens, "(b t) e h w -> b t (h w) e", b=batch_size)
         tokens = self.transformer(self.positions(tokens))  # (B, T, N, E)

@@ -29,7 +29,8 @@ class NextFrameDecoder(nn.Module):
         self.context = None
         if config.decoder_blocks:
             self.context = SpaceTimeContext(config, config.decoder_blocks)
-            self.from_context = nn.ConvTranspose2d(config.embed_dim, width, kernel_size=2, stride=2)
+            cells = config.patch_size // CELL
+            self.from_context = nn.ConvTranspose2d(config.embed_dim, width, kernel_size=cells, stride=cells)
         self.blocks = nn.ModuleList(FilmBlock(width, code_dim) for _ in range(3))
         self.output = nn.Conv2d(width, 3 * CELL**2, kernel_size=3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the prediction "nothing changes", which is already a good one
@@ -44,7 +45,7 @@ class NextFrameDecoder(nn.Module):
         batch_size = past.shape[0]
         x = self.features(flatten_frames(past), flatten_frames(previous_frames(past)))  # (M, width, H/4, W/4), M = B*(T-1)
         if self.context is not None:
-            x = x + self.from_context(self.context(x, batch_size))
+            x = x + self.from_context(self.context(x, batch_size))[..., : x.shape[-2], : x.shape[-1]]
         code = rearrange(codes, "b t a -> (b t) a")
         for block in self.blocks:
             x = block(x, code)

@@ -72,7 +72,7 @@ class MaskGIT(DynamicsModel):
             nn.init.normal_(embedding.weight, std=0.5)  # type: ignore[arg-type]
         self.positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
         self.transformer = SpaceTimeTransformer(
-            width, config.num_heads, config.num_blocks, config.context_frames, config.activation_checkpointing
+            width, config.num_heads, config.num_blocks, config.context_frames, config.activation_checkpointing, config.head_dim
         )
         self.to_logits = nn.Linear(width, config.codebook_size)
         if config.actions == "latent":
