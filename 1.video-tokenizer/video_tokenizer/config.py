@@ -92,6 +92,8 @@ class SpaceTimeConfig(ReconstructionConfig):
         if self.stem == "conv" and self.patch_size % 2:
             raise InputError(f"--stem conv halves the frame first, so patch_size {self.patch_size} must be even")
         super().check()
+        if min(self.decoder_size) < 1:
+            raise InputError(f"the decoder's width, heads and blocks {self.decoder_size} must be at least 1")
         check_width(*self.decoder_size[:2])
 
 

@@ -104,14 +104,10 @@ class LatentActionConfig(TrainingConfig):
             raise InputError(f"patch_size {self.patch_size} must be a multiple of 4, the side of the stem's cells; give 8")
         if self.conv_width < 4 or self.conv_width % 4:
             raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the number of groups in GroupNorm")
-        if self.code_dim < 1 or self.encoder_blocks < 0 or self.decoder_blocks < 0:
-            raise InputError(
-                f"code_dim {self.code_dim} must be at least 1, encoder_blocks {self.encoder_blocks} and decoder_blocks "
-                f"{self.decoder_blocks} at least 0"
-            )
+        if self.code_dim < 1 or min(self.encoder_blocks, self.decoder_blocks) < 0:
+            sizes = f"code_dim {self.code_dim}, encoder_blocks {self.encoder_blocks}, decoder_blocks {self.decoder_blocks}"
+            raise InputError(f"{sizes} must be at least 1, 0 and 0")
         if self.num_actions < 2:
             raise InputError(f"num_actions {self.num_actions} leaves nothing to choose; give at least 2")
         if self.quantizer == "fsq" and self.num_actions & (self.num_actions - 1):
-            raise InputError(
-                f"num_actions {self.num_actions} must be a power of 2 for --quantizer fsq; give 8, or use --quantizer vq"
-            )
+            raise InputError(f"num_actions {self.num_actions} must be a power of 2 for fsq; give 8, or use --quantizer vq")

@@ -120,8 +120,7 @@ class TrainingConfig:
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""
         for name in ("num_frames", "context_frames", "num_heads", "batch_size", "num_steps", "accumulate", "log_every",
-                     "validate_every", "save_every", "validation_batches", "num_blocks", "decoder_embed_dim", "decoder_blocks",
-                     "decoder_heads", "head_dim"):  # fmt: skip
+                     "validate_every", "save_every", "validation_batches", "num_blocks", "head_dim"):  # fmt: skip
             value = getattr(self, name, None)
             if value is not None and value < 1:
                 raise InputError(f"{name} {value} must be at least 1")

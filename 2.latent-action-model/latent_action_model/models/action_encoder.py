@@ -60,6 +60,6 @@ def pool_by_change(cells: Tensor, before: Tensor, after: Tensor, size: int = POO
     If three cells change equally, one with the ball and two with the paddle, each has a weight of 1/3.
     """
     change = (after - before).abs()
-    change = F.pad(change, (0, -change.shape[-1] % size, 0, -change.shape[-2] % size))
+    change = F.pad(change, (0, -change.shape[-1] % size, 0, -change.shape[-2] % size))  # to whole cells
     weights = reduce(change, "m c (h p) (w q) -> m (h w) 1", "mean", p=size, q=size)  # (M, N, 1)
     return (weights * cells).sum(dim=1) / (weights.sum(dim=1) + STILL)

@@ -65,11 +65,10 @@ class SpaceTimeContext(nn.Module):
 
     def __init__(self, config: LatentActionConfig, num_blocks: int):
         super().__init__()
-        height, width = config.frame_height_width
+        rows, columns = (-(-side // config.patch_size) for side in config.frame_height_width)
         self.cells = config.patch_size // CELL  # of the stem, along each side of a token
         self.to_tokens = nn.Conv2d(config.conv_width, config.embed_dim, kernel_size=self.cells, stride=self.cells)
-        grid_size = (-(-height // config.patch_size), -(-width // config.patch_size))
-        self.positions = SpaceTimePositions(config.embed_dim, grid_size, config.context_frames)
+        self.positions = SpaceTimePositions(config.embed_dim, (rows, columns), config.context_frames)
         sizes = (config.embed_dim, config.num_heads, num_blocks, config.context_frames)
         self.transformer = SpaceTimeTransformer(*sizes, config.activation_checkpointing)
 
