@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.training.config import TrainingConfig, check_width
+from video_tokenizer.training.config import SKELETON, TrainingConfig, check_width
 
 PRESETS: dict[str, dict] = {
     # 64x64 game frames, minutes on two CPU cores
@@ -15,11 +15,10 @@ PRESETS: dict[str, dict] = {
         num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
     ),
     # Genie scaled to a GPU of 16 GB, see SKELETON.md
-    "skeleton": dict(
-        frame_size=(72, 128), patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6,
-        decoder_embed_dim=512, decoder_blocks=10, decoder_heads=8, levels=(4, 4, 4, 4, 4), stem="linear", stability_weight=0.0,
-        foreground_weight=0.0, moving_weight=0.0, batch_size=4, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
-        decay_share=0.0, optimizer="adamw", betas=(0.9, 0.9), weight_decay=1e-4, activation_checkpointing=True,
+    "skeleton": SKELETON | dict(
+        patch_size=4, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512, decoder_blocks=10, decoder_heads=8,
+        levels=(4, 4, 4, 4, 4), stem="linear", stability_weight=0.0, foreground_weight=0.0, moving_weight=0.0, num_steps=30_000,
+        learning_rate=3e-4, warmup_steps=2_000, decay_share=0.0,
     ),
     # Genie, Appendix F (CoinRun): 8 layers, width 512, 8 heads, patch 4, batch 48 of 16 frames, 300k steps
     "paper": dict(

@@ -5,7 +5,7 @@ from typing import Literal
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
-from video_tokenizer.training.config import TrainingConfig
+from video_tokenizer.training.config import SKELETON, TrainingConfig
 
 PRESETS: dict[str, dict] = {
     "tiny": {},
@@ -15,17 +15,16 @@ PRESETS: dict[str, dict] = {
         save_every=2_000, log_every=200,
     ),
     # Genie scaled to a GPU of 16 GB, see chapter 1's SKELETON.md
-    "skeleton": dict(
-        frame_size=(72, 128), patch_size=16, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_frames=16,
-        context_frames=16, num_actions=8, code_dim=32, reconstruction_loss="bce", batch_size=4, num_steps=10_000,
-        learning_rate=3e-5, warmup_steps=1_000, noisy_steps=1_000, decay_share=0.9, decay_shape="cosine", final_rate=0.1,
-        betas=(0.9, 0.9), weight_decay=1e-4, activation_checkpointing=True, validate_every=1_000, save_every=1_000,
+    "skeleton": SKELETON | dict(
+        patch_size=16, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_actions=8, code_dim=32,
+        reconstruction_loss="bce", num_steps=10_000, learning_rate=3e-5, warmup_steps=1_000, noisy_steps=1_000, decay_share=0.9,
+        decay_shape="cosine", final_rate=0.1, validate_every=1_000, save_every=1_000,
     ),
     # Genie, Appendix F: 8 + 8 layers, width 512, 8 heads, 6 codes of 32, batch 36 of 16 frames, 200k steps
     "paper": dict(
         conv_width=256, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_frames=16, context_frames=16,
-        batch_size=36, num_steps=200_000, learning_rate=3e-5, warmup_steps=5_000, num_actions=6,
-        noisy_steps=10_000, validate_every=5_000, save_every=5_000, log_every=500,
+        batch_size=36, num_steps=200_000, learning_rate=3e-5, warmup_steps=5_000, num_actions=6, noisy_steps=10_000,
+        validate_every=5_000, save_every=5_000, log_every=500,
     ),
 }  # fmt: skip
 

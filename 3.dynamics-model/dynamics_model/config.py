@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.training.config import TrainingConfig
+from video_tokenizer.training.config import SKELETON, TrainingConfig
 
 PRESETS: dict[str, dict] = {
     "tiny": {},
@@ -13,11 +13,10 @@ PRESETS: dict[str, dict] = {
         learning_rate=5e-4, warmup_steps=1_000, log_every=200, validate_every=2_000, save_every=2_000,
     ),
     # Genie scaled to a GPU of 16 GB, see chapter 1's SKELETON.md
-    "skeleton": dict(
-        frame_size=(72, 128), embed_dim=768, num_blocks=12, num_heads=12, head_dim=128, num_frames=16, context_frames=16,
-        smallest_mask_rate=0.5, clean_context_share=0.0, context_corruption=0.0, changed_weight=1.0, batch_size=4,
-        num_steps=10_000, learning_rate=3e-5, warmup_steps=1_000, decay_share=0.9, decay_shape="cosine", final_rate=0.1,
-        optimizer="adamw", betas=(0.9, 0.9), weight_decay=1e-4, activation_checkpointing=True,
+    "skeleton": SKELETON | dict(
+        embed_dim=768, num_blocks=12, num_heads=12, head_dim=128, smallest_mask_rate=0.5, clean_context_share=0.0,
+        context_corruption=0.0, changed_weight=1.0, num_steps=10_000, learning_rate=3e-5, warmup_steps=1_000, decay_share=0.9,
+        decay_shape="cosine", final_rate=0.1,
     ),
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
     "paper": dict(

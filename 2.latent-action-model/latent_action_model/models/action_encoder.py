@@ -5,7 +5,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from latent_action_model.config import LatentActionConfig
-from latent_action_model.models.frame_features import CELL, FilmBlock, FrameFeatures, SpaceTimeContext, flatten_frames
+from latent_action_model.models.frame_features import CELL, FilmBlock, FrameFeatures, SpaceTimeContext
 
 POOLED_CELL = 2 * CELL
 """side of the cells that are pooled, in pixels, where no space-time blocks choose another"""
@@ -44,7 +44,7 @@ class ActionEncoder(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """video: (B, T, C, H, W) in [0, 1]. Returns latents (B, T - 1, latent_dim)."""
         batch_size = video.shape[0]
-        after, before = flatten_frames(video[:, 1:]), flatten_frames(video[:, :-1])
+        after, before = video[:, 1:].flatten(0, 1), video[:, :-1].flatten(0, 1)
         features = self.residual(self.features(after, before))  # (M, width, H/4, W/4), M = B*(T-1)
         if self.context is not None:
             features = self.context(features, batch_size)  # (M, E, H/P, W/P)

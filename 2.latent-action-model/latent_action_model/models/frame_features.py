@@ -86,8 +86,3 @@ class SpaceTimeContext(nn.Module):
 def previous_frames(video: Tensor) -> Tensor:
     """(B, T, C, H, W) -> the frame before each frame; the first frame is its own predecessor."""
     return torch.cat([video[:, :1], video[:, :-1]], dim=1)
-
-
-def flatten_frames(video: Tensor) -> Tensor:
-    """(B, T, C, H, W) -> (B*T, C, H, W)."""
-    return rearrange(video, "b t c h w -> (b t) c h w")

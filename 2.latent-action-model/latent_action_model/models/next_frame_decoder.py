@@ -5,14 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from latent_action_model.config import LatentActionConfig
-from latent_action_model.models.frame_features import (
-    CELL,
-    FilmBlock,
-    FrameFeatures,
-    SpaceTimeContext,
-    flatten_frames,
-    previous_frames,
-)
+from latent_action_model.models.frame_features import CELL, FilmBlock, FrameFeatures, SpaceTimeContext, previous_frames
 
 
 class NextFrameDecoder(nn.Module):
@@ -29,8 +22,7 @@ class NextFrameDecoder(nn.Module):
         self.context = None
         if config.decoder_blocks:
             self.context = SpaceTimeContext(config, config.decoder_blocks)
-            cells = config.patch_size // CELL
-            self.from_context = nn.ConvTranspose2d(config.embed_dim, width, kernel_size=cells, stride=cells)
+            self.from_context = nn.ConvTranspose2d(config.embed_dim, width, self.context.cells, self.context.cells)
         self.blocks = nn.ModuleList(FilmBlock(width, code_dim) for _ in range(3))
         self.output = nn.Conv2d(width, 3 * CELL**2, kernel_size=3, padding=1)
         nn.init.zeros_(self.output.weight)  # training starts from the prediction "nothing changes", which is already a good one
@@ -43,7 +35,7 @@ class NextFrameDecoder(nn.Module):
         Returns the change to add to each frame, (B, T-1, C, H, W).
         """
         batch_size = past.shape[0]
-        x = self.features(flatten_frames(past), flatten_frames(previous_frames(past)))  # (M, width, H/4, W/4), M = B*(T-1)
+        x = self.features(past.flatten(0, 1), previous_frames(past).flatten(0, 1))  # (M, width, H/4, W/4), M = B*(T-1)
         if self.context is not None:
             x = x + self.from_context(self.context(x, batch_size))[..., : x.shape[-2], : x.shape[-1]]
         code = rearrange(codes, "b t a -> (b t) a")
