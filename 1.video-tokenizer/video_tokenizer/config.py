@@ -9,10 +9,10 @@ from video_tokenizer.training.config import SKELETON, TrainingConfig, check_widt
 PRESETS: dict[str, dict] = {
     # 64x64 game frames, minutes on two CPU cores
     "tiny": {},
-    # one GPU: patch 4 keeps single pixels, 16 frames of context
+    # one GPU of 16 GB: patch 4 keeps single pixels, 16 frames of context
     "small": dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=256, num_blocks=6, num_heads=8, batch_size=32,
-        num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
+        accumulate=4, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
     ),
     # Genie scaled to a GPU of 16 GB, see SKELETON.md
     "skeleton": SKELETON | dict(

@@ -9,8 +9,8 @@ from video_tokenizer.training.config import SKELETON, TrainingConfig
 PRESETS: dict[str, dict] = {
     "tiny": {},
     "small": dict(
-        embed_dim=384, num_blocks=8, num_heads=12, num_frames=16, context_frames=16, batch_size=32, num_steps=60_000,
-        learning_rate=5e-4, warmup_steps=1_000, log_every=200, validate_every=2_000, save_every=2_000,
+        embed_dim=384, num_blocks=8, num_heads=12, num_frames=16, context_frames=16, batch_size=32, accumulate=4,
+        num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000, log_every=200, validate_every=2_000, save_every=2_000,
     ),
     # Genie scaled to a GPU of 16 GB, see chapter 1's SKELETON.md
     "skeleton": SKELETON | dict(

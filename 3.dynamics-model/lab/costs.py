@@ -5,8 +5,11 @@
 
 operations of a step = counted, from the matrix products of one forward and one backward pass; Genie's: 6 * parameters * tokens
 hours                = operations of all steps / (GPUs * peak * utilisation) / 3600
-memory               = 20 bytes a parameter (weights, gradients, two moments, running average; 4 each) + activations:
-                       34 * E bytes for each token and block (arXiv:2205.05198), 2 * E with activation checkpointing
+memory               = 28 bytes a parameter (weights, gradients, two moments, running average, the model that is validated; Muon
+                       has one moment less) + the activations of one part of the batch:
+                       60 * E bytes for each token and block, because norms and residuals stay in float32; with activation
+                       checkpointing 8 * E (the block's input, its keys and values), and 60 * E for the block being recomputed;
+                       10 bytes a logit (bfloat16, float32, gradient). A test compares the sum with a pretended card.
 """
 
 from dataclasses import dataclass
@@ -25,7 +28,8 @@ GRIDS = {"tiny": (8, 8), "small": (16, 16), "paper": (16, 16)}
 """tokens of a frame of 64 x 64 pixels, with patches of 8 and of 4"""
 GENIE = {"parameters": 10.1e9, "tokens_of_a_step": 942e9 / 125_000, "num_steps": 125_000, "width": 5120, "num_blocks": 48}
 """Genie's largest dynamics model (arXiv:2402.15391, section 2.2 and appendix): 125,000 steps, 942 billion tokens"""
-BYTES_PER_PARAMETER = 20
+BYTES_PER_PARAMETER = 28
+BYTES_PER_LOGIT = 10
 GPUS = (1, 8)
 
 
@@ -37,8 +41,8 @@ class CostsConfig:
     """peak of one GPU for bfloat16 matrix products, in TFLOP/s; 989 is an H100's, without sparsity"""
     gpu_gib: float = 80.0
     """memory of one GPU, in GiB"""
-    utilisation: float = 0.5497
-    """share of the peak that training reaches; the default is what `make bench` measured at the size small on a CPU"""
+    utilisation: float = 0.15
+    """share of the peak that training reaches: a guess, as no GPU was at hand; every training on a GPU prints its frames/s"""
     json: str | None = None
     """file for the numbers"""
 
@@ -54,9 +58,10 @@ def operations_of_a_step(config: DynamicsConfig) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops()
 
 
-def activation_bytes(tokens: float, width: int, num_blocks: int, checkpointing: bool) -> float:
-    """Bytes of activations stored for the backward pass."""
-    return tokens * width * num_blocks * (2 if checkpointing else 34)
+def activation_bytes(tokens: float, width: int, num_blocks: int, num_logits: float, checkpointing: bool) -> float:
+    """Bytes of activations at the peak. tokens: of the past and the present stream, which take turns in a recomputed block."""
+    blocks = 8 * num_blocks + 60 / 2 if checkpointing else 60 * num_blocks
+    return tokens * width * blocks + num_logits * BYTES_PER_LOGIT
 
 
 def cost(
@@ -88,11 +93,13 @@ def main() -> None:
     for preset, grid in GRIDS.items():
         size = DynamicsConfig(actions="true", grid_size=grid, **PRESETS[preset])
         parameters, operations = operations_of_a_step(size)
-        tokens = 2 * size.batch_size * (size.num_frames - 1) * grid[0] * grid[1]  # past and present stream
-        activations = activation_bytes(tokens, size.embed_dim, size.num_blocks, size.activation_checkpointing)
+        predicted = size.batch_size // size.accumulate * (size.num_frames - 1) * grid[0] * grid[1]  # tokens of the present
+        logits = predicted * size.codebook_size
+        activations = activation_bytes(2 * predicted, size.embed_dim, size.num_blocks, logits, size.activation_checkpointing)
         rows[preset] = cost(parameters, operations, size.num_steps, activations, config, share)
     operations = 6 * GENIE["parameters"] * GENIE["tokens_of_a_step"]
-    activations = activation_bytes(GENIE["tokens_of_a_step"], int(GENIE["width"]), int(GENIE["num_blocks"]), checkpointing=True)
+    tokens = GENIE["tokens_of_a_step"]
+    activations = activation_bytes(tokens, int(GENIE["width"]), int(GENIE["num_blocks"]), tokens / 2 * 1_024, checkpointing=True)
     rows["genie"] = cost(GENIE["parameters"], operations, int(GENIE["num_steps"]), activations, config, share)
     print(f"{config.gpu_tflops:.0f} TFLOP/s and {config.gpu_gib:.0f} GiB per GPU, of whose peak training reaches {share:.2f}")
     print(format_table(rows))

@@ -114,9 +114,9 @@ class Magvit2Config(ReconstructionConfig):
             raise InputError(f"channels {self.channels} must be multiples of 8, and above 256 multiples of 32, for GroupNorm")
 
 
-SMALL = dict(  # one GPU; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame, as chapter 3 requires
-    channels=(64, 128, 256), blocks=(2, 2, 2), num_frames=17, time_kernel=3, batch_size=32, num_steps=60_000, learning_rate=1e-4,
-    warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
+SMALL = dict(  # one GPU of 16 GB; MAGVIT's widths for 64x64 (arXiv:2212.05199), and tokens for every frame, as chapter 3 requires
+    channels=(64, 128, 256), blocks=(2, 2, 2), num_frames=17, time_kernel=3, batch_size=32, accumulate=4, num_steps=60_000,
+    learning_rate=1e-4, warmup_steps=1_000, perceptual_weight=0.1, adversarial_weight=0.1, reconstruction_weight=5.0,
     discriminator_channels=(64, 128, 256), discriminator_rate=1e-4, adversarial_start=0.5, adversarial_lead=0.0, r1_weight=10.0,
 )  # fmt: skip
 PAPER = dict(  # 17 frames of 128x128 to 5x16x16 tokens; 64,000 codes instead of the paper's 2^18, and no cosine for the rate

@@ -46,6 +46,6 @@ PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters, it says; 
 )  # fmt: skip
 SMALL = dict(  # for one GPU of 16 GB
     patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,
-    decoder_blocks=10, decoder_heads=8, batch_size=8, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
+    decoder_blocks=10, decoder_heads=8, batch_size=8, accumulate=2, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
 )  # fmt: skip
 SKELETON = {name: value for name, value in PRESETS["skeleton"].items() if name != "levels"}  # 1,024 codes of 32 by default

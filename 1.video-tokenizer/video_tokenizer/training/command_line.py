@@ -162,6 +162,15 @@ def run_script(main: Callable[[], None]) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported here for its name alone
+            raise
+        print(
+            f"error: the GPU has too little memory for this step ({str(error).split('. ')[0]}); give --accumulate 4, which "
+            "computes the same batch in parts, or --activation-checkpointing, or a smaller --batch-size",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command resumes from the last saved step", file=sys.stderr)
         sys.exit(130)
