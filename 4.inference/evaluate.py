@@ -184,8 +184,8 @@ def measure(world: WorldModel, played: Played, config: EvaluateConfig, seed: int
         "long rollouts",
         lambda: long_rollout_results(world, games, played.others, config.long_frames, config.num_long_dreams, seed),
     )
-    if (branches := played.branches) is not None:
-        obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, games.store.env_id, seed))
+    if (branches := played.branches) is not None and (env_id := games.store.env_id) is not None:
+        obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, env_id, seed))
         results, still = results | obedience, still | standing
     return results, still
 
@@ -206,8 +206,8 @@ def measure_untrained(world: WorldModel, played: Played, config: EvaluateConfig,
     control["rollout"], _ = rollout_scores(fresh, games, few, seed)
     shorter = min(config.long_frames, STRETCH), min(config.num_long_dreams, 2)
     control["long_dream"], _ = long_rollout_results(fresh, games, played.others, *shorter, seed, ceiling=False)
-    if played.branches is not None:
-        control |= obedience_scores(fresh, played.branches, games.store.env_id, seed)[0]
+    if played.branches is not None and (env_id := games.store.env_id) is not None:
+        control |= obedience_scores(fresh, played.branches, env_id, seed)[0]
     return control
 
 

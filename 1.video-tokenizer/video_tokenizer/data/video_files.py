@@ -143,7 +143,7 @@ def _decode_with_pyav(path: Path, capture: cv2.VideoCapture) -> Iterator[np.ndar
     code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
     codec = code.decode() if code.isalnum() else "unknown"
     try:
-        import av
+        import av  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise BadVideo(
             f"has no frame that OpenCV can decode (its codec is {codec}); install PyAV, which may (pip install av), "
