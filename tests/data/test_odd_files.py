@@ -140,6 +140,18 @@ def test_a_stack_of_16_bits_is_read_like_a_picture_of_16_bits(tmp_path):
     assert np.array_equal(store.frames[0], read_image(tmp_path / "a.tif", (48, 64)))
 
 
+def test_a_stack_or_an_animation_cut_short_is_skipped_by_name(tmp_path, capsys):
+    pictures = [Image.fromarray(frame) for frame in moving_square(20)]
+    for name in ("a.tif", "b.png"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size // 2])
+    for number in range(3):
+        pictures[0].save(tmp_path / f"{number}.png")
+    assert len(open_clips_source(tmp_path, frame_size=(16, 16)).frames) == 3
+    said = capsys.readouterr().out
+    assert "skipped a.tif: it ends early, after" in said and "skipped b.png: it" in said
+
+
 def test_a_jpeg_cut_short_is_skipped_by_name(tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for number in range(4):

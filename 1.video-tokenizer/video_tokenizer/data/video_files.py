@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: we report a bad file ourselves, in one sentence
 # A file may be a playlist under another name. Without this, FFmpeg would open what it lists, on this machine or on the network.
@@ -318,11 +319,29 @@ def read_pictures(path: Path, frame_size: tuple[int, int], fit: str = "crop") ->
 
 
 def _tiff_pages(path: Path, at_once: int = 16) -> Iterator[np.ndarray]:
+    _check_tiff_end(path)
     for start in range(0, cv2.imcount(str(path)), at_once):
         found, pages = cv2.imreadmulti(str(path), start, at_once, flags=cv2.IMREAD_COLOR)
         if not found:
             raise BadVideo("cannot be read to its end")
         yield from (cv2.cvtColor(page, cv2.COLOR_BGR2RGB) for page in pages)
+
+
+def _check_tiff_end(path: Path) -> None:
+    """Raise BadVideo if the chain of a TIFF's pages leads beyond its end. OpenCV would count the pages before that."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        order: Literal["little", "big"] = "little" if (head := file.read(8))[:2] == b"II" else "big"
+        if int.from_bytes(head[2:4], order) != 42:
+            return  # a BigTIFF
+        place, pages = int.from_bytes(head[4:8], order), 0
+        while place and pages < 2**20:
+            file.seek(place)
+            entries = int.from_bytes(file.read(2), order)
+            if place + 6 + 12 * entries > size:
+                raise BadVideo(f"ends early, after {pages} pages")
+            file.seek(12 * entries, os.SEEK_CUR)
+            place, pages = int.from_bytes(file.read(4), order), pages + 1
 
 
 def _animation_frames(path: Path) -> Iterator[np.ndarray]:

@@ -259,7 +259,8 @@ def short_name(env_id: str) -> str:
 
 
 def _make_environment(env_id: str) -> gymnasium.Env:
-    atari = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if env_id.startswith("ALE/") else {}
+    is_atari = env_id.split(":")[-1].startswith("ALE/")  # ale_py:ALE/Pong-v5 is one too
+    atari = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if is_atari else {}
     try:
         env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True, **atari)
     except gymnasium.error.DependencyNotInstalled as error:
