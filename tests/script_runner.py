@@ -1,10 +1,13 @@
 """Scripts in tests: loaded as modules, stopped once their command line is read, or run as a reader runs them."""
 
 import importlib.util
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -63,3 +66,43 @@ def call(script: Path, *arguments: object) -> int:
         except SystemExit as ended:
             return ended.code if isinstance(ended.code, int) else 1
     return 0
+
+
+def call_in_processes(script: Path, *arguments: object, log: Path, count: int = 2, stop_after: int | None = None) -> list[int]:
+    """Run a training as torchrun would, in processes for which torch is imported only once, on one thread each.
+
+    stop_after: the step after whose resume.pt they end with exit code 9. log: what process 0 prints is in the file
+    of this name with the suffix .0, and so on. Returns the exit codes.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["torch", "torch.distributed.fsdp", "torchmetrics", "matplotlib.pyplot", "cv2", "tyro"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        group = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(free.getsockname()[1])}  # fmt: skip
+    given = (group, script, [str(argument) for argument in arguments], log, stop_after)
+    processes = [context.Process(target=_one_of_several, args=(rank, *given)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+        process.kill()  # unless it has ended
+        process.join()
+    return [process.exitcode if process.exitcode is not None else -1 for process in processes]
+
+
+def _one_of_several(rank: int, group: dict[str, str], script: Path, words: list[str], log: Path, stop_after: int | None) -> None:
+    from video_tokenizer.training.run import Run
+
+    save = Run._save_resume
+
+    def save_and_stop(self: Run) -> None:
+        save(self)
+        if self.step == stop_after:
+            os._exit(9)
+
+    os.environ |= group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    Run._save_resume = save_and_stop
+    with log.with_suffix(f".{rank}").open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        sys.exit(call(script, *words))

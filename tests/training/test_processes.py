@@ -1,7 +1,6 @@
 """Claims about several processes: the same global batch gives the same training on one and on two (gloo, on the CPU)."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as distributed
+from script_runner import call, call_in_processes
 from structure_checks import REPOSITORY
 
 from video_tokenizer.global_batch import gather_rows, global_batch_size, local_shard, mean_over_processes
@@ -25,21 +25,17 @@ TRAININGS = {
 }
 
 
-def launch(
-    folder: Path, chapter: str, *flags: object, processes: int = 1, steps: int = STEPS
-) -> subprocess.CompletedProcess[str]:
-    """Run train.py, under torchrun where there are several processes."""
-    arguments = [*SMALL, *flags, "--num-steps", steps, "--checkpoint-dir", folder]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), f"{chapter}/train.py", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False, timeout=200)
+def train(folder: Path, chapter: str, *flags: object, processes: int = 1, stop_after: int | None = None) -> dict:
+    """Run train.py in this process, or in several as under torchrun, to its end or until it has saved a step.
 
-
-def train(folder: Path, chapter: str, *flags: object, **how: int) -> dict:
-    """The same, which must end well; returns metrics.json."""
-    result = launch(folder, chapter, *flags, **how)
-    assert result.returncode == 0, result.stderr[-2000:] + result.stdout[-1000:]
+    Returns metrics.json, or resume.pt of the step after which it was stopped.
+    """
+    script, log = REPOSITORY / chapter / "train.py", folder.with_suffix(".log")
+    words = (*SMALL, *flags, "--num-steps", STEPS, "--checkpoint-dir", folder)
+    codes = [call(script, *words)] if processes == 1 else call_in_processes(script, *words, log=log, stop_after=stop_after)
+    assert codes == [9 if stop_after else 0] * processes, log.with_suffix(".0").read_text()[-2000:]
+    if stop_after:
+        return torch.load(folder / "resume.pt", weights_only=True)
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -57,7 +53,10 @@ def weights_apart(first: Path, second: Path) -> float:
 
 def test_a_loss_that_is_no_number_ends_all_processes_with_one_sentence(tmp_path):
     flags = ("--shard", "--learning-rate", "1e30", "--warmup-steps", 0)
-    done = launch(tmp_path, *TRAININGS["tokenizer"], *flags, processes=2)
+    chapter, *sizes = TRAININGS["tokenizer"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [f"{chapter}/train.py", *SMALL, *sizes, *flags, "--num-steps", STEPS, "--checkpoint-dir", tmp_path]
+    done = subprocess.run([*torchrun, *map(str, words)], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode != 0 and done.stderr.count("error: at step") == 1, done.stderr[-2000:]
     assert (
         "the loss is nan" in done.stderr and "torchrun --nproc-per-node 2" in done.stderr and "--rate-factor 0.5" in done.stderr
@@ -86,27 +85,10 @@ def test_two_processes_train_as_one_does(name, tokenizer, tmp_path):
     assert weights_apart(tmp_path / "one", tmp_path / "two") < 1e-2
 
 
-def train_until_step_3(folder: Path, chapter: str, *flags: object) -> None:
-    """A run of STEPS steps on two processes that is killed when resume.pt of step 3 is written."""
-    stopper = folder.with_name("stopper.py")
-    stopper.write_text(
-        "import sys, runpy; sys.argv = sys.argv[1:]; from video_tokenizer.training import run as r; inner = r.Run._save_resume\n"
-        "def save(self):\n    inner(self)\n    sys.exit(9) if self.step == 3 else None\n"
-        "r.Run._save_resume = save; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    arguments = map(str, [*SMALL, *flags, "--num-steps", STEPS, "--checkpoint-dir", folder])
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(stopper)]
-    command = [sys.executable, *launcher, f"{chapter}/train.py", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    stopped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment, check=False)
-    assert stopped.returncode != 0 and not (folder / "final_model.pt").exists()
-    assert torch.load(folder / "resume.pt", weights_only=True)["step"] == 3, stopped.stderr[-2000:]
-
-
 def test_a_run_of_two_processes_goes_on_in_one(tokenizer, tmp_path):
     """Stopped after step 3 of 6 on two processes and continued on one: the same losses as one process all along."""
     chapter, *flags = TRAININGS["tokenizer"]
-    train_until_step_3(tmp_path / "both", chapter, *flags)
+    assert train(tmp_path / "both", chapter, *flags, processes=2, stop_after=3)["step"] == 3
     resumed = train(tmp_path / "both", chapter, *flags)
     alone = json.loads((tokenizer / "metrics.json").read_text())
     assert len(losses(resumed, "loss")) == STEPS
@@ -118,7 +100,7 @@ def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):
     small = ("--embed-dim", 32, "--num-blocks", 2, "--actions", "true", "--tokenizer-checkpoint", tokenizer / "best_model.pt")
     flags = ("3.dynamics-model", *small, "--optimizer", "adamw")
     one = train(tmp_path / "one", *flags)
-    train_until_step_3(tmp_path / "two", *flags, "--shard")
+    assert train(tmp_path / "two", *flags, "--shard", processes=2, stop_after=3)["step"] == 3
     two = train(tmp_path / "two", *flags, "--shard", processes=2)  # goes on, with moments that were whole on the disk
     assert len(losses(two, "loss")) == STEPS
     assert torch.allclose(losses(one, "loss"), losses(two, "loss"), rtol=1e-4)
@@ -129,9 +111,13 @@ def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):
 
 
 def test_a_batch_that_cannot_be_split_is_refused_before_the_processes_wait_for_each_other(tmp_path):
-    done = launch(tmp_path, "2.latent-action-model", "--preset", "paper", "--batch-size", 5, processes=2)
-    assert done.returncode != 0 and done.stderr.count("error: batch_size 5 cannot be split over 2 processes") == 1, done.stderr
-    assert "such as --batch-size 4" in done.stderr and not (tmp_path / "config.json").exists()
+    script, log = REPOSITORY / "2.latent-action-model" / "train.py", tmp_path / "printed.log"
+    words = (*SMALL, "--preset", "paper", "--batch-size", 5, "--checkpoint-dir", tmp_path / "run")
+    assert call_in_processes(script, *words, log=log) == [2, 2]
+    for rank in range(2):
+        said = log.with_suffix(f".{rank}").read_text()
+        assert said.startswith("error: batch_size 5 cannot be split over 2 processes") and "such as --batch-size 4" in said
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Claims about training: atomic writes, refusals, schedules, averages, and runs that go on as if nothing had happened."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from script_runner import call
+from structure_checks import REPOSITORY
 from torch import nn
 
 from video_tokenizer import load_tokenizer
@@ -17,13 +18,11 @@ from video_tokenizer.models.st_transformer import SpaceTimeTransformer
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.atomic_files import write_atomically
 from video_tokenizer.training.averaging import ExponentialMovingAverage
-from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
+from video_tokenizer.training.checkpoint import save_checkpoint
 from video_tokenizer.training.config import TrainingConfig
 from video_tokenizer.training.device import number_format
 from video_tokenizer.training.optimizer import BatchedMuon, Optimizers, build_optimizer, learning_rate_factor
 from video_tokenizer.training.run import Run
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_schedule_of_the_docstring():
@@ -146,37 +145,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_checkpoint_of_another_chapter_is_named_as_such(tmp_path):
-    save_checkpoint(tmp_path / "a.pt", "dynamics", "maskgit", {}, {}, 1, {}, "data")
-    with pytest.raises(
-        InputError, match=r"holds a dynamics \(3.dynamics-model\), but a tokenizer \(1.video-tokenizer\) is needed"
-    ):
-        load_checkpoint(tmp_path / "a.pt", "tokenizer")
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [(None, "does not exist"), (b"", "truncated or not a PyTorch checkpoint"), (b"PK\x03\x04 nothing", "truncated or not")],
-)
-def test_files_that_are_no_checkpoint_are_refused(tmp_path, content, words):
-    path = tmp_path / "model.pt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=words):
-        load_checkpoint(path, "tokenizer")
-
-
-def test_a_pickle_that_would_run_code_is_refused(tmp_path):
-    class Dangerous:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "was_run",))
-
-    torch.save({"kind": "tokenizer", "weights": {}, "config": Dangerous()}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match="cannot be read safely"):
-        load_checkpoint(tmp_path / "model.pt", "tokenizer")
-    assert not (tmp_path / "was_run").exists()
-
-
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     config = {"frame_size": 16, "embed_dim": 32, "num_heads": 2}
     weights = build_tokenizer(TokenizerConfig(**config)).state_dict()
@@ -187,18 +155,13 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         load_tokenizer(tmp_path / "model.pt")
 
 
-def train(folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "1.video-tokenizer/train.py"), "--use-dummy-data", "--checkpoint-dir", str(folder)]
+def test_another_run_in_the_same_folder_keeps_the_earlier_one(tmp_path, capsys):
     sizes = "--frame-size 16 --embed-dim 24 --num-heads 2 --num-blocks 1 --batch-size 2 --validate-every 3 --validation-batches 1"
-    return subprocess.run([*command, *sizes.split(), "--num-steps", "6", *flags], capture_output=True, text=True, check=False)
-
-
-def test_another_run_in_the_same_folder_keeps_the_earlier_one(tmp_path):
-    assert train(tmp_path / "run").returncode == 0
-    second = train(tmp_path / "run", "--seed", "1")
-    assert second.returncode == 0 and "is kept in previous-1/" in second.stdout
-    assert (tmp_path / "run" / "previous-1" / "best_model.pt").exists()
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
+    train = partial(call, REPOSITORY / "1.video-tokenizer/train.py", "--use-dummy-data", *sizes.split(), "--num-steps", 6)
+    assert train("--checkpoint-dir", tmp_path) == 0
+    assert train("--checkpoint-dir", tmp_path, "--seed", 1) == 0 and "is kept in previous-1/" in capsys.readouterr().out
+    assert (tmp_path / "previous-1" / "best_model.pt").exists()
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
 @pytest.mark.parametrize(
