@@ -65,7 +65,7 @@ data/breakout-unseen: | $(VENV)/installed
 	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 1
 
 test: $(VENV)/installed-for-development  ## run every test
-	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults: $(VENV)/installed-for-development  ## kill trainings, cut writes, feed readers with mutated bytes: what tests/README.md promises, in 90 minutes
 	$(INSTALL) "atheris>=2.3"

@@ -15,3 +15,11 @@ def pytest_report_header(config):
 def pytest_addoption(parser):
     """--run-exercises: check the reader's own answers instead of the solutions."""
     parser.addoption("--run-exercises", action="store_true", help="check the chapters' exercises.py instead of the solutions")
+
+
+LONGEST_FIRST = ("test_reference_worlds.py", "test_processes.py", "test_build_world.py", "test_faults.py", "test_variants.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take a minute come first, so that `make test` does not end with one process at work and the other idle."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
