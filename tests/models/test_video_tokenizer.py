@@ -63,16 +63,6 @@ def test_frame_by_frame_equals_all_at_once_beyond_the_period_of_the_clock():
         assert torch.allclose(frame, video[:, t], atol=1e-5), t
 
 
-def test_shapes_and_ranges(tokenizer, clip):
-    encoded = tokenizer.encode(clip)
-    assert encoded.indices.shape == (2, 7, 4) and encoded.codes.shape == (2, 7, 4, 4)
-    assert encoded.indices.min() >= 0 and encoded.indices.max() < tokenizer.codebook_size == 1000
-    output = tokenizer(clip)
-    assert output.reconstruction.shape == clip.shape and set(output.losses) == {"stability"}
-    assert output.reconstruction.min() >= 0 and output.reconstruction.max() <= 1
-    assert torch.allclose(output.reconstruction, tokenizer.decode_indices(encoded.indices), atol=1e-6)
-
-
 @pytest.mark.parametrize("stem", ["linear", "conv"])
 def test_every_parameter_receives_a_gradient(clip, stem):
     tokenizer = build_tokenizer(replace(TINY, stem=stem)).train()
@@ -85,15 +75,6 @@ def test_every_parameter_receives_a_gradient(clip, stem):
 def test_pixels_of_0_to_255_are_refused(tokenizer):
     with pytest.raises(ValueError, match="divide uint8 pixels by 255"):
         tokenizer.encode(torch.full((1, 1, 3, 16, 16), 200.0))
-
-
-def test_a_saved_tokenizer_is_rebuilt_bit_by_bit_from_its_checkpoint_alone(tokenizer, clip, tmp_path):
-    path = tmp_path / "tokenizer.pt"
-    save_checkpoint(path, "tokenizer", TINY.model, asdict(TINY), tokenizer.state_dict(), 7, {"psnr_db": 30.0}, "data")
-    rebuilt = load_tokenizer(path)
-    assert rebuilt.config == TINY and not rebuilt.training
-    assert torch.equal(rebuilt(clip).reconstruction, tokenizer(clip).reconstruction)
-    assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
 
 
 def test_a_compiled_model_saves_the_same_names(tokenizer, tmp_path):

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient
-from script_runner import call, load_script
+from script_runner import call
 from server_fixture import PlayerClient, with_player, with_server
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
@@ -333,10 +332,6 @@ def test_a_model_that_leaves_no_trace_is_played_without_an_inspection(registry, 
         (["--host", "192.0.2.1"], "--host 192.0.2.1"),
     ],
 )
-def test_play_answers_bad_input_with_one_sentence(folders, monkeypatch, capsys, flags, words):
-    module = load_script(REPOSITORY / "4.inference" / "play.py")
-    monkeypatch.setattr(sys, "argv", ["play.py", "--world", str(folders["true"]), *flags])
-    with pytest.raises(SystemExit) as ended:
-        module.run_script(module.main)
-    error = capsys.readouterr().err
-    assert ended.value.code == 2 and words in error and error.count("\n") == 1
+def test_play_answers_bad_input_with_one_sentence(folders, capsys, flags, words):
+    assert call(REPOSITORY / "4.inference" / "play.py", "--world", folders["true"], *flags) == 2
+    assert words in (error := capsys.readouterr().err) and error.count("\n") == 1
