@@ -75,7 +75,8 @@ def peak_memory(script: str, *arguments: object) -> int:
 
 def runs(script: str, *arguments: object, code: int = 0) -> str:
     """Run a script of the project on the device. Returns what it prints; it must end with this exit code."""
-    with redirect_stdout(io.StringIO()) as output:
+    no_plots = mock.patch("matplotlib.figure.Figure.savefig", lambda figure, file, **_: Path(file).touch())  # a second each
+    with no_plots, redirect_stdout(io.StringIO()) as output:
         ended = call(REPOSITORY / script, *arguments, "--device", Device.kind)
     assert ended == code, (ended, output.getvalue())
     return output.getvalue()
@@ -123,24 +124,28 @@ def play(folder: str) -> dict[str, Any]:
 
 
 REFUSED = {
-    "two devices": lambda x: x + torch.ones(2),
-    "a tensor of the device as an array": lambda x: x.numpy(),
-    "another device's generator": lambda x: torch.rand(2, device=x.device, generator=torch.Generator()),
-    "reading a copy that is not waited for": lambda x: x.to("cpu", non_blocking=True),
+    "two devices": (lambda x: x + torch.ones(2), "Expected all tensors to be on the same device"),
+    "a tensor of the device as an array": (lambda x: x.numpy(), "Use Tensor.cpu() first"),
+    "another device's generator": (lambda x: torch.rand(2, device=x.device, generator=torch.Generator()), "found 'cpu'"),
+    "reading a copy that is not waited for": (lambda x: x.to("cpu", non_blocking=True), "not waited for"),
 }
 REFUSED_BY_MPS = {
-    "float64": lambda x: x.sum(dtype=torch.float64),
-    "freeing what is still copied": lambda x: torch.ones(2).to(x.device, non_blocking=True),
-    "transposed 3D convolutions in bfloat16": lambda x: torch.conv_transpose3d(*2 * (x.bfloat16().expand(1, 1, 2, 2, 2),)),
+    "float64": (lambda x: x.sum(dtype=torch.float64), "doesn't support float64"),
+    "freeing what is still copied": (lambda x: torch.ones(2).to(x.device, non_blocking=True), "not waited for"),
+    "transposed 3D convolutions in bfloat16": (
+        lambda x: torch.conv_transpose3d(*2 * (x.bfloat16().expand(1, 1, 2, 2, 2),)),
+        "ConvTranspose 3D with BF16",
+    ),
 }
 
 
 def refuses(what: str) -> bool:
-    """Whether the device raises an error for one of these."""
+    """Whether the device raises its error for one of these."""
+    call, words = (REFUSED | REFUSED_BY_MPS)[what]
     try:
-        (REFUSED | REFUSED_BY_MPS)[what](torch.ones(2, device=Device.kind))
-    except (TypeError, RuntimeError):
-        return True
+        call(torch.ones(2, device=Device.kind))
+    except (TypeError, RuntimeError) as error:
+        return words in str(error)
     return False
 
 

@@ -117,7 +117,7 @@ def test_a_world_steps_generates_and_is_evaluated(run_on, trained, world, tmp_pa
     where = ("--world", world, "--data-path", trained[1], "--json", tmp_path / "metrics.json")
     sizes = ("rollouts", "beginnings", "long-dreams"), ("clips", "episodes", "labelled-games")
     few = [word for number, names in enumerate(sizes, start=1) for name in names for word in (f"--num-{name}", number)]
-    few += ["--num-frames", 40, "--hold-frames", 1, "--long-frames", 5, "--speed-frames", 1, "--probe-steps", 1]
+    few += ["--num-frames", 40, "--hold-frames", 1, "--long-frames", 5, "--speed-frames", 1, "--probe-steps", 1, "--num-steps", 1]
     run_on(tasks.runs, "4.inference/evaluate.py", *where, *few)
 
 
