@@ -311,6 +311,7 @@ def install(kind: str) -> None:
         for module in (torch.cuda, torch.cuda.random):
             module.device_count, module.current_device = lambda: 1, lambda: 0
         torch.cuda.set_device = lambda device: None
+        torch.cuda._exchange_device = torch.cuda._maybe_exchange_device = lambda device: 0
         torch.cuda._lazy_init = lambda: None
         torch.cuda._initialized = True
         torch.cuda.default_generators = (generator,)

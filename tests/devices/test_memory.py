@@ -63,9 +63,10 @@ def flags_of(folder: Path, case: str) -> list[object]:
 def earlier_chapters(folder: Path, preset: str) -> list[object]:
     """Flags that name checkpoints of chapters 1 and 2: narrow models, with the grid of tokens that the preset's tokenizer has."""
     torch.manual_seed(0)
-    patch = tokenizer_class("st-fsq").presets[preset].get("patch_size", 8)
-    tokenizer = TokenizerConfig(frame_size=64, patch_size=patch, embed_dim=8, num_blocks=1, num_heads=1)
-    actions = LatentActionConfig(frame_size=64, conv_width=8, embed_dim=8, num_heads=1)
+    sizes = tokenizer_class("st-fsq").presets[preset]
+    frame = {"frame_size": sizes.get("frame_size", 64)}
+    tokenizer = TokenizerConfig(**frame, patch_size=sizes.get("patch_size", 8), embed_dim=8, num_blocks=1, num_heads=1)
+    actions = LatentActionConfig(**frame, conv_width=8, embed_dim=8, num_heads=1)
     save("tokenizer", folder, "st-fsq", tokenizer, build_tokenizer(tokenizer))
     save("latent_action_model", folder, "latent-action-model", actions, build_latent_action_model(actions))
     return ["--tokenizer-checkpoint", folder / "tokenizer.pt", "--latent-action-checkpoint", folder / "latent_action_model.pt"]
