@@ -25,15 +25,18 @@ from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import plain, save_json
 from world_model.evaluation.games import (
+    LABELLED_SEEDS,
+    OTHER_SEEDS,
     Branches,
     RealGames,
     check_seed,
+    halves,
     player_keys,
     record_branches,
-    record_game_sets,
+    record_games,
     validation_games,
 )
-from world_model.evaluation.long_rollouts import STRETCH, long_rollout_results
+from world_model.evaluation.long_rollouts import STRETCH, RealFrames, ceiling_scores, long_rollout_scores, real_frames
 from world_model.evaluation.model_scores import (
     dynamics_scores,
     frame_clips,
@@ -64,11 +67,13 @@ class EvaluateConfig:
     """first of the seeds that choose the evaluation games, 0 to 9,999: no recording uses their games"""
     num_seeds: int = 3
     """seeds to evaluate: seed, seed + 1, ...; the counts below are for each of them"""
-    num_episodes: int = 4
+    num_episodes: int = 6
     """games to record"""
+    num_other_games: int = 64
+    """real games, for all seeds together, that show what is usual in a game, for the long rollouts"""
     num_frames: int = 500
     """longest game, in frames"""
-    num_labelled_games: int = 24
+    num_labelled_games: int = 48
     """games with random actions, for the information that latent actions, and for the ceiling the frames, hold about the keys"""
     num_clips: int = 48
     """clips on which the dynamics model's loss is measured"""
@@ -80,10 +85,10 @@ class EvaluateConfig:
     """frames for which a key is held; after more of them most players are at a wall"""
     long_frames: int = 1000
     """frames of the long rollouts under random keys"""
-    num_long_dreams: int = 2
-    """long rollouts, each from another start; all are one batch"""
-    probe_steps: int = 400
-    """training steps of the supervised classifier that gives the ceiling of action_information; 0 leaves it out"""
+    num_long_dreams: int = 1
+    """long rollouts, each from another start; those of a seed are one batch"""
+    probe_steps: int = 600
+    """training steps of the supervised classifier that gives the ceiling of action_information, once; 0 leaves it out"""
     speed_frames: int = 100
     """steps that are timed"""
     sampling: OmitArgPrefixes[SamplingFlags] = field(default_factory=SamplingFlags)
@@ -100,8 +105,9 @@ class EvaluateConfig:
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
         check_smallest(self, {
-            "num_seeds": 1, "num_episodes": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2, "num_rollouts": 1,
-            "num_beginnings": 1, "hold_frames": 1, "long_frames": 1, "num_long_dreams": 1, "probe_steps": 0, "speed_frames": 1,
+            "num_seeds": 1, "num_episodes": 2, "num_other_games": 2, "num_frames": 16, "num_labelled_games": 2, "num_clips": 2,
+            "num_rollouts": 1, "num_beginnings": 1, "hold_frames": 1, "long_frames": 1, "num_long_dreams": 1, "probe_steps": 0,
+            "speed_frames": 1,
         })  # fmt: skip
         for seed in self.seeds:
             check_seed(seed)
@@ -112,8 +118,8 @@ class EvaluateConfig:
         return range(self.seed, self.seed + (self.num_seeds if self.data_path is None else 1))
 
 
-QUICK = dict(num_seeds=2, num_episodes=2, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2, num_beginnings=1,
-             hold_frames=2, long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
+QUICK = dict(num_seeds=2, num_episodes=2, num_other_games=4, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2,
+             num_beginnings=1, hold_frames=2, long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
 
 
 def timed(title: str, measure: Callable[[], Any]) -> Any:
@@ -150,7 +156,6 @@ class Played(NamedTuple):
     """The games of one evaluation seed."""
 
     games: RealGames
-    others: RealGames | None
     labelled: RealGames
     branches: Branches | None
 
@@ -160,37 +165,46 @@ def play(world: WorldModel, game: Game | None, known: np.ndarray | None, config:
     if game is None:
         assert config.data_path is not None
         games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
-        return Played(games, None, games, None)
-    num_labelled = config.num_labelled_games if world.latent_action_model is not None else 0
-    sets = record_game_sets(game, config.num_episodes, num_labelled, config.num_frames, config.long_frames, seed, known)
+        return Played(games, games, None)
+    games = labelled = record_games(game, config.num_episodes, config.num_frames, seed, known=known)
+    if world.latent_action_model is not None:
+        labelled = record_games(game, config.num_labelled_games, config.num_frames, seed, "random", LABELLED_SEEDS, known)
     branches = None
     if player_keys(game) and world.num_actions:
         branches = record_branches(game, config.num_beginnings, world.context_frames, config.hold_frames, seed, known)
-    return Played(*sets, branches)
+    return Played(games, labelled, branches)
 
 
-def measure(world: WorldModel, played: Played, config: EvaluateConfig, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The scores of the world in the games of a seed, and those of the repeated last frame."""
+def measure(
+    world: WorldModel, played: Played, real: RealFrames | None, config: EvaluateConfig, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores of the world in the games of a seed, and those of the repeated last frame. real: what long rollouts are held
+    against."""
     games, latent = played.games, world.latent_action_model
     results: dict[str, Any] = {"seen_in_training": games.seen_share}
     results |= timed("tokenizer", lambda: tokenizer_scores(world.tokenizer, games))
     if latent is not None:
-        results |= timed("latent actions", lambda: latent_action_scores(latent, played.labelled, config.probe_steps, seed))
+        probe_steps = config.probe_steps if seed == config.seed else 0  # the ceiling is measured once, because it takes long
+        results |= timed("latent actions", lambda: latent_action_scores(latent, played.labelled, probe_steps, seed))
     results |= timed("dynamics", lambda: dynamics_scores(world, frame_clips(world, games), config.num_clips, seed))
     still: dict[str, Any] = {"psnr_db": results["copy_last_psnr_db"], "moving_psnr_db": results["copy_last_moving_psnr_db"]}
     results |= timed("delta_psnr_db", lambda: delta_psnr_scores(world, games, config.num_rollouts, seed))
     results["rollout"], still["rollout"] = timed("rollout", lambda: rollout_scores(world, games, config.num_rollouts, seed))
-    results["long_dream"], still["long_dream"] = timed(
-        "long rollouts",
-        lambda: long_rollout_results(world, games, played.others, config.long_frames, config.num_long_dreams, seed),
-    )
+    results["long_dream"], still["long_dream"] = {}, {}
+    if real is not None:
+        results["long_dream"], still["long_dream"] = timed(
+            "long rollouts",
+            lambda: long_rollout_scores(world, games, real, config.long_frames, config.num_long_dreams, seed),
+        )
     if (branches := played.branches) is not None and (env_id := games.store.env_id) is not None:
         obedience, standing = timed("obedience", lambda: obedience_scores(world, branches, env_id, seed))
         results, still = results | obedience, still | standing
     return results, still
 
 
-def measure_untrained(world: WorldModel, played: Played, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+def measure_untrained(
+    world: WorldModel, played: Played, real: RealFrames | None, config: EvaluateConfig, seed: int
+) -> dict[str, Any]:
     """The scores of models with fresh weights, from fewer clips and rollouts. The rollouts keep the trained tokenizer."""
     fresh, games = untrained_copy(world), played.games
     with torch.random.fork_rng(devices=[]):
@@ -204,8 +218,8 @@ def measure_untrained(world: WorldModel, played: Played, config: EvaluateConfig,
     few = min(4, config.num_rollouts)
     control |= delta_psnr_scores(fresh, games, few, seed)
     control["rollout"], _ = rollout_scores(fresh, games, few, seed)
-    shorter = min(config.long_frames, STRETCH), min(config.num_long_dreams, 2)
-    control["long_dream"], _ = long_rollout_results(fresh, games, played.others, *shorter, seed, ceiling=False)
+    if real is not None:
+        control["long_dream"], _ = long_rollout_scores(fresh, games, real, min(config.long_frames, STRETCH), 1, seed)
     if played.branches is not None and (env_id := games.store.env_id) is not None:
         control |= obedience_scores(fresh, played.branches, env_id, seed)[0]
     return control
@@ -231,6 +245,12 @@ def main() -> None:
         game = open_game(env_id, world.metadata, world.frame_size)
         known, unknown = training_frames(config, world)
         print(unknown, end="\n" if unknown else "")
+        long = config.num_frames + config.long_frames  # as long as rollouts that start late in a game
+        record = partial(record_games, game, config.num_other_games, long, config.seed, first_game=OTHER_SEEDS)
+        others, unused = halves(timed("other games", record))
+    else:
+        others, unused = play(world, None, None, config, config.seed).games, None
+    real = real_frames(others)
 
     # --- play and measure ---
     per_seed: dict[int, dict[str, Any]] = {}
@@ -244,12 +264,14 @@ def main() -> None:
                 f"{games.store.path} has frames of {games.store.frame_size}, this world of {world.frame_size}; give its own data"
             )
         num_frames += len(games.seen)
-        per_seed[seed], still = measure(world, played, config, seed)
+        per_seed[seed], still = measure(world, played, real, config, seed)
         stills.append(still)
-        control = control or timed("untrained", partial(measure_untrained, world, played, config, seed))
+        control = control or timed("untrained", partial(measure_untrained, world, played, real, config, seed))
     assert games is not None
     reasons = reasons_for_gaps(world, games, game) | ({"seen_in_training": unknown} if unknown else {})
     results = mean_over_seeds([*per_seed.values()])
+    if real is not None and unused is not None:
+        results["long_dream"] |= timed("real games", partial(ceiling_scores, world.tokenizer, unused, real))
     results |= timed("speed", lambda: speed_scores(world, config.speed_frames))
     results |= shares_of_baseline(results, true_metrics) if true_metrics is not None else {}
     results |= {name: None for name in reasons if name not in results or name == "seen_in_training"}

@@ -117,6 +117,11 @@ class Game:
 
         Picture: uint8 (H, W, 3). RAM: uint8 (128,) or None.
         """
+        picture, ram = self.play(action)
+        return resize_by_area(picture, self.frame_size), ram
+
+    def play(self, action: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """`step` with a picture of the screen's own size, in a quarter of the time."""
         if action == self.fire_action:
             self.needs_fire = False
         picture, ram = None, None
@@ -133,7 +138,7 @@ class Game:
         if lives < self._lives and self.fire_action is not None:
             self.needs_fire = True
         self._lives = lives
-        return resize_by_area(picture, self.frame_size), ram
+        return picture, ram
 
     def peek(self, action: int) -> np.ndarray:
         """The picture that closes the step just played, uint8 (H, W, 3), if `action` is held next.

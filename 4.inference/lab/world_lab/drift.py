@@ -15,7 +15,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import SCREEN_SIZE, detect_ball, detect_player, game_facts
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.metrics import psnr_from_mean_error, share
-from world_model.evaluation.games import RealGames, halves, record_game_sets
+from world_model.evaluation.games import OTHER_SEEDS, RealGames, halves, record_games
 from world_model.evaluation.long_rollouts import STATISTICS, frame_statistics, long_rollouts, random_keys, real_frames
 from world_model.evaluation.rollouts import BALL_GAP_FROM, balls_seen, player_positions, real_windows, sprite_scores
 from world_model.starts import frames_to_text
@@ -63,7 +63,9 @@ def measure_drift(world: WorldModel, game: Game, plan: DriftPlan) -> dict[str, A
     known = game_facts(game.env_id)
     if known is None or known.player is None or known.ball is None:
         raise InputError(f"player or ball of {game.env_id} is unknown; choose a --world of Breakout or Pong")
-    games, others, _ = record_game_sets(game, plan.num_episodes, 0, plan.game_frames, plan.long_frames, plan.seed)
+    games = record_games(game, plan.num_episodes, plan.game_frames, plan.seed)
+    long = plan.game_frames + plan.long_frames
+    others = record_games(game, 8 * plan.num_episodes, long, plan.seed, first_game=OTHER_SEEDS)
     videos, probability = videos_beside(world, games, plan)
     settings = {field.name: getattr(plan, field.name) for field in fields(DriftPlan)}
     settings |= {"num_dreams": len(videos["real"]), "env": game.env_id, "device": str(world.device)}

@@ -85,7 +85,7 @@ def play_opening(game: Game, rng: np.random.Generator) -> None:
     while left > 0:
         if game.needs_fire or rng.random() >= STICKY:
             action = player(game, rng)
-        game.step(action)
+        game.play(action)
         left, played = left - 1, played + 1
         if game.over:
             game.reset(int(rng.integers(EVALUATION_SEEDS, 2 * EVALUATION_SEEDS)))
@@ -135,25 +135,6 @@ def record_games(
 def is_known(frames: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     """bool (F,): the frames (F, H, W, 3) whose hashes are among those in `known`."""
     return np.zeros(len(frames), bool) if known is None else np.isin(frame_hashes(frames), known)
-
-
-def record_game_sets(
-    game: Game,
-    num_episodes: int,
-    num_labelled: int,
-    num_frames: int,
-    long_frames: int,
-    seed: int,
-    known: np.ndarray | None = None,
-) -> tuple[RealGames, RealGames, RealGames]:
-    """Three sets: games to evaluate on, of at most num_frames frames; four times as many others that show what real games are
-    like (only one or two of eight are long), long_frames longer, because a long rollout starts in one of the first; and
-    num_labelled games with random actions, of at most num_frames frames (0: the first set again)."""
-    games = record_games(game, num_episodes, num_frames, seed, known=known)
-    others = record_games(game, 4 * num_episodes, num_frames + long_frames, seed, first_game=OTHER_SEEDS)
-    if num_labelled == 0:
-        return games, others, games
-    return games, others, record_games(game, num_labelled, num_frames, seed, "random", LABELLED_SEEDS, known)
 
 
 def halves(games: RealGames) -> tuple[RealGames, RealGames]:

@@ -26,7 +26,7 @@ from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import FOREGROUND, MOVING, background_of
 from video_tokenizer.metrics import share
 from video_tokenizer.models.base import Tokenizer
-from world_model.evaluation.games import RealGames, halves
+from world_model.evaluation.games import RealGames
 from world_model.evaluation.rollouts import rollout_windows, world_actions
 from world_model.world import WorldModel
 
@@ -182,32 +182,9 @@ def random_keys(world: WorldModel, shape: tuple[int, int], seed: int) -> np.ndar
     return np.array(numbers, dtype=np.int64)[np.random.default_rng(seed).integers(len(numbers), size=shape)]
 
 
-def long_rollout_results(
-    world: WorldModel,
-    games: RealGames,
-    others: RealGames | None,
-    num_frames: int,
-    num_rollouts: int,
-    seed: int,
-    ceiling: bool = True,
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Scores of long rollouts of the world, with those of real games if `ceiling`; and of the repeated last frame. Empty if the
-    games are too short.
-
-    games: where the rollouts start. others: games as long as the rollouts, because in a longer game more bricks are gone; one
-    half gives the range of real frames, the other half the scores of real games in it. None: the range of `games`.
-    """
-    known, unknown = (games, None) if others is None else halves(others)
-    real = real_frames(known)
-    if real is None:
-        return {}, {}
-    scores, still = long_rollout_scores(world, games, real, num_frames, num_rollouts, seed)
-    return scores | (ceiling_scores(world.tokenizer, unknown, real) if ceiling and unknown is not None else {}), still
-
-
 def ceiling_scores(tokenizer: Tokenizer, others: RealGames, real: RealFrames) -> dict[str, float]:
-    """The scores of other real games: within_real_range_real and all_within_real, what a perfect world would reach, and
-    within_real_range_redrawn, of the same frames encoded and decoded, what a perfect dynamics model would."""
+    """The scores of real games that are not those of `real`: within_real_range_real and all_within_real, what a perfect world
+    would reach, and within_real_range_redrawn, of the same frames encoded and decoded, what a perfect dynamics model would."""
     played = [frame_statistics(piece, real.background) for piece in pieces(others.store)]
     redrawn = [frame_statistics(reconstruct(tokenizer, piece), real.background) for piece in pieces(others.store)]
     if not played:
