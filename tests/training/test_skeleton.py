@@ -19,10 +19,13 @@ from structure_checks import REPOSITORY
 from dynamics_model.config import PRESETS as DYNAMICS_PRESETS
 from dynamics_model.config import DynamicsConfig
 from dynamics_model.models.maskgit import MaskGITSampling
+from dynamics_model.registry import build_dynamics
 from latent_action_model.config import PRESETS as LATENT_PRESETS
 from latent_action_model.config import LatentActionConfig
+from latent_action_model.loading import build_latent_action_model
 from tokenizer_variants.st_vq.model import VectorQuantizedTokenizer
 from video_tokenizer.games.moving_square import dummy_clip_store
+from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.command_line import parse_config
 from video_tokenizer.training.run import Run
 from world_model import WorldModel, WorldModelEnv
@@ -82,6 +85,21 @@ def test_the_page_lists_exactly_what_the_preset_sets(heading):
         assert parse_config(config_class, presets, ["--preset", "skeleton", *flag.split()]) == preset, flag
     listed = {flag.split()[0].removeprefix("--").replace("-", "_") for flag in flags}
     assert set(presets["skeleton"]) <= listed
+
+
+def test_the_sizes_of_the_page_are_those_of_the_models():
+    with torch.device("meta"):
+        models = [
+            build_tokenizer(VectorQuantizedTokenizer.config_class(**VectorQuantizedTokenizer.presets["skeleton"])),
+            build_latent_action_model(LatentActionConfig(**LATENT_PRESETS["skeleton"])),
+            build_dynamics(DynamicsConfig(**DYNAMICS_PRESETS["skeleton"], grid_size=(18, 32), codebook_size=1024)),
+        ]
+    millions = [sum(parameter.numel() for parameter in model.parameters()) / 1e6 for model in models]
+    one, two, three = (f"{number:.0f}" for number in millions)
+    sizes = (
+        f"{sum(millions):.0f} million: {one} in the tokenizer, {two} in the latent action model, {three} in the dynamics model"
+    )
+    assert sizes in PAGE
 
 
 def test_the_sampling_of_the_page_is_25_cosine_steps_at_temperature_2():
