@@ -31,6 +31,7 @@ from video_tokenizer.training.atomic_files import FolderLock, write_atomically, 
 from video_tokenizer.training.command_line import parse_config, run_script, shown_command
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import read_json, save_json
+from video_tokenizer.training.run import STOP_SIGNALS
 from world_model.evaluation.table import results_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -144,7 +145,10 @@ def choose_folders(config: BuildConfig, env_id: str) -> Folders:
 
 def script(path: str) -> str:
     """A script of the repository, as a path from the current folder."""
-    return os.path.relpath(REPOSITORY / path)
+    try:
+        return os.path.relpath(REPOSITORY / path)
+    except ValueError:  # another drive of Windows
+        return str(REPOSITORY / path)
 
 
 def recording_step(config: BuildConfig, env_id: str, folders: Folders) -> Step | None:
@@ -268,31 +272,44 @@ def run_steps(steps: list[Step], runs: Path, restart: str | None = None) -> list
     return stamps
 
 
-def run_command(step: Step) -> dict[str, float]:
+def run_command(step: Step) -> dict[str, Any]:
     """Run a step's command in this terminal. Returns its seconds and peak memory; if it fails, exits with its exit code."""
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, *step.command])
-    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # a training then saves and ends
+    signals = [number for number in STOP_SIGNALS[1:] if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda *_: process.terminate()) for number in signals}  # a training saves and ends
     try:
-        _, status, usage = os.wait4(process.pid, 0)
+        memory = wait(process)
     except KeyboardInterrupt:  # Ctrl-C reached the training too; wait until it has saved
         process.wait()
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
     if process.returncode:
         print(
             f"\nstep {step.name} ended with exit code {process.returncode}; the same command resumes from there", file=sys.stderr
         )
         sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts in bytes, Linux in KiB
-    return {"seconds": round(time.monotonic() - started, 1), "peak_memory_mib": round(usage.ru_maxrss / unit)}
+    return {"seconds": round(time.monotonic() - started, 1), "peak_memory_mib": memory}
+
+
+def wait(process: subprocess.Popen) -> int | None:
+    """Wait until a process has ended. Returns its peak memory in MiB; None on Windows, which does not say."""
+    if not hasattr(os, "wait4"):
+        process.wait()
+        return None
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return round(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))  # macOS counts in bytes, Linux in KiB
 
 
 def describe_cost(stamp: dict[str, Any]) -> str:
     """For example: 3.5 min, peak memory 1,204 MiB; "" if the build was killed before it could note them."""
-    return f"{duration(stamp['seconds'])}, peak memory {stamp['peak_memory_mib']:,} MiB" if "seconds" in stamp else ""
+    if "seconds" not in stamp:
+        return ""
+    memory = stamp["peak_memory_mib"]
+    return duration(stamp["seconds"]) + (f", peak memory {memory:,} MiB" if memory is not None else "")
 
 
 def duration(seconds: float) -> str:

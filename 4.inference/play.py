@@ -7,8 +7,11 @@ The page is served to this machine only, unless --host says otherwise.
 """
 
 import re
+import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from aiohttp import web
@@ -43,6 +46,17 @@ class PlayConfig:
     """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
+def addresses_to_open(served: str) -> list[str]:
+    """What to type into a browser: for 0.0.0.0, which is no address, this machine's own and that in the local network."""
+    if urlsplit(served).hostname not in ("0.0.0.0", "::"):
+        return [served]
+    hosts = ["127.0.0.1"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which of this machine's addresses would be used
+        hosts.append(probe.getsockname()[0])
+    return [f"http://{host}:{urlsplit(served).port}" for host in hosts]
+
+
 def main() -> None:
     config = parse_config(PlayConfig)
     if not 0 <= config.port < 65_536:
@@ -54,8 +68,8 @@ def main() -> None:
     opened = registry.load(registry.first)  # a wrong world or game is named now, not in the browser
 
     def announce(text: str) -> None:
-        for address in re.findall(r"http://\S+", text):
-            beside = f"beside the real game, {opened.env_id}" if opened.env_id else f"alone: {opened.no_game}"
+        beside = f"beside the real game, {opened.env_id}" if opened.env_id else f"alone: {opened.no_game}"
+        for address in [one for served in re.findall(r"http://\S+", text) for one in addresses_to_open(served)]:
             print(f"{config.world} is played at {address} {beside} | Ctrl-C here ends it", flush=True)
 
     try:

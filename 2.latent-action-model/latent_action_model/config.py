@@ -97,6 +97,11 @@ class LatentActionConfig(TrainingConfig):
         super().check()
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
+        if self.quantizer == "vq" and self.batch_size // self.accumulate * (self.num_frames - 1) < 2:
+            raise InputError(
+                f"batch_size {self.batch_size} in {self.accumulate} parts of num_frames {self.num_frames} is one transition at a "
+                "time, and the codebook compares at least 2; raise --batch-size or --num-frames"
+            )
         if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
             raise InputError("--shard does not work with a learned codebook; leave it out, the model fits on every GPU")
         if self.patch_size < 4 or self.patch_size % 4:

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from video_tokenizer.errors import InputError
 from world_model.world import WorldModel
 
 
@@ -28,30 +29,31 @@ class WorldModelEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def __init__(self, world: WorldModel | Path | str, max_steps: int = 256, render_mode: str | None = None, device: str = "cpu"):
         self.world = world if isinstance(world, WorldModel) else WorldModel.load(world, device=device)
+        if max_steps < 1:
+            raise InputError(f"max_steps {max_steps} leaves no step; give at least 1")
         self.max_steps = max_steps
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": round(self.world.frames_per_second)}
         self.observation_space = gymnasium.spaces.Box(0, 255, (*self.world.frame_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Discrete(
-            max(1, self.world.num_actions)
-        )  # a world without actions has one, which does nothing
+        self.action_space = gymnasium.spaces.Discrete(max(1, self.world.num_actions))  # without actions: one that does nothing
         self.num_steps_taken = 0
         self.frame: np.ndarray | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Start a new rollout. Returns the last start frame, encoded and decoded, and the number of the start clip."""
         super().reset(seed=seed)
-        options = options or {}
         start = int(self.np_random.integers(len(self.world.start_frames)))
         frames, actions = self.world.start_frames[start], self.world.start_actions[start]
-        if "frames" in options:
+        if options and "frames" in options:
             start, frames, actions = -1, options["frames"], options.get("actions")
         self.frame = self.world.reset(frames, actions, seed=int(self.np_random.integers(2**31)))
         self.num_steps_taken = 0
         return self.frame.copy(), {"start_index": start}
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Predict one frame under this action."""
+        """Predict one frame under this action. Raises InputError for an action that the world does not have."""
+        if action not in self.action_space:
+            raise InputError(f"there is no action {action}; give one from 0 to {max(1, self.world.num_actions) - 1}")
         self.frame = self.world.step(int(action))
         self.num_steps_taken += 1
         return self.frame.copy(), 0.0, False, self.num_steps_taken >= self.max_steps, {}

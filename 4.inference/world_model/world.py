@@ -102,7 +102,8 @@ class WorldModel:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise InputError(f"world folder {folder} does not exist; build one with: python 4.inference/build_world.py")
+            problem = "is a file, not a folder" if folder.exists() else "does not exist"
+            raise InputError(f"world folder {folder} {problem}; build one with: python 4.inference/build_world.py")
         tokenizer = load_tokenizer(folder / "tokenizer.pt")
         dynamics = load_dynamics(folder / "dynamics.pt")
         metadata = WorldMetadata.of_checkpoint(load_checkpoint(folder / "dynamics.pt", "dynamics"))

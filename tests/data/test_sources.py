@@ -42,6 +42,15 @@ def videos(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", ".thumbnails", "$RECYCLE.BIN"])
+def test_what_a_system_keeps_in_a_folder_is_no_episode(tmp_path, folder):
+    for place in (tmp_path, tmp_path / folder / "SYNOPHOTO_THUMB_M.png"):
+        place.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / "1.png"), np.full((16, 16, 3), 9, np.uint8))
+        cv2.imwrite(str(place / "2.png"), np.full((16, 16, 3), 9, np.uint8))
+    assert len(open_clips_source(tmp_path, frame_size=(16, 16)).frames) == 2
+
+
 def test_small_videos_are_decoded_at_their_own_size_unless_another_is_asked_for(tmp_path):
     frames = np.random.default_rng(0).integers(0, 255, (12, 72, 68, 3), dtype=np.uint8)
     write_video(tmp_path / "small.mp4", frames, 10.0)

@@ -193,6 +193,13 @@ def test_a_nan_loss_stops_the_run_and_names_what_broke(tmp_path, capfd):
     assert [entry["step"] for entry in history if "lr" in entry] == [1, 6]
 
 
+def test_weights_that_are_ruined_already_are_not_resumed_from(tmp_path):
+    """Step 5 begins with what step 4 saved: its loss would be NaN again, whatever the learning rate."""
+    sentence = train_with_a_broken_loss(tmp_path / "run", 5)
+    assert "would end here again" in sentence
+    assert sentence.endswith(f"--rate-factor 0.5 --checkpoint-dir {tmp_path / 'run'}-again")
+
+
 def test_before_anything_was_saved_the_sentence_says_so(tmp_path):
     assert "no earlier step was saved" in train_with_a_broken_loss(tmp_path, 1)
 

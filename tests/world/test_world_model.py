@@ -194,6 +194,18 @@ def test_an_episode_is_cut_after_max_steps_and_pays_nothing(folders):
     assert [env.step(np.int64(0))[1:4] for _ in range(2)] == [(0.0, False, False), (0.0, False, True)]
 
 
+def test_an_environment_refuses_actions_and_lengths_that_it_does_not_have(folders):
+    env = WorldModelEnv(folders["latent"])
+    env.reset(seed=0)
+    for action in (-1, 6):
+        with pytest.raises(InputError, match=f"there is no action {action}; give one from 0 to 5"):
+            env.step(action)
+    with pytest.raises(InputError, match="max_steps 0 leaves no step"):
+        WorldModelEnv(env.world, max_steps=0)
+    with pytest.raises(InputError, match=r"dynamics.pt is a file, not a folder"):
+        WorldModelEnv(folders["latent"] / "dynamics.pt")
+
+
 def test_an_environment_begins_where_it_is_told(folders):
     env = WorldModelEnv(folders["latent"])
     frames = some_frames(3, seed=9)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_curves
-from video_tokenizer.global_batch import mean_over_processes, rank_and_size
+from video_tokenizer.global_batch import gather_rows, mean_over_processes, rank_and_size
 from video_tokenizer.training.atomic_files import FolderLock, sweep, write_text_atomically
 from video_tokenizer.training.checkpoint import (
     chapter_folder,
@@ -29,7 +28,7 @@ from video_tokenizer.training.checkpoint import (
     save_checkpoint,
     write_torch_file,
 )
-from video_tokenizer.training.command_line import shown_command
+from video_tokenizer.training.command_line import nobody_reads, shown_command
 from video_tokenizer.training.device import choose_device, described, device_generator, number_format, tune
 from video_tokenizer.training.distributed import (
     any_rank,
@@ -40,12 +39,21 @@ from video_tokenizer.training.distributed import (
 )
 from video_tokenizer.training.results import to_json
 
+try:
+    import resource
+except ImportError:  # Windows has no such module
+    resource = None
+
 FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png")
 FIELDS_THAT_MAY_CHANGE = {"device", "num_workers", "log_every", "save_every", "checkpoint_dir", "config", "data_path", "preset",
                           "rate_factor", "shard"}  # fmt: skip
 """settings that only say how a run is carried out: with others, a stopped run still resumes"""
 PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
 """macOS counts the peak of memory in bytes, Linux in KiB"""
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+"""Ctrl-C, a polite kill, a closed terminal, and Ctrl-Break on Windows"""
+ONE_REQUEST = 2.0
+"""seconds within which further signals belong to the first: `timeout` and a build each pass theirs on"""
 
 
 def start_training(config: Any) -> torch.device:
@@ -82,7 +90,8 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.metrics: dict[str, Any] = {}
         self.best_error = float("inf")
-        self.step = self.first_step = 0
+        self.step = self.first_step = self.saved_step = 0
+        self.stop = {"requested": False}
         self.started = self.loop_started = time.monotonic()
         self.vitals: Tensor | None = None  # (step, loss, gradient norm) of the newest step, or of the first that was not finite
         self.clips: dict[int, Tensor] = {}  # step -> clips of its batch, since the last look at `vitals`
@@ -144,18 +153,18 @@ class Run:
     def steps(self, loader: Iterable[Any]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(step, batch) for every step that is left, from 1 on, behind a progress bar; resume.pt is written when it is due.
 
-        Ctrl-C and SIGTERM let the step finish, save it, print how to resume, and leave with exit code 130.
+        Ctrl-C, SIGTERM and a closed terminal let the step finish, save it, print how to resume, and leave with exit code 130.
         """
         self.loop_started = time.monotonic()
         self.timed_from = (self.first_step, self.loop_started)
         hidden = None if self.is_main else True  # None: tqdm hides itself where the output is not a terminal
         name = self.kind.replace("_", " ")
         bar = tqdm(loader, total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden)
-        with stop_signals() as stop:
+        with stop_signals(self.stop):
             for step, batch in enumerate(bar, start=self.first_step + 1):
                 self.step, self.batch = step, batch
                 yield step, batch
-                stopping = any_rank(stop["requested"])
+                stopping = any_rank(self.stop["requested"])
                 if self.is_due(self.config.save_every) or stopping:
                     self._save_resume()
                 if stopping and self.step < self.num_steps:
@@ -199,12 +208,17 @@ class Run:
             self.clips.clear()
             return
         broken = first_not_finite(self.model, *self.inputs)  # in every process: sharded weights are gathered for it
-        clips = ", ".join(str(clip) for clip in self.clips[round(step)].tolist())
-        saved = (self.folder / "resume.pt").exists()
-        kept = f"{self.folder / 'resume.pt'} holds an earlier step to resume from" if saved else "no earlier step was saved"
+        clips = ", ".join(str(clip) for clip in gather_rows(self.clips[round(step)].to(self.device)).tolist())
+        changes: dict[str, Any] = {"rate_factor": 0.5 * self.fields["rate_factor"]}
+        kept = f"{self.folder / 'resume.pt'} holds an earlier step to resume from"
+        if not self.saved_step:
+            kept = "no earlier step was saved"
+        elif self.saved_step == round(step) - 1:  # this step began with the saved weights, which no learning rate mends
+            kept = f"resuming from {self.folder / 'resume.pt'} would end here again, so begin anew in another folder"
+            changes["checkpoint_dir"] = f"{self.folder}-again"
         if self.is_main:
             self._lock.release()
-        command = shown_command(sys.argv, rate_factor=0.5 * self.fields["rate_factor"])
+        command = shown_command(sys.argv, **changes)
         raise InputError(
             f"at step {round(step):,} the loss is {loss:.3g} and the gradient norm {norm:.3g}; the first value that is not "
             f"finite is {broken}; the batch was clips {clips}; nothing of this step is kept, {kept}; try a lower learning "
@@ -215,8 +229,16 @@ class Run:
 
     def print(self, text: str) -> None:
         """Print a line, through the progress bar, in the first process only."""
-        if self.is_main:
+        if not self.is_main:
+            return
+        try:
             tqdm.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            if not nobody_reads(error):
+                raise
+            self.stop["requested"] = True  # save and end, as `| head` and a closed terminal end other programs
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, open until the process ends
 
     def log(self, **values: Any) -> None:
         """One log line, and a point of the curves. A tensor is averaged over the processes, so every process must call it."""
@@ -262,7 +284,7 @@ class Run:
             "steps": self.num_steps,
             "minutes": round((time.monotonic() - self.started) / 60, 2),
             "cpu_minutes": round(self.cpu_seconds / 60, 3),
-            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3),
+            "peak_memory_gib": peak_memory_gib(),
             "history": self.history,
         }
         if self.device.type == "cuda":
@@ -297,6 +319,7 @@ class Run:
             generator = device_generator(self.device)  # the same in all processes, as the CPU's is
             state["rng_device"] = generator.get_rng_state() if generator else None
             write_torch_file(self.folder / "resume.pt", state)
+        self.saved_step = self.step
 
     # ---- an earlier run in the same folder -----------------------------------------------------------------------------------
 
@@ -312,7 +335,7 @@ class Run:
         if finished or not same_settings or state["data"] != self.fingerprints:
             return None
         self.history, self.first_step = state["history"], state["step"]
-        self.step = self.first_step
+        self.step = self.saved_step = self.first_step
         self.started -= state["seconds"]
         self.cpu_seconds_before = state.get("cpu_seconds", 0.0)
         return state
@@ -336,21 +359,29 @@ def _as_text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
 
 
+def peak_memory_gib() -> float | None:
+    """The most memory that this process has had; None on Windows, where Python does not know it."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNITS_PER_GIB, 3) if resource else None
+
+
 @contextmanager
-def stop_signals() -> Iterator[dict[str, bool]]:
-    """Inside the block Ctrl-C and SIGTERM only set `requested`, so that the loop can finish its step and save. A second one ends
-    the process at once, as outside the block."""
-    stop = {"requested": False}
+def stop_signals(stop: dict[str, bool]) -> Iterator[None]:
+    """Inside the block Ctrl-C, SIGTERM and a closed terminal only set stop["requested"], so that the loop can finish its step and
+    save. A second one that is not an echo of the first ends the process at once. What is ignored, as under nohup, stays so."""
+    begun = float("inf")
 
     def request(number: Any, _: Any) -> None:
-        if stop["requested"]:
+        nonlocal begun
+        stop["requested"] = True
+        begun = min(begun, time.monotonic())
+        if time.monotonic() - begun > ONE_REQUEST:
             signal.signal(number, previous[number])
             signal.raise_signal(number)
-        stop["requested"] = True
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    obeyed = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, request) for number in obeyed}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -135,9 +135,17 @@ def find_worlds(chosen: Path | str, root: Path) -> list[Path]:
     for pattern in ("assets/worlds/*/dynamics.pt", "worlds/*/dynamics.pt"):
         for folder in sorted(path.parent for path in root.glob(pattern)):
             if (folder / "tokenizer.pt").exists() and folder.resolve() not in known:
-                folders.append(Path(os.path.relpath(folder)))
+                folders.append(relative_to_here(folder))
                 known.add(folder.resolve())
     return folders
+
+
+def relative_to_here(folder: Path) -> Path:
+    """The folder as a path from the working directory; as it is where that is on another drive of Windows."""
+    try:
+        return Path(os.path.relpath(folder))
+    except ValueError:
+        return folder
 
 
 def arrow_keys(world: WorldModel) -> dict[str, str]:
