@@ -98,10 +98,8 @@ class LatentActionConfig(TrainingConfig):
         if self.num_frames < 2:
             raise InputError(f"num_frames {self.num_frames} holds no transition; give at least 2")
         if self.quantizer == "vq" and self.batch_size // self.accumulate * (self.num_frames - 1) < 2:
-            raise InputError(
-                f"batch_size {self.batch_size} in {self.accumulate} parts of num_frames {self.num_frames} is one transition at a "
-                "time, and the codebook compares at least 2; raise --batch-size or --num-frames"
-            )
+            given = f"batch_size {self.batch_size} in {self.accumulate} parts, num_frames {self.num_frames}"
+            raise InputError(f"{given}: one transition at a time, but the codebook compares at least 2; raise --batch-size")
         if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
             raise InputError("--shard does not work with a learned codebook; leave it out, the model fits on every GPU")
         if self.patch_size < 4 or self.patch_size % 4:
