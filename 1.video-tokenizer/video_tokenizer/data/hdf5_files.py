@@ -176,10 +176,12 @@ def _near(file: h5py.File, frames: h5py.Dataset, names: tuple[str, ...]) -> Iter
     for length in range(len(parts), 0, -1):
         for name in names:
             key = "/".join([*parts[:length], name])
-            if key in file and isinstance(file.get(key, getlink=True), h5py.HardLink) and isinstance(file[key], h5py.Dataset):
-                entry = file[key]
+            if key not in file or not isinstance(file.get(key, getlink=True), h5py.HardLink):
+                continue
+            entry = file[key]
+            if isinstance(entry, h5py.Dataset):
                 if entry.external or entry.is_virtual:
-                    raise _points_elsewhere(frames.file.filename, key)
+                    raise _points_elsewhere(Path(frames.file.filename), key)
                 yield entry
 
 
