@@ -198,7 +198,7 @@ def test_sign_bits_number_the_actions():
     [
         ({"frame_size": 20}, "frame_size 20 is not a multiple of the cell side 8"),
         ({"num_frames": 1}, "num_frames 1 holds no transition"),
-        ({"num_frames": 2, "batch_size": 8, "accumulate": 8}, "one transition at a time, and the codebook compares at least 2"),
+        ({"num_frames": 2, "batch_size": 8, "accumulate": 8}, "num_frames 2: one transition at a time"),
         ({"quantizer": "fsq", "num_actions": 6}, "num_actions 6 must be a power of 2"),
     ],
 )
