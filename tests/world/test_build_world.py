@@ -163,7 +163,14 @@ def test_a_world_is_built_from_nothing_and_not_twice(tmp_path, in_this_process, 
     flags = ["--game", "breakout", "--quick", "--num-frames", 400, "--output", tmp_path / "world", "--device", "cpu"]
     assert call(SCRIPT, *flags) == 0
     printed = capsys.readouterr().out
-    for words in ("[1/7] Chapter 1, data", "[7/7] Chapter 4", "$ python", "Reconstructs frames", "play it:", "report.html"):
+    for words in (
+        "[1/7] Chapter 1, data",
+        "[7/7] Chapter 4",
+        "record.py --env",
+        "Reconstructs frames",
+        "play it:",
+        "report.html",
+    ):
         assert words in printed
     world = WorldModel.load(tmp_path / "world", "cpu")
     assert world.action_kind == "latent" and world.frame_size == (32, 32)

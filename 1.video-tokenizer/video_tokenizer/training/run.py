@@ -208,7 +208,7 @@ class Run:
             self.clips.clear()
             return
         broken = first_not_finite(self.model, *self.inputs)  # in every process: sharded weights are gathered for it
-        clips = ", ".join(str(clip) for clip in gather_rows(self.clips[round(step)].to(self.device)).tolist())
+        clips = ", ".join(str(clip) for clip in gather_rows(self.clips[round(step)]).tolist())
         changes: dict[str, Any] = {"rate_factor": 0.5 * self.fields["rate_factor"]}
         kept = f"{self.folder / 'resume.pt'} holds an earlier step to resume from"
         if not self.saved_step:
@@ -367,7 +367,7 @@ def peak_memory_gib() -> float | None:
 @contextmanager
 def stop_signals(stop: dict[str, bool]) -> Iterator[None]:
     """Inside the block Ctrl-C, SIGTERM and a closed terminal only set stop["requested"], so that the loop can finish its step and
-    save. A second one that is not an echo of the first ends the process at once. What is ignored, as under nohup, stays so."""
+    save. A second one that is not an echo of the first ends the process at once. Under nohup a closed terminal stays ignored."""
     begun = float("inf")
 
     def request(number: Any, _: Any) -> None:
@@ -375,10 +375,13 @@ def stop_signals(stop: dict[str, bool]) -> Iterator[None]:
         stop["requested"] = True
         begun = min(begun, time.monotonic())
         if time.monotonic() - begun > ONE_REQUEST:
-            signal.signal(number, previous[number])
+            # a shell starts its background jobs with Ctrl-C ignored
+            ignored = previous[number] is signal.SIG_IGN
+            signal.signal(number, signal.default_int_handler if ignored else previous[number])
             signal.raise_signal(number)
 
-    obeyed = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    closed = getattr(signal, "SIGHUP", None)
+    obeyed = [number for number in STOP_SIGNALS if number != closed or signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, request) for number in obeyed}
     try:
         yield
