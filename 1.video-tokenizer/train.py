@@ -37,6 +37,12 @@ def main() -> None:
     run = Run("tokenizer", config, data)
     run.track(model, optimizer, ema)
 
+    def draw(path) -> None:
+        moving, copied = run.metrics["moving_psnr_db"], run.metrics["copy_last_moving_psnr_db"]
+        caption = f"step {run.step:,}, moving PSNR {moving:.1f} dB, copying the last frame {copied:.1f} dB"
+        save_samples(path, averaged.eval(), data.validation, caption, device)
+
+    run.draw = draw
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)
@@ -63,10 +69,6 @@ def main() -> None:
             metrics = validate(averaged, data.validation, background, config, device)
             run.save(averaged, metrics, error=metrics["weighted_error"], shown=SHOWN_METRICS)
 
-    if run.is_main:
-        moving, copied = run.metrics["moving_psnr_db"], run.metrics["copy_last_moving_psnr_db"]
-        caption = f"step {run.num_steps:,}, moving PSNR {moving:.1f} dB, copying the last frame {copied:.1f} dB"
-        save_samples(run.folder / "samples.png", averaged.eval(), data.validation, caption, device)
     run.finish()
 
 

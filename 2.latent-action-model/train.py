@@ -34,6 +34,7 @@ def main() -> None:
     ema = ExponentialMovingAverage(model, config.ema_decay)
     run = Run("latent_action_model", config, data)
     run.track(model, optimizer, ema)
+    run.draw = lambda path: save_samples(path, averaged.eval(), data.validation, device)
 
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
@@ -61,8 +62,6 @@ def main() -> None:
             # the best model is the one whose actions matter most: chosen without looking at a true action
             run.save(averaged, metrics, error=-metrics["delta_moving_psnr_db"], shown=SHOWN_METRICS)
 
-    if run.is_main:
-        save_samples(run.folder / "samples.png", averaged.eval(), data.validation, device)
     run.finish()
 
 

@@ -59,6 +59,7 @@ def main() -> None:
     ema = ExponentialMovingAverage(model, config.ema_decay)
     run = Run("tokenizer", config, data)
     run.track(model, optimizer, ema)
+    run.draw = lambda path: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
 
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
@@ -85,8 +86,6 @@ def main() -> None:
             metrics = validate(averaged, data.validation, background, config, device)
             run.save(averaged, metrics, error=metrics["weighted_error"], shown=SHOWN_METRICS)
 
-    if run.is_main:
-        save_samples(run.folder / "samples.png", averaged.eval(), data.validation, f"step {run.num_steps:,}", device)
     run.finish()
 
 

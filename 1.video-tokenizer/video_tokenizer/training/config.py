@@ -85,6 +85,8 @@ class TrainingConfig:
     """run folder; default: checkpoints/ inside the chapter"""
     log_every: int = 100
     """steps between log lines"""
+    tensorboard: bool = False
+    """also write curves, scores and pictures for TensorBoard into the run folder; needs pip install -e ".[tensorboard]" once"""
     validate_every: int = 500
     """steps between validations; the best weights are kept in best_model.pt"""
     save_every: int = 500

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,17 @@ from video_tokenizer.training.distributed import (
     stop_processes,
 )
 from video_tokenizer.training.results import to_json
+from video_tokenizer.training.tensorboard import Board, summary_writer
 
 try:
     import resource
 except ImportError:  # Windows has no such module
     resource = None
 
-FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png")
+FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png",
+                  "tensorboard")  # fmt: skip
 FIELDS_THAT_MAY_CHANGE = {"device", "num_workers", "log_every", "save_every", "checkpoint_dir", "config", "data_path", "preset",
-                          "rate_factor", "shard"}  # fmt: skip
+                          "rate_factor", "shard", "tensorboard"}  # fmt: skip
 """settings that only say how a run is carried out: with others, a stopped run still resumes"""
 PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
 """macOS counts the peak of memory in bytes, Linux in KiB"""
@@ -59,6 +61,8 @@ ONE_REQUEST = 2.0
 def start_training(config: Any) -> torch.device:
     """Choose the device, join torchrun's other processes, and seed all random numbers. Returns the device."""
     device = choose_device(config.device, large=config.preset != "tiny")
+    if config.tensorboard:
+        summary_writer()  # refused now, before anything is decoded
     config.check_processes(int(os.environ.get("WORLD_SIZE", "1")))  # before there is a group in which somebody could wait
     start_processes(device)
     tune(device)
@@ -109,6 +113,9 @@ class Run:
             if self.resume_state is None:
                 self._keep_previous_run()
             write_text_atomically(self.folder / "config.json", json.dumps(self.fields, indent=2) + "\n")
+        self.board = Board(self.folder, self.first_step) if config.tensorboard and self.is_main else None
+        self.draw: Callable[[Path], object] | None = None
+        """set by a training: writes a picture of what the averaged weights can do, to samples.png at the end"""
 
     @property
     def resumes(self) -> bool:
@@ -256,6 +263,8 @@ class Run:
         shown = [f"{name} {_as_text(value)}" for name, value in numbers.items()]
         self.print(" | ".join([f"step {self.step:6,}/{self.num_steps:,}", *shown, *speed, f"{left:.1f} min left"]))
         self.history.append({"step": float(self.step)} | {name: float(value) for name, value in numbers.items()})
+        if self.board is not None:
+            self.board.add("training", numbers, self.step)
 
     def save(self, averaged: nn.Module, metrics: dict[str, Any], error: float, shown: Sequence[str]) -> None:
         """Log a validation; keep the weights in best_model.pt if the error is the least so far, at the end in final_model.pt.
@@ -267,6 +276,10 @@ class Run:
         self.print(f"step {self.step:6,}/{self.num_steps:,} | validation | {text}")
         self.history.append({"step": float(self.step)} | {f"validation_{name}": float(metrics[name]) for name in shown})
         self.metrics = metrics
+        if self.board is not None:
+            self.board.add("validation", metrics, self.step)
+            if self.draw is not None:
+                self.board.add_picture(self.draw, self.folder / "samples.png", self.step)
         if not error > self.best_error:
             self._save_checkpoint("best_model.pt", averaged)
         if self.step == self.num_steps:
@@ -275,9 +288,11 @@ class Run:
         self.timed_from = (self.step, time.monotonic())  # the validation is no part of a step's time
 
     def finish(self) -> None:
-        """Write curves.png, and last of all metrics.json, by which a finished run is known."""
+        """Write samples.png, curves.png, and last of all metrics.json, by which a finished run is known."""
         if not self.is_main:
             return
+        if self.draw is not None:
+            self.draw(self.folder / "samples.png")
         save_curves(self.folder / "curves.png", self.history)
         content = self.metrics | {
             "parameters": self.num_parameters,
