@@ -94,7 +94,7 @@ def test_the_course_runs_without_what_windows_lacks(tmp_path):
 
 def test_paths_on_another_drive_and_commands_for_its_shell(tmp_path):
     without_posix(
-        """
+        r"""
         build = load_script(root / "4.inference/build_world.py")
         from world_model.play import world_registry
         from video_tokenizer.training.command_line import shown_command
