@@ -166,9 +166,11 @@ def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
     """The files below `path` with such an ending, in natural order (frame_2 before frame_10), without hidden ones."""
     if path.is_file():
         return [path]
-    files = [file for file in path.rglob("*") if (file.suffix.lower() in endings or "*" in endings) and file.is_file()]
-    hidden = [any(part.startswith(".") or part in SYSTEM_FOLDERS for part in file.relative_to(path).parts) for file in files]
-    visible = [file for file, is_hidden in zip(files, hidden, strict=True) if not is_hidden]
+    visible = []
+    for folder, folders, names in os.walk(path):  # never into hidden folders, which another process may just be replacing
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in SYSTEM_FOLDERS]
+        files = [Path(folder) / name for name in names if not name.startswith(".") and name not in SYSTEM_FOLDERS]
+        visible += [file for file in files if (file.suffix.lower() in endings or "*" in endings) and file.is_file()]
     return sorted(visible, key=_natural_order)
 
 
