@@ -37,7 +37,7 @@ def main() -> None:
     run = Run("tokenizer", config, data)
     run.track(model, optimizer, ema)
 
-    def draw(path) -> None:
+    def draw(path, run) -> None:
         moving, copied = run.metrics["moving_psnr_db"], run.metrics["copy_last_moving_psnr_db"]
         caption = f"step {run.step:,}, moving PSNR {moving:.1f} dB, copying the last frame {copied:.1f} dB"
         save_samples(path, averaged.eval(), data.validation, caption, device)

@@ -44,7 +44,7 @@ def main() -> None:
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
     run.track(model, optimizer, ema)
-    run.draw = lambda path: save_rollout_strips(path, averaged.eval(), prepared.tokenizer, prepared.extra, config.seed)
+    run.draw = lambda path, run: save_rollout_strips(path, averaged.eval(), prepared.tokenizer, prepared.extra, config.seed)
 
     batches = make_loader(training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):

@@ -59,7 +59,7 @@ def main() -> None:
     ema = ExponentialMovingAverage(model, config.ema_decay)
     run = Run("tokenizer", config, data)
     run.track(model, optimizer, ema)
-    run.draw = lambda path: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
+    run.draw = lambda path, run: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
 
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):

@@ -59,7 +59,7 @@ def main() -> None:
         rivals |= {"perceptual": perceptual}
     run = Run("tokenizer", config, data)
     run.track(model, optimizer, ema, **rivals)
-    run.draw = lambda path: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
+    run.draw = lambda path, run: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
     perceptual_start = max(1, round(config.perceptual_share * run.num_steps))
     discriminator_start = config.adversarial_start * run.num_steps
     adversarial_start = discriminator_start + config.adversarial_lead * run.num_steps

@@ -114,8 +114,9 @@ class Run:
                 self._keep_previous_run()
             write_text_atomically(self.folder / "config.json", json.dumps(self.fields, indent=2) + "\n")
         self.board = Board(self.folder, self.first_step) if config.tensorboard and self.is_main else None
-        self.draw: Callable[[Path], object] | None = None
-        """set by a training: writes a picture of what the averaged weights can do, to samples.png at the end"""
+        self.draw: Callable[[Path, Run], object] | None = None
+        """set by a training: draws samples.png with the averaged weights. It is given the run, because a function that kept it
+        would keep the folder locked after an error."""
 
     @property
     def resumes(self) -> bool:
@@ -278,8 +279,8 @@ class Run:
         self.metrics = metrics
         if self.board is not None:
             self.board.add("validation", metrics, self.step)
-            if self.draw is not None:
-                self.board.add_picture(self.draw, self.folder / "samples.png", self.step)
+            if (draw := self.draw) is not None:
+                self.board.add_picture(lambda path: draw(path, self), self.folder / "samples.png", self.step)
         if not error > self.best_error:
             self._save_checkpoint("best_model.pt", averaged)
         if self.step == self.num_steps:
@@ -292,7 +293,7 @@ class Run:
         if not self.is_main:
             return
         if self.draw is not None:
-            self.draw(self.folder / "samples.png")
+            self.draw(self.folder / "samples.png", self)
         save_curves(self.folder / "curves.png", self.history)
         content = self.metrics | {
             "parameters": self.num_parameters,
@@ -402,7 +403,8 @@ def stop_signals(stop: dict[str, bool]) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if not stop["requested"]:  # else echoes of the request may still come while the process ends
+                signal.signal(number, handler)
 
 
 def load_initial_weights(model: nn.Module, config: Any, kind: str) -> None:
