@@ -377,7 +377,6 @@ def main() -> None:
     started = time.monotonic()
     print(f"building a world of {env_id} with {config.actions} actions, {config.preset} preset, in {folders.world}")
     steps = all_steps(config, env_id, folders)
-    folders.runs.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folders.runs)
     stamps = run_steps(steps, folders.runs, config.restart)
     report = write_report(f"A world of {env_id} with {config.actions} actions", folders, steps, stamps)

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from video_tokenizer.data.sources import open_clips_source
 from video_tokenizer.data.video_files import write_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_picture
-from video_tokenizer.training.atomic_files import one_at_a_time, write_text_atomically
+from video_tokenizer.training.atomic_files import FolderLock, one_at_a_time, write_text_atomically
 from video_tokenizer.training.command_line import OUTPUTS
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
@@ -131,6 +133,20 @@ def test_a_file_is_never_written_over_a_folder(tmp_path, capsys, script, flag):
     (tmp_path / "out.gif").mkdir()
     assert call(REPOSITORY / f"4.inference/{script}.py", flag, tmp_path / "out.gif") == 2
     assert "out.gif is a folder" in capsys.readouterr().err
+
+
+@posix
+def test_links_in_a_circle_and_sockets_are_refused_and_a_broken_link_is_followed(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with socket.socket(socket.AF_UNIX) as other, chdir(tmp_path):  # the name of a socket is short
+        other.bind("socket")
+    for name in ("a", "socket"):
+        with pytest.raises(InputError, match=f"--json .*{name} cannot be written"):
+            parse_only(REPOSITORY / "4.inference/evaluate.py", ["--json", str(tmp_path / name)])
+    (tmp_path / "run").symlink_to("disk/run")
+    FolderLock(tmp_path / "run").release()
+    assert (tmp_path / "disk" / "run").is_dir()
 
 
 def test_checking_an_output_leaves_nothing_behind(tmp_path):

@@ -13,7 +13,9 @@ import torch
 from script_runner import load_script
 from structure_checks import REPOSITORY
 
+from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import one_line, read_config_file
+from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.run import ONE_REQUEST, stop_signals
 from world_model.actions import read_action_file
 
@@ -129,6 +131,12 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path, encoding):
     (tmp_path / "config.json").write_text('{"seed": 3}', encoding=encoding)
     assert read_action_file(tmp_path / "actions.json").actions == (3, "LEFT")
     assert read_config_file(tmp_path / "config.json") == {"seed": 3}
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "cuda:-1", "gpu"])
+def test_a_device_that_cannot_compute_here_is_refused(name):
+    with pytest.raises(InputError, match=f"--device {name} is not usable on this machine"):
+        choose_device(name)
 
 
 # ---- addresses ------------------------------------------------------------------------------------------------------------

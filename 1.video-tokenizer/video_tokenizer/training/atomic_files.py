@@ -123,8 +123,12 @@ def check_can_be_written(path: Path | str, flag: str, is_file: bool = False) -> 
         if _is_special(path):
             if _descriptor(path) is None and not os.access(path, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if path.is_socket():
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
             return
         place = Path(os.path.realpath(path))
+        if os.path.islink(place):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         while not place.is_dir():
             if place.exists() and place != Path(os.path.realpath(path)):
                 raise NotADirectoryError(errno.ENOTDIR, f"{place} is a file")
@@ -188,7 +192,9 @@ def clear_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (NotADirectoryError, FileExistsError):
-        raise InputError(f"{path} cannot be written, because a part of its path is a file; give another place") from None
+        raise InputError(
+            f"{path} cannot be written, because a part of its path is a file or a broken link; give another place"
+        ) from None
     except (OSError, RuntimeError) as error:  # torch says RuntimeError, numpy an OSError without a number
         if _for_want_of_room(error) or (getattr(error, "errno", None) is None and _free_bytes(path) < ROOM):
             raise InputError(
@@ -246,7 +252,7 @@ class FolderLock:
         self._lock = FileLock(file, timeout=0)
         try:
             with clear_write_errors(folder):
-                folder.mkdir(parents=True, exist_ok=True)
+                Path(os.path.realpath(folder)).mkdir(parents=True, exist_ok=True)  # where a link points, if it is one
                 self._lock.acquire()
         except Timeout:
             owner = ""

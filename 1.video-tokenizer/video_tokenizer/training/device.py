@@ -24,7 +24,7 @@ def choose_device(name: str, large: bool = False) -> torch.device:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
         raise InputError(f"--device {name} is not usable on this machine; use auto or cpu") from None
     return device
 

@@ -104,7 +104,6 @@ class Run:
             if path.exists() and not path.is_dir():
                 raise InputError(f"--checkpoint-dir {self.folder}: {path} is a file; give a folder")
         if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder)  # released with this object, or with the process
         self.resume_state = self._find_stopped_run()
         if self.is_main:
