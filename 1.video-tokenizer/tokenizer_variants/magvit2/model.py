@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokenizer_variants.magvit2.causal_convolutions import FrameCache, TimeSettings
 from tokenizer_variants.magvit2.config import PAPER, SMALL, Magvit2Config
-from tokenizer_variants.magvit2.networks import Decoder, Encoder
+from tokenizer_variants.magvit2.networks import Decoder, Encoder, Level
 from video_tokenizer.errors import InputError
 from video_tokenizer.losses import moving_pixels, temporal_consistency_loss
 from video_tokenizer.models.base import Diagnostics, Encoded, Tokenizer, TokenizerOutput, centered
@@ -41,9 +41,11 @@ class Magvit2Tokenizer(Tokenizer):
         self.codebook_size, self.code_length = self.quantizer.codebook_size, self.quantizer.latent_dim
 
         time = TimeSettings(config.time_kernel, config.time_dilation, config.time_padding, config.causal)
-        settings = (time, config.time_strides, config.activation_checkpointing)
-        self.encoder = Encoder(config.channels, config.blocks, self.code_length, *settings)
-        self.decoder = Decoder(config.channels, config.blocks, self.code_length, *settings)
+        self.encoder = Encoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
+        self.decoder = Decoder(config.channels, config.blocks, self.code_length, time, config.time_strides)
+        for module in self.modules():
+            if isinstance(module, Level):
+                module.recompute = config.activation_checkpointing
 
     def encode(self, video: Tensor) -> Encoded:
         """video: (B, T, C, H, W) in [0, 1], T = 1 + s*t. Returns indices (B, 1 + t, N) and codes (B, 1 + t, N, D)."""

@@ -19,11 +19,13 @@ from tokenizer_variants.magvit2.causal_convolutions import (
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution. recompute: in training, compute their activations again in the backward pass."""
+    """The residual blocks of one resolution."""
 
-    def __init__(self, channels: int, num_blocks: int, time: TimeSettings, recompute: bool):
+    recompute = False
+    """set to True, they compute their activations again in the backward pass of a training"""
+
+    def __init__(self, channels: int, num_blocks: int, time: TimeSettings):
         super().__init__()
-        self.recompute = recompute
         self.blocks = nn.ModuleList(CausalResidualBlock(channels, time) for _ in range(num_blocks))
 
     def forward(self, x: Tensor, cache: FrameCache | None) -> Tensor:
@@ -36,19 +38,10 @@ class Level(nn.Module):
 class Encoder(nn.Module):
     """Frames to latents: every level halves the size, and the last levels may also halve the number of frames."""
 
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        blocks: tuple[int, ...],
-        code_length: int,
-        time: TimeSettings,
-        strides,
-        recompute: bool = False,
-    ):
+    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], code_length: int, time: TimeSettings, strides):
         super().__init__()
         self.from_pixels = CausalConv3d(3, channels[0], time)
-        sizes = zip(channels, blocks, strict=True)
-        self.levels = nn.ModuleList(Level(width, number, time, recompute) for width, number in sizes)
+        self.levels = nn.ModuleList(Level(width, number, time) for width, number in zip(channels, blocks, strict=True))
         self.downsamples = nn.ModuleList(
             Downsample(before, after, time, stride)
             for before, after, stride in zip(channels, channels[1:], strides, strict=False)
@@ -68,22 +61,13 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes to frames: the encoder's levels in reverse. Each starts with a norm that is conditioned on the codes."""
 
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        blocks: tuple[int, ...],
-        code_length: int,
-        time: TimeSettings,
-        strides,
-        recompute: bool = False,
-    ):
+    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], code_length: int, time: TimeSettings, strides):
         super().__init__()
         self.strides = strides[::-1]
         widths = channels[::-1]
         self.from_codes = CausalConv3d(code_length, widths[0], time)
         self.adaptive_norms = nn.ModuleList(AdaptiveNorm(width, code_length) for width in widths)
-        sizes = zip(widths, blocks[::-1], strict=True)
-        self.levels = nn.ModuleList(Level(width, number, time, recompute) for width, number in sizes)
+        self.levels = nn.ModuleList(Level(width, number, time) for width, number in zip(widths, blocks[::-1], strict=True))
         self.upsamples = nn.ModuleList(
             Upsample(before, after, time, stride) for before, after, stride in zip(widths, widths[1:], self.strides, strict=False)
         )
