@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.data.video_files import MOST_PIXELS, BadVideo, fit_frame
-from video_tokenizer.errors import InputError
+from video_tokenizer.errors import InputError, first_line
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 FRAME_KEYS = ("frames", "video", "videos", "observations", "images")
@@ -73,7 +73,7 @@ def convert_hdf5(
     except BadVideo as error:
         raise InputError(f"{path} {error}; ask for a smaller size") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # h5py fails in many ways
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = first_line(error, 160)
         if "plugin" in reason or "filter" in reason:
             raise InputError(f"{path} is compressed in a way that needs a package: pip install hdf5plugin ({reason})") from error
         raise InputError(f"{path} cannot be read as HDF5 ({reason}); write it again or give another file") from error

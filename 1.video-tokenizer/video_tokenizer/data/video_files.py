@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageSequence
 
-from video_tokenizer.errors import InputError
+from video_tokenizer.errors import InputError, first_line
 from video_tokenizer.training.atomic_files import write_atomically
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -134,7 +134,7 @@ def _decode(path: Path) -> Iterator[np.ndarray]:
         elif decoded < SMALLEST_SHARE * capture.get(cv2.CAP_PROP_FRAME_COUNT):
             _check_end(path, capture, decoded, first_ms, last_ms)
     except cv2.error as error:
-        raise BadVideo(f"cannot be decoded ({str(error).strip().splitlines()[0][:100]})") from None
+        raise BadVideo(f"cannot be decoded ({first_line(error, 100)})") from None
     finally:
         capture.release()
 
@@ -313,9 +313,7 @@ def read_pictures(path: Path, frame_size: tuple[int, int], fit: str = "crop") ->
     except (cv2.error, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         if isinstance(error, BadVideo):
             raise
-        raise BadVideo(
-            f"cannot be read as pictures ({(str(error).strip().splitlines() or [type(error).__name__])[0][:100]})"
-        ) from None
+        raise BadVideo(f"cannot be read as pictures ({first_line(error, 100)})") from None
 
 
 def _tiff_pages(path: Path, at_once: int = 16) -> Iterator[np.ndarray]:

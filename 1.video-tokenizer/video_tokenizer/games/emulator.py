@@ -16,6 +16,7 @@ only. Their pictures are the pixelwise maximum of two successive frames.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import ale_py
@@ -23,13 +24,15 @@ import gymnasium
 import numpy as np
 
 from video_tokenizer.data.video_files import resize_by_area
-from video_tokenizer.errors import InputError
+from video_tokenizer.errors import InputError, first_line
 from video_tokenizer.games.detectors import game_facts
 
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 gymnasium.register_envs(ale_py)
 
 MAX_NOOP_STEPS = 8  # an episode starts after up to this many unrecorded NOOP steps, so that episodes differ
+
+_first_line = partial(first_line, most=300, otherwise="no reason given")
 
 
 class Episode(NamedTuple):
@@ -232,11 +235,6 @@ def _environment_errors(env_id: str, method: str) -> Iterator[None]:
         raise InputError(
             f"{env_id} cannot be played: its {method} failed with {type(error).__name__}: {_first_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else "no reason given"
 
 
 def usual_frame_skip(env_id: str) -> int:

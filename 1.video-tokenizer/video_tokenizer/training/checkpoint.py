@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from video_tokenizer.errors import InputError
+from video_tokenizer.errors import InputError, first_line
 from video_tokenizer.training.atomic_files import write_atomically
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -89,7 +89,7 @@ def read_torch_file(path: Path | str) -> Any:
         if claimed > 2 * path.stat().st_size:  # a view can repeat one number a billion times
             raise ValueError(f"its tensors claim {claimed / 2**20:,.0f} MiB, more than the file has")
     except Exception as error:  # torch raises many types for damaged or unsafe files; the reader needs one sentence
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        reason = first_line(error, 120)
         raise InputError(f"checkpoint {path} cannot be read safely ({reason}); copy or train it again") from None
     return content
 
