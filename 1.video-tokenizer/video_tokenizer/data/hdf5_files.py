@@ -102,7 +102,9 @@ def find_frames(path: Path, file: h5py.File, frames_key: str | None = None) -> S
             raise _points_elsewhere(path, name)
     arrays: list[h5py.Dataset] = []
     file.visititems(lambda _, entry: arrays.append(entry) if isinstance(entry, h5py.Dataset) else None)  # follows no link out
-    arrays.sort(key=lambda array: ("next" in str(array.name), _natural(str(array.name))))  # robomimic repeats obs as next_obs
+    arrays.sort(
+        key=lambda array: ("next" in str(array.name), natural_order(str(array.name)))
+    )  # robomimic repeats obs as next_obs
     if frames_key is not None:
         wanted = "/" + frames_key.strip("/")
         meant = [array for array in arrays if f"{array.name}".endswith(wanted)]
@@ -118,7 +120,8 @@ def find_frames(path: Path, file: h5py.File, frames_key: str | None = None) -> S
             patterns.setdefault(_pattern(array), []).append(array)
     named = [array for name in FRAME_KEYS for array in arrays if array.name == f"/{name}"]
     order = [f"/{name}" for name in FRAME_KEYS]
-    for found in sorted(patterns, key=lambda pattern: order.index(pattern) if pattern in order else len(order)):
+    if patterns:
+        found = min(patterns, key=lambda pattern: order.index(pattern) if pattern in order else len(order))
         for array in patterns[found]:
             _check_frames(path, array)
         return Source(patterns[found], [pattern.strip("/") for pattern in patterns if pattern != found])
@@ -163,7 +166,8 @@ def _some(names: list[str], most: int = 6) -> str:
     return shown + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def _natural(name: str) -> list:
+def natural_order(name: str) -> list:
+    """A key to sort names by: demo_2 before demo_10."""
     return [int(part) if number % 2 else part for number, part in enumerate(re.split(r"(\d+)", name))]
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStore, ClipStoreWriter, open_clip_store
 from video_tokenizer.data.filter_static import StaticFilter
-from video_tokenizer.data.hdf5_files import HDF5_ENDINGS, convert_hdf5, hdf5_frame_size
+from video_tokenizer.data.hdf5_files import HDF5_ENDINGS, convert_hdf5, hdf5_frame_size, natural_order
 from video_tokenizer.data.video_files import (
     VIDEO_ENDINGS,
     BadVideo,
@@ -80,13 +80,13 @@ def open_clips_source(
         data_type = guess_data_type(path)
     if data_type == "store":
         return open_clip_store(path)
-    files = _files_with(path, ENDINGS[data_type])
+    files = [path] if path.is_file() else _ending_in(_files_below(path), ENDINGS[data_type])
     if not files:
         kind = {"folder": "video", "images": "image", "h5": "HDF5 file"}[data_type]
         raise InputError(f"{path} contains no {kind}; give a folder that does, or another --data-type")
     if filter_static and data_type == "h5":
         raise InputError(f"{path} is an HDF5 source, which is never filtered for static stretches; turn the filter off")
-    sizes = [size for file in files[:20] if (size := _size_of(file, frames_key)) is not None]
+    sizes = _sizes_of(files, frames_key) if frame_size is None else []
     frame_size = frame_size or default_size(sizes)
     settings = {"frame_size": list(frame_size), "frame_step": frame_step, "filter_static": filter_static, "fit": fit}
     if frames_key is not None:
@@ -97,6 +97,7 @@ def open_clips_source(
         if _is_current(store_path, fingerprint):
             print(f"using the frames decoded earlier in {store_path}")
         else:
+            sizes = sizes or _sizes_of(files, frames_key)
             if sizes and (described := describe_fit(sizes[0], frame_size, fit)):
                 print(described)
             _convert(path, data_type, files, store_path, {"source_fingerprint": fingerprint, **settings})
@@ -128,9 +129,12 @@ def guess_data_type(path: Path) -> str:
         raise InputError(f"{path} is neither a clip store, a video, an image nor an HDF5 file; give a path to one of these")
     if any((path / name).is_file() for name in ("clip_store.json", "frames.npy")):
         return "store"
-    found = {data_type: files for data_type, endings in ENDINGS.items() if (files := _files_with(path, endings))}
+    files = _files_below(path)
+    found = {data_type: usable for data_type, endings in ENDINGS.items() if (usable := _ending_in(files, endings))}
     if len(found) > 1:
-        counts = ", ".join(f"{len(files):,} for --data-type {data_type} ({files[0].name})" for data_type, files in found.items())
+        counts = ", ".join(
+            f"{len(usable):,} for --data-type {data_type} ({usable[0].name})" for data_type, usable in found.items()
+        )
         raise InputError(f"{path} holds files of several kinds: {counts}; choose one of them with its --data-type")
     if found:
         return next(iter(found))
@@ -150,6 +154,11 @@ def default_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return rows, columns
 
 
+def _sizes_of(files: list[Path], frames_key: str | None) -> list[tuple[int, int]]:
+    """(height, width) of each of the first 20 files that can be read."""
+    return [size for file in files[:20] if (size := _size_of(file, frames_key)) is not None]
+
+
 def _size_of(path: Path, frames_key: str | None = None) -> tuple[int, int] | None:
     """(height, width) of a file's frames in pixels; None where they cannot be read."""
     if path.suffix.lower() in HDF5_ENDINGS:
@@ -162,21 +171,23 @@ def _size_of(path: Path, frames_key: str | None = None) -> tuple[int, int] | Non
     return size if min(size) > 0 else None
 
 
-def _files_with(path: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files below `path` with such an ending, in natural order (frame_2 before frame_10), without hidden ones."""
+def _files_below(path: Path) -> list[Path]:
+    """The files below a folder in natural order (frame_2 before frame_10), or the one file; without hidden and system files."""
     if path.is_file():
         return [path]
-    visible = []
-    for folder, folders, names in os.walk(path):  # never into hidden folders, which another process may just be replacing
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in SYSTEM_FOLDERS]
-        files = [Path(folder) / name for name in names if not name.startswith(".") and name not in SYSTEM_FOLDERS]
-        visible += [file for file in files if (file.suffix.lower() in endings or "*" in endings) and file.is_file()]
-    return sorted(visible, key=_natural_order)
+
+    def shown(names: list[str]) -> list[str]:
+        return [name for name in names if not name.startswith(".") and name not in SYSTEM_FOLDERS]
+
+    files = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = shown(folders)  # never into hidden folders, which another process may just be replacing
+        files += [file for name in shown(names) if (file := Path(folder) / name).is_file()]
+    return sorted(files, key=lambda file: natural_order(str(file).lower()))
 
 
-def _natural_order(path: Path) -> list:
-    pieces = re.split(r"(\d+)", str(path).lower())
-    return [int(piece) if number % 2 else piece for number, piece in enumerate(pieces)]
+def _ending_in(files: list[Path], endings: tuple[str, ...]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in endings]
 
 
 def _convert_videos(
@@ -291,7 +302,7 @@ def _report(
         raise InputError(f"{path} has no file that can be used: {file.name} {reason}{rest}")
     if writer.num_frames == 0:
         raise InputError(f"nothing in {path} is left after filtering static stretches; turn the filter off")
-    endings = Counter(file.suffix.lower() or "no ending" for file in set(_files_with(path, ("*",))) - set(files))
+    endings = Counter(file.suffix.lower() or "no ending" for file in set(_files_below(path)) - set(files))
     if endings:
         others = ", ".join(f"{count:,} with {ending}" for ending, count in endings.most_common(5))
         print(f"not used: {endings.total():,} files of other kinds, {others}")
