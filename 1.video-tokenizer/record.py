@@ -21,7 +21,7 @@ from video_tokenizer.games.emulator import Game, record_episode, short_name, usu
 from video_tokenizer.games.picture_delay import calibrate_picture_delay
 from video_tokenizer.games.policies import MixedPolicy, make_players
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.config import size_text
+from video_tokenizer.training.config import height_and_width, size_text
 
 SHORTEST_EPISODE = 64  # frames; a small recording is split into about ten episodes, but not into shorter ones than this
 
@@ -56,16 +56,11 @@ class RecordConfig:
     """replace the output if it is a clip store"""
 
 
-def frame_size_of(config: RecordConfig) -> tuple[int, int]:
-    """(height, width) of the recorded frames."""
-    return config.frame_size if isinstance(config.frame_size, tuple) else (config.frame_size, config.frame_size)
-
-
 def check(config: RecordConfig) -> None:
     """Raise InputError for an invalid flag before anything is played."""
     check_smallest(config, {"num_frames": 2, "frame_skip": 1, "episode_frames": 2, "seed": 0})
-    if min(frame_size_of(config)) < 8:
-        raise InputError(f"--frame-size {size_text(frame_size_of(config))} is too small; give at least 8")
+    if min(size := height_and_width(config.frame_size)) < 8:
+        raise InputError(f"--frame-size {size_text(size)} is too small; give at least 8")
     delays = [str(delay) for delay in range(config.frame_skip or 4)]
     if config.picture_delay not in ["auto", *delays]:
         raise InputError(
@@ -131,7 +126,7 @@ def main() -> None:
     config = parse_config(RecordConfig)
     check(config)
     output = Path(config.output or f"data/{short_name(config.env)}")
-    frame_size = frame_size_of(config)
+    frame_size = height_and_width(config.frame_size)
     given_delay = None if config.picture_delay == "auto" else int(config.picture_delay)
     game = Game(config.env, frame_size, config.frame_skip or usual_frame_skip(config.env), given_delay)
     info = {

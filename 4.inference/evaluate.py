@@ -19,6 +19,7 @@ from tyro.conf import OmitArgPrefixes
 from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.seen_frames import frame_hashes
+from video_tokenizer.data.validation import find_recording, seen_frames_are_scored
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
@@ -135,21 +136,16 @@ def training_frames(config: EvaluateConfig, world: WorldModel) -> tuple[np.ndarr
 
     A recording is that of the training if it holds the world's start frames. Raises InputError if that of --trained-on does not.
     """
-    named = config.trained_on or world.dynamics.config.data_path
-    starts = world.start_frames.reshape(-1, *world.start_frames.shape[2:])
-    reason = "its checkpoint names none" if named is None else f"{named} does not exist"
-    path = None if named is None else resolve_path(named, REPOSITORY)
-    if path is not None and (config.trained_on is not None or (path / "clip_store.json").exists()):
-        hashes = frame_hashes(open_clip_store(path).frames)
-        if np.isin(frame_hashes(starts), hashes).all():
+    given, named = config.trained_on, config.trained_on or world.dynamics.config.data_path
+    store, reason = find_recording(named) if given is None else (open_clip_store(resolve_path(given, REPOSITORY)), "")
+    if store is not None:
+        hashes = frame_hashes(store.frames)
+        if np.isin(frame_hashes(world.start_frames.reshape(-1, *world.start_frames.shape[2:])), hashes).all():
             return hashes, ""
         reason = f"{named} lacks the frames that this world starts from, so it was trained on another one"
-        if config.trained_on is not None:
+        if given is not None:
             raise InputError(f"--trained-on {reason}")
-    return (
-        None,
-        f"the recording of the training is not known ({reason}), so frames that this world has seen are scored too",
-    )
+    return None, seen_frames_are_scored(reason)
 
 
 class Played(NamedTuple):

@@ -61,16 +61,23 @@ def training_hashes(path: str | None, fingerprint: str | None, given: str | None
     """
     if given is not None:
         return frame_hashes(open_clip_store(given).frames), ""
-    reason = "its checkpoint does not name one"
-    if path is not None:
-        found = resolve_path(path, REPOSITORY)
-        if not (found / "clip_store.json").exists():
-            reason = f"{path} does not exist"
-        elif (store := open_clip_store(found)).fingerprint != fingerprint:
-            reason = f"{path} is another one"
-        else:
-            return frame_hashes(store.frames), ""
-    return None, f"the recording of the training is not here ({reason}), so frames that training has seen are scored too"
+    store, reason = find_recording(path)
+    if store is not None and store.fingerprint == fingerprint:
+        return frame_hashes(store.frames), ""
+    return None, seen_frames_are_scored(reason or f"{path} is another one")
+
+
+def find_recording(path: str | None) -> tuple[ClipStore | None, str]:
+    """The clip store that a checkpoint names as its training's, and ""; or None, and the reason."""
+    if path is None:
+        return None, "its checkpoint does not name one"
+    found = resolve_path(path, REPOSITORY)
+    return (open_clip_store(found), "") if (found / "clip_store.json").exists() else (None, f"{path} does not exist")
+
+
+def seen_frames_are_scored(reason: str) -> str:
+    """The sentence that says why frames of the training are not left out."""
+    return f"the recording of the training is not here ({reason}), so frames that training has seen are scored too"
 
 
 def even_batches(num_clips: int, batch_size: int, num_batches: int | None = None) -> Iterator[list[int]]:

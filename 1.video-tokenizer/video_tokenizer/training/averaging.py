@@ -17,22 +17,22 @@ class ExponentialMovingAverage:
         self.decay = decay
         self.num_updates = 0
         self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards the model's weights; buffers, integers and parameters that jump are copied."""
-        self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         jumping = {
             name
             for prefix, module in model.named_modules()
             if getattr(module, "moves_parameters", False)
             for name, _ in module.named_parameters(prefix)
         }
-        parameters = {name for name, _ in model.named_parameters()} - jumping
+        self.averaged_names = {name for name, _ in model.named_parameters()} - jumping
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's weights; buffers, integers and parameters that jump are copied."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         averages, values = [], []
         for name, tensor in model.state_dict().items():
-            if name in parameters:
+            if name in self.averaged_names:
                 averages.append(self.weights[name])
                 values.append(tensor.detach())
             else:

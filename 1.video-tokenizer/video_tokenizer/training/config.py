@@ -108,7 +108,7 @@ class TrainingConfig:
         """(H, W) in pixels. Raises InputError while frame_size is not known."""
         if self.frame_size is None:
             raise InputError("frame_size is not known; give --frame-size or a data path it can be read from")
-        return self.frame_size if isinstance(self.frame_size, tuple) else (self.frame_size, self.frame_size)
+        return height_and_width(self.frame_size)
 
     def check_grid(self, side: int, name: str) -> None:
         """Raise InputError where cells of `side` pixels do not fill the frames exactly. name: what has this side."""
@@ -169,6 +169,11 @@ LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_fram
            "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16,
            "decoder_embed_dim": 16_384, "decoder_blocks": 256, "decoder_heads": 1_024, "head_dim": 1_024}  # fmt: skip
 """far above every published model: larger values are typing errors, or a checkpoint made to exhaust the memory"""
+
+
+def height_and_width(frame_size: int | tuple[int, int]) -> tuple[int, int]:
+    """What --frame-size means: 64 -> (64, 64), (72, 128) as it is."""
+    return frame_size if isinstance(frame_size, tuple) else (frame_size, frame_size)
 
 
 def size_text(frame_size: tuple[int, int]) -> str:
