@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.training.config import SKELETON, TrainingConfig, check_width
+from video_tokenizer.training.config import GENIE_ADAMW, SKELETON, TrainingConfig, check_width
 
 PRESETS: dict[str, dict] = {
     # 64x64 game frames, minutes on two CPU cores
@@ -21,9 +21,9 @@ PRESETS: dict[str, dict] = {
         learning_rate=3e-4, warmup_steps=2_000, decay_share=0.0,
     ),
     # Genie, Appendix F (CoinRun): 8 layers, width 512, 8 heads, patch 4, batch 48 of 16 frames, 300k steps
-    "paper": dict(
+    "paper": GENIE_ADAMW | dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=8, num_heads=8, batch_size=48,
-        num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, activation_checkpointing=True, shard=True, optimizer="adamw",
+        num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, decay_share=0.0, activation_checkpointing=True, shard=True,
     ),
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
-from video_tokenizer.training.config import SKELETON, TrainingConfig
+from video_tokenizer.training.config import GENIE_ADAMW, SKELETON, TrainingConfig
 
 PRESETS: dict[str, dict] = {
     "tiny": {},
@@ -21,10 +21,10 @@ PRESETS: dict[str, dict] = {
         decay_shape="cosine", final_rate=0.1, validate_every=1_000, save_every=1_000,
     ),
     # Genie, Appendix F: 8 + 8 layers, width 512, 8 heads, 6 codes of 32, batch 36 of 16 frames, 200k steps
-    "paper": dict(
+    "paper": GENIE_ADAMW | dict(
         conv_width=256, embed_dim=512, encoder_blocks=8, decoder_blocks=8, num_heads=8, num_frames=16, context_frames=16,
-        batch_size=36, num_steps=200_000, learning_rate=3e-5, warmup_steps=5_000, num_actions=6, noisy_steps=10_000,
-        validate_every=5_000, save_every=5_000, log_every=500,
+        batch_size=36, num_steps=200_000, learning_rate=3e-5, warmup_steps=5_000, decay_share=0.975, decay_shape="cosine",
+        final_rate=0.1, num_actions=6, noisy_steps=10_000, validate_every=5_000, save_every=5_000, log_every=500,
     ),
 }  # fmt: skip
 

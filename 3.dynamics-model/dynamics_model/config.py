@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.training.config import SKELETON, TrainingConfig
+from video_tokenizer.training.config import GENIE_ADAMW, SKELETON, TrainingConfig
 
 PRESETS: dict[str, dict] = {
     "tiny": {},
@@ -19,10 +19,10 @@ PRESETS: dict[str, dict] = {
         decay_shape="cosine", final_rate=0.1,
     ),
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
-    "paper": dict(
+    "paper": GENIE_ADAMW | dict(
         embed_dim=512, num_blocks=12, num_heads=8, num_frames=16, context_frames=16, batch_size=36, num_steps=200_000,
-        learning_rate=3e-5, warmup_steps=5_000, activation_checkpointing=True, shard=True, optimizer="adamw", log_every=500,
-        validate_every=5_000, save_every=5_000,
+        learning_rate=3e-5, warmup_steps=5_000, decay_share=0.975, decay_shape="cosine", final_rate=0.1,
+        activation_checkpointing=True, shard=True, log_every=500, validate_every=5_000, save_every=5_000,
     ),
 }  # fmt: skip
 

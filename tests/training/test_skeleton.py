@@ -24,9 +24,12 @@ from latent_action_model.config import PRESETS as LATENT_PRESETS
 from latent_action_model.config import LatentActionConfig
 from latent_action_model.loading import build_latent_action_model
 from tokenizer_variants.st_vq.model import VectorQuantizedTokenizer
+from video_tokenizer.config import PRESETS as TOKENIZER_PRESETS
+from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.command_line import parse_config
+from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run
 from world_model import WorldModel, WorldModelEnv
 from world_model.play.world_registry import WorldRegistry
@@ -85,6 +88,19 @@ def test_the_page_lists_exactly_what_the_preset_sets(heading):
         assert parse_config(config_class, presets, ["--preset", "skeleton", *flag.split()]) == preset, flag
     listed = {flag.split()[0].removeprefix("--").replace("-", "_") for flag in flags}
     assert set(presets["skeleton"]) <= listed
+
+
+@pytest.mark.parametrize("preset", ["skeleton", "paper"])
+@pytest.mark.parametrize("name", ["Video tokenizer", "Latent action model", "Dynamics model", "chapter 1"])
+def test_genies_presets_train_with_genies_optimizer(name, preset):
+    """arXiv:2402.15391, appendix C: 3e-4 throughout for the tokenizer, 3e-5 to 3e-6 for the other two, after the warm-up."""
+    config_class, presets = MODELS.get(name, (TokenizerConfig, TOKENIZER_PRESETS))
+    config = config_class(**presets[preset])
+    optimizer = build_optimizer(torch.nn.Linear(2, 1), config)
+    assert [(group["betas"], group["weight_decay"]) for group in optimizer.param_groups] == [((0.9, 0.9), 1e-4), ((0.9, 0.9), 0)]
+    steps = (config.warmup_steps, config.num_steps)
+    rates = [set_learning_rate(optimizer, step, config.num_steps, config) for step in steps]
+    assert rates == pytest.approx([3e-5, 3e-6] if name in ("Latent action model", "Dynamics model") else [3e-4, 3e-4], rel=1e-3)
 
 
 def test_the_sizes_of_the_page_are_those_of_the_models():

@@ -6,6 +6,7 @@ from typing import Literal
 from video_tokenizer.config import PRESETS, SpaceTimeConfig
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
+from video_tokenizer.training.config import GENIE_ADAMW
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,10 @@ class VectorQuantizedConfig(SpaceTimeConfig):
             raise InputError(f"codebook_ema {self.codebook_ema} must lie between 0 and 1; 0.99 is VideoGPT's")
 
 
-PAPER = dict(  # arXiv:2402.15391, appendix A: 200 million parameters, it says; these sizes have 386 million
+PAPER = GENIE_ADAMW | dict(  # arXiv:2402.15391, appendix A: 200 million parameters, it says; these sizes have 386 million
     patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=12, num_heads=8, decoder_embed_dim=1024,
     decoder_blocks=20, decoder_heads=16, batch_size=64, num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000,
-    decay_share=0.0, weight_decay=1e-4, optimizer="adamw", stem="linear", foreground_weight=0.0,
-    moving_weight=0.0, stability_weight=0.0, activation_checkpointing=True,
+    decay_share=0.0, stem="linear", foreground_weight=0.0, moving_weight=0.0, stability_weight=0.0, activation_checkpointing=True,
 )  # fmt: skip
 SMALL = dict(  # for one GPU of 16 GB
     patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,

@@ -156,10 +156,11 @@ class TrainingConfig:
             )
 
 
-SKELETON: dict[str, Any] = dict(
-    frame_size=(72, 128), num_frames=16, context_frames=16, batch_size=4, optimizer="adamw", betas=(0.9, 0.9), weight_decay=1e-4,
-    activation_checkpointing=True,
-)  # fmt: skip
+GENIE_ADAMW: dict[str, Any] = dict(optimizer="adamw", betas=(0.9, 0.9), weight_decay=1e-4)
+"""Genie's optimizer, of all three models (arXiv:2402.15391, appendix C): presets `skeleton` and `paper`"""
+SKELETON: dict[str, Any] = GENIE_ADAMW | dict(
+    frame_size=(72, 128), num_frames=16, context_frames=16, batch_size=4, activation_checkpointing=True
+)
 """what the chapters' presets `skeleton` share: Genie scaled to a GPU of 16 GB, see 1.video-tokenizer/SKELETON.md"""
 RANGES = {"num_epochs": (1e-9, 1e9), "learning_rate": (1e-12, 1e37), "rate_factor": (1e-12, 1e3), "gradient_clip": (1e-12, 1e12),
           "weight_decay": (0, 1e3), "ema_decay": (0, 1), "decay_share": (0, 1), "final_rate": (0, 1), "warmup_steps": (0, 2**40),
