@@ -47,6 +47,16 @@ def settings(**changes) -> TrainingConfig:
     return TrainingConfig(**{"learning_rate": 1e-3, "weight_decay": 0.1, **changes})
 
 
+def small_run(folder: Path, **changes) -> tuple[Run, nn.Module, Optimizers]:
+    """A run in this folder, its model of four weights and their optimizer."""
+    model, config = nn.Linear(2, 2), settings(checkpoint_dir=str(folder), **changes)
+    store = SimpleNamespace(path="a store", fingerprint="")
+    run = Run("tokenizer", config, SimpleNamespace(training=[0], validation=[0], describe_seen=str, store=store))
+    optimizer = build_optimizer(model, config)
+    run.track(model, optimizer, ExponentialMovingAverage(model))
+    return run, model, optimizer
+
+
 def test_only_matrices_decay():
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4))
     decayed, kept = build_optimizer(model, settings()).param_groups
@@ -187,6 +197,23 @@ def test_parts_of_a_batch_are_equal_on_several_processes_too():
         TrainingConfig(batch_size=4, accumulate=4).check_processes(2)
 
 
+def test_the_log_line_says_how_long_the_training_waited_for_its_clips(tmp_path, capsys, monkeypatch):
+    """Two steps of a clock that loading moves by 3 seconds and a step by 1: three quarters of the time."""
+    clock = [0.0]
+    monkeypatch.setattr("video_tokenizer.training.run.time.monotonic", lambda: clock[0])
+    run, *_ = small_run(tmp_path, num_steps=2, num_frames=4, batch_size=1)
+
+    def slow_loader():
+        for _ in range(2):
+            clock[0] += 3
+            yield {"index": torch.tensor([0])}
+
+    for _ in run.steps(slow_loader()):
+        clock[0] += 1
+    run.log(loss=1.0)
+    assert "| 4000 ms/step | 1 frames/s | 75% loading |" in capsys.readouterr().out
+
+
 # ---- what a GPU decides, told to code that runs on the CPU ----------------------------------------------------------------
 
 
@@ -199,16 +226,9 @@ def test_bfloat16_only_where_a_card_multiplies_it_in_hardware(name, has_bfloat16
     assert number_format(torch.device("cuda:0"), "bfloat16") == ("bfloat16", "as asked")
 
 
-def test_on_a_gpu_a_broken_step_is_noticed_before_anything_is_saved(tmp_path, monkeypatch):
+def test_on_a_gpu_a_broken_step_is_noticed_before_anything_is_saved(tmp_path):
     """Step 2 is not finite; nobody asks until something is written, and then the sentence names step 2 and its clips."""
-    monkeypatch.setattr(Run, "_find_stopped_run", lambda run: None)
-    model = nn.Linear(2, 2)
-    optimizer = build_optimizer(model, settings())
-    data = SimpleNamespace(
-        training=[0], validation=[0], describe_seen=lambda: "", store=SimpleNamespace(path="a store", fingerprint="")
-    )
-    run = Run("tokenizer", settings(checkpoint_dir=str(tmp_path)), data)
-    run.track(model, optimizer, ExponentialMovingAverage(model))
+    run, model, optimizer = small_run(tmp_path)
     run.device = torch.device("cuda:0")
     before = model.weight.detach().clone()
     for step, loss in enumerate([1.0, float("nan"), 1.0], start=1):

@@ -36,7 +36,7 @@ class TrainingConfig:
     validation_share: float = 0.1
     """share of the episodes kept for validation"""
     num_workers: int = 0
-    """processes that load clips; 0 loads in the training process, which is enough for a clip store"""
+    """processes that load clips; 0 loads in the training process, which is enough until the log line shows much loading"""
 
     # --- optimization ---
     init_from: str | None = None

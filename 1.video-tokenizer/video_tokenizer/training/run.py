@@ -163,10 +163,10 @@ class Run:
         Ctrl-C, SIGTERM and a closed terminal let the step finish, save it, print how to resume, and leave with exit code 130.
         """
         self.loop_started = time.monotonic()
-        self.timed_from = (self.first_step, self.loop_started)
+        self.timed_from, self.loading = (self.first_step, self.loop_started), 0.0
         hidden = None if self.is_main else True  # None: tqdm hides itself where the output is not a terminal
         name = self.kind.replace("_", " ")
-        bar = tqdm(loader, total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden)
+        bar = tqdm(self._timed(loader), total=self.num_steps, initial=self.first_step, desc=name, unit="step", disable=hidden)
         with stop_signals(self.stop):
             for step, batch in enumerate(bar, start=self.first_step + 1):
                 self.step, self.batch = step, batch
@@ -178,6 +178,14 @@ class Run:
                     self.print(f"stopped after step {self.step:,}; resume with: {shown_command(sys.argv)}")
                     sys.exit(130)
         stop_processes()
+
+    def _timed(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The same batches; the seconds in which the training had to wait for them are added to `loading`."""
+        asked = time.monotonic()
+        for batch in loader:
+            self.loading += time.monotonic() - asked
+            yield batch
+            asked = time.monotonic()
 
     def is_due(self, every: int) -> bool:
         """Whether something is due at this step that happens every n-th step, and at the last one."""
@@ -254,9 +262,11 @@ class Run:
             name: mean_over_processes(value).item() if isinstance(value, Tensor) else value for name, value in values.items()
         }
         now = time.monotonic()
-        seconds = max(1e-9, now - self.timed_from[1]) / max(1, self.step - self.timed_from[0])
-        self.timed_from = (self.step, now)
+        passed = max(1e-9, now - self.timed_from[1])
+        seconds = passed / max(1, self.step - self.timed_from[0])
         speed = [f"{1000 * seconds:.0f} ms/step", f"{self.config.batch_size * self.config.num_frames / seconds:,.0f} frames/s"]
+        speed.append(f"{self.loading / passed:.0%} loading")
+        self.timed_from, self.loading = (self.step, now), 0.0
         if self.device.type == "cuda":
             speed.append(f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB")
         left = (self.num_steps - self.step) * (now - self.loop_started) / max(1, self.step - self.first_step) / 60
@@ -285,7 +295,7 @@ class Run:
         if self.step == self.num_steps:
             self._save_checkpoint("final_model.pt", averaged)
         self.best_error = min(self.best_error, error)
-        self.timed_from = (self.step, time.monotonic())  # the validation is no part of a step's time
+        self.timed_from, self.loading = (self.step, time.monotonic()), 0.0  # the validation is no part of a step's time
 
     def finish(self) -> None:
         """Write samples.png, curves.png, and last of all metrics.json, by which a finished run is known."""
