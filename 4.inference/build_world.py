@@ -2,6 +2,7 @@
 
     python 4.inference/build_world.py --game breakout
     python 4.inference/build_world.py --game breakout --actions true
+    python 4.inference/build_world.py --data-path my-videos
 
 This is what `make world` runs. It only calls the chapters' own scripts and prints each command, so that you can repeat any step
 by hand. Stop it or kill it at any moment: the same command resumes, and repeats a step only if its command or its inputs changed.
@@ -23,12 +24,14 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal, NamedTuple
 
-from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.clip_store import ClipStore, open_clip_store
+from video_tokenizer.data.training_data import open_source
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.games.emulator import short_name
 from video_tokenizer.training.atomic_files import FolderLock, write_atomically, write_text_atomically
 from video_tokenizer.training.command_line import parse_config, run_script, shown_command
+from video_tokenizer.training.config import SourceFlags, height_and_width
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import read_json, save_json
 from video_tokenizer.training.run import STOP_SIGNALS
@@ -45,22 +48,24 @@ GAMES = {
 
 
 @dataclass(frozen=True)
-class BuildConfig:
-    """Build a playable world from a game."""
+class BuildConfig(SourceFlags):
+    """Build a playable world from a game, or from videos."""
 
-    game: str = "breakout"
-    """breakout, pong, boxing, freeway, mspacman, or the Gymnasium id of any game with discrete actions, such as CartPole-v1 or
+    data_path: str | None = None
+    """clip store, folder of videos or images, or .h5 file to train on; default: record the game in data/<game>, or in data/ in
+    the given output"""
+    game: str | None = None
+    """default: breakout, or the game of the data path if it is a recording; for videos of a game: score the world beside it.
+    breakout, pong, boxing, freeway, mspacman, or the Gymnasium id of any game with discrete actions, such as CartPole-v1 or
     minigrid:MiniGrid-Empty-8x8-v0 (package:id)"""
     actions: Literal["latent", "true"] = "latent"
     """what controls the world: latent actions discovered from video (chapter 2), or the recorded keys"""
     preset: Literal["tiny", "small", "paper"] = "tiny"
     """sizes: tiny (two CPU cores, minutes), small (one GPU), paper (Genie's Appendix F)"""
     output: str | None = None
-    """folder for the finished world; default worlds/<game>, or worlds/<game>-true for true actions"""
+    """folder for the finished world; default worlds/<game or folder of videos>, with -true behind it for true actions"""
     runs: str | None = None
     """folder for the training runs, shared by both kinds of actions; default worlds/<game>/runs, or runs/ in the given output"""
-    data_path: str | None = None
-    """clip store to train on; default: record one in data/<game>, or in data/ in the given output"""
     num_frames: int = 40_000
     """frames to record"""
     seed: int = 0
@@ -118,8 +123,16 @@ class Step:
 # ---- what to run --------------------------------------------------------------------------------------------------------
 
 
-def choose_environment(game: str) -> str:
-    """The Gymnasium id for a short name or an id. Raises InputError for anything else."""
+def choose_environment(game: str | None, store: ClipStore | None) -> str | None:
+    """The Gymnasium id of the game, given by a short name or an id, else that of the store; None for videos.
+
+    Raises InputError for an unknown game, and for another one than the store's.
+    """
+    if store is not None and (game is None or store.env_id is not None):
+        if game is not None and choose_environment(game, None) != store.env_id:
+            raise InputError(f"{store.path} holds {store.env_id}, not {game}; leave --game out")
+        return store.env_id
+    game = game or "breakout"
     if game.lower() in GAMES:
         return GAMES[game.lower()]
     if "-v" in game:
@@ -127,9 +140,20 @@ def choose_environment(game: str) -> str:
     raise InputError(f"there is no game {game!r}; choose one of {', '.join(GAMES)}, or give a Gymnasium id such as ALE/Pong-v5")
 
 
-def choose_folders(config: BuildConfig, env_id: str) -> Folders:
-    """The given folders, or defaults inside the repository; relative paths where they lie below the current folder."""
-    name = short_name(env_id) + ("-quick" if config.quick else "")
+def subject(store: ClipStore | None, env_id: str | None) -> str:
+    """What the world is of: its game, or the name of the folder or file of videos."""
+    if store is None or store.env_id is not None:
+        assert env_id is not None
+        return env_id
+    return Path(store.info.get("source_path") or store.path).resolve().stem
+
+
+def choose_folders(config: BuildConfig, store: ClipStore | None, name: str) -> Folders:
+    """The given folders, or defaults inside the repository; relative paths where they lie below the current folder.
+
+    store: of the data path. name: what the world is of.
+    """
+    name = short_name(name) + ("-quick" if config.quick else "")
     worlds, output = REPOSITORY / "worlds", Path(config.output) if config.output else None
 
     def shorten(path: str | Path) -> Path:
@@ -137,7 +161,7 @@ def choose_folders(config: BuildConfig, env_id: str) -> Folders:
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
     return Folders(
-        data=shorten(config.data_path or (output / "data" if output else REPOSITORY / "data" / name)),
+        data=shorten(store.path if store else (output / "data" if output else REPOSITORY / "data" / name)),
         world=shorten(output or worlds / (name + ("-true" if config.actions == "true" else ""))),
         runs=shorten(config.runs or (output or worlds / name) / "runs"),
     )
@@ -151,27 +175,35 @@ def script(path: str) -> str:
         return str(REPOSITORY / path)
 
 
-def recording_step(config: BuildConfig, env_id: str, folders: Folders) -> Step | None:
-    """Record the game; None if there are data that this build did not record."""
-    recorded_here = config.data_path is None and (folders.runs / "record.stamp").exists()
-    exists = config.data_path is not None or (folders.data / "clip_store.json").exists()
-    store = open_clip_store(folders.data) if exists else None
+def recording_step(config: BuildConfig, store: ClipStore | None, env_id: str | None, folders: Folders) -> Step | None:
+    """Record the game; None if there are data that this build did not record. store: of the data path."""
+    recorded_here = store is None and (folders.runs / "record.stamp").exists()
+    if store is None and (folders.data / "clip_store.json").exists():
+        store = open_clip_store(folders.data)
     if config.data_path is None and store is not None and store.env_id != env_id:
         raise InputError(f"{folders.data} holds {store.env_id or 'videos'}, not {env_id}; move it away or give it as --data-path")
     if not recorded_here and store is not None:
         print(f"\ntraining on {folders.data}: {len(store.frames):,} existing frames of {store.env_id or 'video'}")
         return None
+    assert env_id is not None
     num_frames = min(config.num_frames, 1_500) if config.quick else config.num_frames
     command = [script("1.video-tokenizer/record.py"), "--env", env_id, "--num-frames", str(num_frames),
                "--output", str(folders.data), "--seed", str(config.seed), "--overwrite"]  # fmt: skip
-    command += ["--frame-size", "32"] if config.quick else []
+    command += frame_size_flag(config) or (["--frame-size", "32"] if config.quick else [])
     result = "Recorded {num_frames:,} frames in {num_episodes} episodes."
     return Step("record", f"Chapter 1, data: record {env_id}", command, [], [folders.data / "clip_store.json"], result)
+
+
+def frame_size_flag(config: BuildConfig) -> list[str]:
+    """--frame-size as it was given, [] if it was not."""
+    return ["--frame-size", *map(str, height_and_width(config.frame_size))] if config.frame_size else []
 
 
 def training_steps(config: BuildConfig, folders: Folders) -> list[Step]:
     """Train the tokenizer, the latent action model for a world with latent actions, and the dynamics model."""
     shared = ["--data-path", str(folders.data), "--preset", config.preset, "--seed", str(config.seed), "--device", config.device]
+    shared += frame_size_flag(config)
+    shared += ["--fit", config.fit] if config.fit != "crop" else []  # how chapter 4 will fit pictures to start from
     shared += ["--num-steps", "12", "--validation-batches", "1"] if config.quick else []
     models: list[Path] = []
 
@@ -206,35 +238,37 @@ def training_steps(config: BuildConfig, folders: Folders) -> list[Step]:
     return steps
 
 
-def world_steps(config: BuildConfig, folders: Folders, env_id: str | None, models: list[Path]) -> list[Step]:
-    """Evaluate the world and film it. env_id: its game; None for a world of videos. models: its checkpoints."""
+def world_steps(config: BuildConfig, folders: Folders, env_id: str | None, knows_keys: bool, models: list[Path]) -> list[Step]:
+    """Evaluate the world and film it. env_id: its game, if there is one. knows_keys: it was recorded with its keys. models: its
+    checkpoints."""
     world = ["--world", str(folders.world), "--device", config.device]
     source = ["--env", env_id, "--trained-on", str(folders.data)] if env_id else ["--data-path", str(folders.data)]
     metrics, dream, beside = (folders.world / name for name in ("metrics.json", "dream.gif", "beside.gif"))
     evaluate = [script("4.inference/evaluate.py"), *world, *source, "--json", str(metrics)]
     evaluate += ["--quick"] if config.quick else []
-    facts = game_facts(env_id) if env_id else None
+    facts = game_facts(env_id) if env_id and knows_keys else None
     keys = f"{facts.player_keys[1]}*10,NOOP*2,{facts.player_keys[0]}*10,NOOP*2" if facts else "random"
     film = [script("4.inference/generate.py"), *world, "--num-frames", "8" if config.quick else "72", "--actions", keys]
     result = "In {obedience:.0%} (+-{spread[obedience]:.0%}) of the steps the player moves as in the game under the same key."
-    title = "Chapter 4, evaluation: compare the world with the real game"
+    title = f"Chapter 4, evaluation: compare the world with {'the real game' if env_id else 'videos it has not seen'}"
     steps = [Step(f"evaluate_{config.actions}", title, evaluate, models, [metrics], result)]
-    title, command = "Chapter 4, dream: play the world with a fixed sequence of keys", [*film, "--output", str(dream)]
+    title = f"Chapter 4, dream: play the world with {'a fixed sequence of keys' if facts else 'random actions'}"
+    command = [*film, "--output", str(dream)]
     steps += [Step(f"dream_{config.actions}", title, command, models, [dream], picture=dream)]
-    if env_id:
+    if env_id and knows_keys:
         title = "Chapter 4, dream beside the real game: same first frames, same keys"
         command = [*film, "--beside-emulator", env_id, "--output", str(beside)]
         steps += [Step(f"beside_{config.actions}", title, command, models, [beside], picture=beside)]
     return steps
 
 
-def all_steps(config: BuildConfig, env_id: str, folders: Folders) -> list[Step]:
-    """The steps of a build in order."""
-    recording = recording_step(config, env_id, folders)
+def all_steps(config: BuildConfig, store: ClipStore | None, env_id: str | None, folders: Folders) -> list[Step]:
+    """The steps of a build in order. store: of the data path."""
+    recording = recording_step(config, store, env_id, folders)
     training = training_steps(config, folders)
     models = [step.copy_to for step in training if step.copy_to]
-    played = env_id if recording else open_clip_store(folders.data).env_id
-    return [*([recording] if recording else []), *training, *world_steps(config, folders, played, models)]
+    knows_keys = store is None or store.env_id is not None
+    return [*([recording] if recording else []), *training, *world_steps(config, folders, env_id, knows_keys, models)]
 
 
 # ---- running it ---------------------------------------------------------------------------------------------------------
@@ -371,19 +405,23 @@ def write_report(title: str, folders: Folders, steps: list[Step], stamps: list[d
 
 def main() -> None:
     config = parse_config(BuildConfig)
-    env_id = choose_environment(config.game)
-    folders = choose_folders(config, env_id)
     choose_device(config.device)  # refused here, before anything is recorded
+    store = open_source(config) if config.data_path is not None else None
+    env_id = choose_environment(config.game, store)
+    name = subject(store, env_id)
+    if store is not None and config.actions == "true" and store.num_actions == 0:
+        raise InputError(f"{config.data_path} does not say which keys were pressed; build its world with --actions latent")
+    folders = choose_folders(config, store, name)
     started = time.monotonic()
-    print(f"building a world of {env_id} with {config.actions} actions, {config.preset} preset, in {folders.world}")
-    steps = all_steps(config, env_id, folders)
+    print(f"building a world of {name} with {config.actions} actions, {config.preset} preset, in {folders.world}")
+    steps = all_steps(config, store, env_id, folders)
     lock = FolderLock(folders.runs)
     stamps = run_steps(steps, folders.runs, config.restart)
-    report = write_report(f"A world of {env_id} with {config.actions} actions", folders, steps, stamps)
+    report = write_report(f"A world of {name} with {config.actions} actions", folders, steps, stamps)
     lock.release()
     print(f"\ndone after {duration(time.monotonic() - started)}; the report is {report}")
     print(f"play it:  {shown_command([script('4.inference/play.py'), '--world', str(folders.world)])}")
-    if config.actions == "latent" and config.restart is None:
+    if config.actions == "latent" and config.restart is None and (store is None or store.num_actions):
         places = {"output": f"{config.output}-true", "runs": folders.runs, "data_path": folders.data} if config.output else {}
         command = shown_command(sys.argv, actions="true", **places)
         print(f"the same world controlled by the true keys, a few minutes more:  {command}")

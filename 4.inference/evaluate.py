@@ -17,12 +17,10 @@ import torch
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.sampling_flags import SamplingFlags
-from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.seen_frames import frame_hashes
-from video_tokenizer.data.validation import find_recording, seen_frames_are_scored
+from video_tokenizer.data.validation import find_recording, open_like, seen_frames_are_scored
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
-from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import plain, save_json
 from world_model.evaluation.games import (
@@ -61,9 +59,10 @@ class EvaluateConfig:
     env: str | None = None
     """Gymnasium id of the game; default: the one the world was learned from"""
     data_path: str | None = None
-    """clip store with the validation episodes, for worlds learned from videos, which have no game to play"""
+    """videos, images, .h5 files or clip store with the validation episodes, for worlds that have no game to play"""
     trained_on: str | None = None
-    """clip store that the world was trained on, whose frames are not scored; default: that named in dynamics.pt, if it exists"""
+    """clip store or videos that the world was trained on, whose frames are not scored; default: those named in dynamics.pt, if
+    they exist"""
     seed: int = 7
     """first of the seeds that choose the evaluation games, 0 to 9,999: no recording uses their games"""
     num_seeds: int = 3
@@ -136,8 +135,9 @@ def training_frames(config: EvaluateConfig, world: WorldModel) -> tuple[np.ndarr
 
     A recording is that of the training if it holds the world's start frames. Raises InputError if that of --trained-on does not.
     """
-    given, named = config.trained_on, config.trained_on or world.dynamics.config.data_path
-    store, reason = find_recording(named) if given is None else (open_clip_store(resolve_path(given, REPOSITORY)), "")
+    given, trained = config.trained_on, world.dynamics.config
+    named = given or trained.data_path
+    store, reason = find_recording(trained) if given is None else (open_like(trained, given), "")
     if store is not None:
         hashes = frame_hashes(store.frames)
         if np.isin(frame_hashes(world.start_frames.reshape(-1, *world.start_frames.shape[2:])), hashes).all():
@@ -160,7 +160,7 @@ def play(world: WorldModel, game: Game | None, known: np.ndarray | None, config:
     """Play the games of a seed. game: None for a world of videos. known: the hashes of the frames of the training."""
     if game is None:
         assert config.data_path is not None
-        games = validation_games(config.data_path, world.dynamics.config.validation_share, world.dynamics.config.seed)
+        games = validation_games(open_like(world.dynamics.config, config.data_path), world.dynamics.config)
         return Played(games, games, None)
     games = labelled = record_games(game, config.num_episodes, config.num_frames, seed, known=known)
     if world.latent_action_model is not None:

@@ -103,7 +103,7 @@ def test_the_result_is_left_out_where_a_number_was_not_measured(step):
 
 
 def test_default_folders_lie_in_the_repository_and_both_kinds_of_actions_share_data_and_runs():
-    latent, true = (build.choose_folders(build.BuildConfig(actions=kind), "ALE/Breakout-v5") for kind in ("latent", "true"))
+    latent, true = (build.choose_folders(build.BuildConfig(actions=kind), None, "ALE/Breakout-v5") for kind in ("latent", "true"))
     assert latent.data.resolve() == REPOSITORY / "data" / "breakout"
     assert latent.world.resolve() == REPOSITORY / "worlds" / "breakout"
     assert (true.data, true.runs, true.world.name) == (latent.data, latent.runs, "breakout-true")
@@ -112,8 +112,8 @@ def test_default_folders_lie_in_the_repository_and_both_kinds_of_actions_share_d
 def test_true_actions_reuse_data_and_tokenizer(tmp_path):
     def steps(actions: str) -> dict:
         config = build.BuildConfig(actions=actions, output=str(tmp_path / actions), data_path=None, runs=str(tmp_path / "runs"))
-        folders = build.choose_folders(config, "ALE/Breakout-v5")._replace(data=tmp_path / "data")
-        return {step.name: step for step in build.all_steps(config, "ALE/Breakout-v5", folders)}
+        folders = build.choose_folders(config, None, "ALE/Breakout-v5")._replace(data=tmp_path / "data")
+        return {step.name: step for step in build.all_steps(config, None, "ALE/Breakout-v5", folders)}
 
     latent, true = steps("latent"), steps("true")
     trained = ["record", "tokenizer", "latent_actions", "dynamics_latent"]

@@ -16,7 +16,7 @@ from video_tokenizer.data.seen_frames import frames_of, seen_frames, unseen_clip
 from video_tokenizer.data.sources import open_clips_source
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
-from video_tokenizer.training.config import size_text
+from video_tokenizer.training.config import SourceFlags, height_and_width, size_text
 
 Config = TypeVar("Config", bound=Any)
 DUMMY_SIZE = 64
@@ -51,9 +51,15 @@ def open_store(config: Any) -> ClipStore:
         return dummy_clip_store(folder / "clip_store", frame_size=size)
     if config.data_path is None:
         raise InputError("no data: give --data-path (a clip store, videos, images or .h5), or --use-dummy-data for a trial run")
-    size = config.frame_height_width if config.frame_size else None
+    return open_source(config)
+
+
+def open_source(flags: SourceFlags) -> ClipStore:
+    """Open the clip store at data_path; videos, images and .h5 files are decoded into one first, as the flags say."""
+    assert flags.data_path is not None
+    size = None if flags.frame_size is None else height_and_width(flags.frame_size)
     return open_clips_source(
-        config.data_path, config.data_type, size, config.frame_stride, config.filter_dull, config.fit, config.frames_key
+        flags.data_path, flags.data_type, size, flags.frame_stride, flags.filter_dull, flags.fit, flags.frames_key
     )
 
 

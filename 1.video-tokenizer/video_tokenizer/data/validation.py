@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_tokenizer.data.clip_store import ClipStore, open_clip_store
+from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.seen_frames import frame_hashes
-from video_tokenizer.data.training_data import TrainingData, evenly_spaced, open_store, split_clips, with_frame_size_of
+from video_tokenizer.data.training_data import (
+    TrainingData,
+    evenly_spaced,
+    open_source,
+    open_store,
+    split_clips,
+    with_frame_size_of,
+)
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.losses import MOVING, background_of
@@ -44,7 +51,7 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
     known, unknown = None, ""
     if fingerprint is not None and store.fingerprint != fingerprint:
         print(f"{store.path} is not the data this checkpoint was trained on; scoring the validation episodes of this data")
-        known, unknown = training_hashes(training_config.data_path, fingerprint, flags.trained_on)
+        known, unknown = training_hashes(training_config, fingerprint, flags.trained_on)
     data = split_clips(with_frame_size_of(store, config), store, np.empty(0, np.uint64) if unknown else known)
     if unknown:
         data = data._replace(seen_share=math.nan)
@@ -53,26 +60,35 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
     return data
 
 
-def training_hashes(path: str | None, fingerprint: str | None, given: str | None = None) -> tuple[np.ndarray | None, str]:
+def training_hashes(config: Any, fingerprint: str | None, given: str | None = None) -> tuple[np.ndarray | None, str]:
     """The hashes of all frames that a checkpoint was trained on, and ""; or None, and a sentence that says why they are unknown.
 
-    path, fingerprint: those of the recording, from the checkpoint. given: the clip store to take instead, whatever its
-    fingerprint is. Raises InputError if that is not a clip store.
+    config, fingerprint: those of the checkpoint. given: the clip store to take instead, or its videos, whatever its fingerprint
+    is. Raises InputError if that cannot be opened.
     """
     if given is not None:
-        return frame_hashes(open_clip_store(given).frames), ""
-    store, reason = find_recording(path)
+        return frame_hashes(open_like(config, given).frames), ""
+    path, (store, reason) = config.data_path, find_recording(config)
     if store is not None and store.fingerprint == fingerprint:
         return frame_hashes(store.frames), ""
     return None, seen_frames_are_scored(reason or f"{path} is another one")
 
 
-def find_recording(path: str | None) -> tuple[ClipStore | None, str]:
-    """The clip store that a checkpoint names as its training's, and ""; or None, and the reason."""
-    if path is None:
+def find_recording(config: Any) -> tuple[ClipStore | None, str]:
+    """The clip store, or the videos, that a checkpoint's config names as its training's, and ""; or None, and the reason."""
+    if config.data_path is None:
         return None, "its checkpoint does not name one"
-    found = resolve_path(path, REPOSITORY)
-    return (open_clip_store(found), "") if (found / "clip_store.json").exists() else (None, f"{path} does not exist")
+    if not resolve_path(config.data_path, REPOSITORY).exists():
+        return None, f"{config.data_path} does not exist"
+    try:
+        return open_like(config, config.data_path), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def open_like(config: Any, path: str) -> ClipStore:
+    """Open a clip store, or videos, images or .h5 files, which become frames as those that config's model was trained on did."""
+    return open_source(replace(config, data_path=str(resolve_path(path, REPOSITORY)), data_type="auto"))
 
 
 def seen_frames_are_scored(reason: str) -> str:

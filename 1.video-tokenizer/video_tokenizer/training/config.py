@@ -8,16 +8,13 @@ from video_tokenizer.training.command_line import check_smallest
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Each chapter's config adds its own fields; every field is a flag, and the text below it is the flag's help."""
+class SourceFlags:
+    """Where frames come from, and how videos and images become frames of a clip store."""
 
-    # --- data ---
     data_path: str | None = None
     """clip store made by record.py, folder of videos, folder of images, or .h5 file"""
     data_type: Literal["auto", "store", "folder", "images", "h5"] = "auto"
     """what data_path is; auto looks at it"""
-    use_dummy_data: bool = False
-    """train on a synthetic moving square instead of data_path (a sanity check of one minute)"""
     frame_size: int | tuple[int, int] | None = None
     """side of square frames in pixels, or height and width, as in 72 128; default: as recorded; videos, images and .h5: their
     own shape, the longer side at most 128; dummy data 64"""
@@ -27,12 +24,21 @@ class TrainingConfig:
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """videos, images and .h5 of another shape than frame_size: cut off what is too much (crop), add black bars (pad), or distort
     (stretch)"""
-    num_frames: int = 4
-    """frames per training clip (T)"""
     frame_stride: int = 1
     """videos, images and .h5: keep every n-th frame; raise it where little changes between frames"""
     filter_dull: bool = False
     """videos, images and .h5: skip black, static and repeated stretches, and report how much that was"""
+
+
+@dataclass(frozen=True)
+class TrainingConfig(SourceFlags):
+    """Each chapter's config adds its own fields; every field is a flag, and the text below it is the flag's help."""
+
+    # --- data ---
+    use_dummy_data: bool = False
+    """train on a synthetic moving square instead of data_path (a sanity check of one minute)"""
+    num_frames: int = 4
+    """frames per training clip (T)"""
     validation_share: float = 0.1
     """share of the episodes kept for validation"""
     num_workers: int = 0

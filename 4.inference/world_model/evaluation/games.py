@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from video_tokenizer.data.clip_store import ClipStore, open_clip_store
+from dynamics_model.config import DynamicsConfig
+from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import split_episodes
 from video_tokenizer.data.seen_frames import frame_hashes, frames_of, seen_frames
 from video_tokenizer.errors import InputError
@@ -143,13 +144,12 @@ def halves(games: RealGames) -> tuple[RealGames, RealGames]:
     return replace(games, store=stores[0]), replace(games, store=stores[1])
 
 
-def validation_games(path: Path | str, validation_share: float, seed: int, known: np.ndarray | None = None) -> RealGames:
-    """For worlds learned from videos: the episodes that a training with this share and seed keeps for validation.
+def validation_games(store: ClipStore, config: DynamicsConfig, known: np.ndarray | None = None) -> RealGames:
+    """For worlds learned from videos: the episodes that a training with this config keeps for validation.
 
     known: the hashes of the frames that the world was trained on; None: it was trained on the other episodes.
     """
-    store = open_clip_store(path)
-    training, validation = split_episodes(store, validation_share, seed)
+    training, validation = split_episodes(store, config.validation_share, config.seed)
     seen = seen_frames(store, training, validation, known)
     store = ClipStore(store.path, store.frames, store.actions, store.episodes[validation], store.info)
     return RealGames(store, None, None, seen)
