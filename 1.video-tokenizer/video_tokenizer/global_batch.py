@@ -4,6 +4,8 @@ Every process draws random numbers for the global batch and keeps its own rows, 
 processes. So a run on two GPUs equals a run on one up to rounding. In a single process all of this does nothing.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as distributed
 from torch import Tensor
@@ -27,11 +29,23 @@ def local_shard(rows: Tensor) -> Tensor:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Concatenate the rows of all processes, (rows, ...) -> (global batch, ...). Gradients flow back to each row's process."""
-    if rank_and_size()[1] == 1:
-        return rows
-    from torch.distributed.nn.functional import all_gather
+    return rows if rank_and_size()[1] == 1 else _GatherRows.apply(rows.contiguous())
 
-    return torch.cat(all_gather(rows.contiguous()))
+
+class _GatherRows(torch.autograd.Function):
+    """`gather_rows` among several processes. PyTorch's own such function is deprecated, and its successor is not in 2.6."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        everywhere = [torch.empty_like(rows) for _ in range(rank_and_size()[1])]
+        distributed.all_gather(everywhere, rows)
+        return torch.cat(everywhere)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return local_shard(total)
 
 
 @torch.no_grad()

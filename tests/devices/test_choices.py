@@ -87,7 +87,6 @@ def test_what_the_first_process_encodes_for_all_needs_no_other_process(quantizer
 
     for name in exchanges:
         monkeypatch.setattr(distributed, name, nobody_answers)
-    monkeypatch.setattr("torch.distributed.nn.functional.all_gather", nobody_answers)
     group = {"is_initialized": lambda: True, "get_rank": lambda: 0, "get_world_size": lambda: 2}
     save_tiny_world(tmp_path)
     actions = LatentActionConfig(frame_size=32, conv_width=8, embed_dim=32, num_heads=2, quantizer=quantizer)
