@@ -25,7 +25,7 @@ from torch import Tensor
 from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.losses import FOREGROUND, MOVING, weighted_mse
-from video_tokenizer.training.device import autocast
+from video_tokenizer.training.device import autocast, exact_products
 
 OBJECT_THRESHOLD = 0.08
 """a ball with less contrast is invisible even in the real frame and is not counted; area resizing leaves a contrast of 0.13"""
@@ -60,7 +60,8 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
         return rows @ video @ columns.T  # (B, T, C, H, W)
 
     x, y = prediction.float(), target.float()
-    with torch.autocast(target.device.type, enabled=False):  # the variances are small differences of large numbers
+    # the variances are small differences of large numbers
+    with torch.autocast(target.device.type, enabled=False), exact_products():
         mean_x, mean_y = blur(x), blur(y)
         variance_x, variance_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
         covariance = blur(x * y) - mean_x * mean_y

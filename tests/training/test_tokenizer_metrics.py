@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from video_tokenizer import lpips, metrics
@@ -57,6 +58,24 @@ def test_ssim_equals_torchmetrics():
     assert metrics.ssim(prediction, video).item() == pytest.approx(float(expected), abs=1e-5)
     with torch.autocast("cpu", dtype=torch.bfloat16):  # a score does not change with the model's number format
         assert metrics.ssim(prediction, video).item() == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_ssim_is_computed_exactly_on_a_card_that_rounds_its_products():
+    """TF32, which training allows, keeps 10 bits; the variances are differences in the twelfth."""
+    asked = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            asked.extend([torch.get_float32_matmul_precision()] * ("mm" in str(operation)))
+            return operation(*args, **(kwargs or {}))
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        with Products():
+            metrics.ssim(torch.rand(1, 1, 3, 16, 16), torch.rand(1, 1, 3, 16, 16))
+        assert set(asked) == {"highest"} and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_black_ball_free_video_scores_well_on_psnr_and_badly_on_everything_else(ball_video, background):

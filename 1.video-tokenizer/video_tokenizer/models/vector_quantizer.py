@@ -127,14 +127,13 @@ class TrackingVectorQuantizer(VectorQuantizer):
     @torch.no_grad()
     def _track(self, flat: Tensor, indices: Tensor) -> None:
         """Update the running means, move the codes onto theirs, and restart idle codes. flat: (M, D), indices: (M,)."""
-        codes, gathered, chosen = self.codebook.weight, gather_rows(flat.detach()), _gather_indices(indices)
+        codes, gathered, chosen = self.codebook.weight, gather_rows(flat.detach()), gather_rows(indices)
         decay = self.ema_decay or 0.99
         self.counts.lerp_(
             torch.zeros_like(self.counts).scatter_add_(0, chosen, torch.ones_like(chosen, dtype=flat.dtype)), 1 - decay
         )
         if self.ema_decay:
-            one_hot = F.one_hot(chosen, self.codebook_size).to(flat.dtype)  # (M, K)
-            self.sums.lerp_(one_hot.T @ gathered, 1 - decay)
+            self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, chosen, gathered), 1 - decay)
             total = self.counts.sum()
             smoothed = (self.counts + 1e-7) / (total + self.codebook_size * 1e-7) * total  # Laplace: no division by 0
             codes.copy_(self.sums / smoothed[:, None])
@@ -150,8 +149,3 @@ def _random_rows(number: int, population: int, device: torch.device) -> Tensor:
     """`number` different rows below `population`; every row equally often if more are asked for than there are."""
     rounds = [torch.randperm(population, device=device) for _ in range(-(-number // population))]
     return torch.cat(rounds)[:number]
-
-
-def _gather_indices(indices: Tensor) -> Tensor:
-    """The choices (M,) of all processes; gathered as floats, because a gather with gradients takes no integers."""
-    return gather_rows(indices.float()[:, None])[:, 0].long()
