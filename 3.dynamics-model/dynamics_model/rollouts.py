@@ -14,6 +14,9 @@ from dynamics_model.models.base import DynamicsModel, Sampling, codes_of
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.device import autocast
 
+MOST_PAIRS = 2**24
+"""pairs of tokens of one frame, over all frames of a batch: on a CPU, attention keeps 64 MiB a head for as many"""
+
 
 @torch.no_grad()
 def roll_out(
@@ -29,6 +32,10 @@ def roll_out(
     prompt: T0 real frames, (B, T0, N) or (B, T0, N, D). actions: (B, T0). future_actions: (B, S). generator: on the device of the
     model. Returns S frames.
     """
+    rows = rows_at_once(prompt)
+    if len(prompt) > rows:
+        parts = zip(prompt.split(rows), actions.split(rows), future_actions.split(rows), strict=True)
+        return torch.cat([roll_out(model, *part, generator, sampling) for part in parts])
     state = model.start(prompt, actions)
     return torch.stack([model.step(state, action, sampling, generator) for action in future_actions.unbind(dim=1)], dim=1)
 
@@ -46,8 +53,16 @@ def decode_after(tokenizer: Tokenizer, prompt: Tensor, predicted: Tensor) -> Ten
     Returns float (B, S, C, H, W) in [0, 1].
     """
     codes = codes_of(torch.cat([prompt, predicted], dim=1), tokenizer)
-    video = torch.cat([tokenizer.decode(clip) for clip in readable_clips(tokenizer, codes)], dim=1)
-    return video[:, prompt.shape[1] :].float()
+    videos = [
+        torch.cat([tokenizer.decode(clip) for clip in readable_clips(tokenizer, part)], dim=1)[:, prompt.shape[1] :].float()
+        for part in codes.split(rows_at_once(codes))
+    ]
+    return torch.cat(videos)
+
+
+def rows_at_once(frames: Tensor) -> int:
+    """Rollouts (B, T, N, ...) that are drawn together: all of this course's own sizes, one by one where frames are large."""
+    return max(1, MOST_PAIRS // (frames.shape[1] * frames.shape[2] ** 2))
 
 
 def readable_clips(tokenizer: Tokenizer, frames: Tensor) -> Sequence[Tensor]:
