@@ -134,8 +134,10 @@ def test_the_discriminator_sees_every_part_of_an_accumulated_batch(tmp_path):
         trained(tmp_path / str(parts), *more, "--r1-every", 1, "--accumulate", parts)
         kept = read_torch_file(tmp_path / str(parts) / "run" / "resume.pt")
         remembered.append([moments["exp_avg"] for moments in kept["discriminator_optimizer"]["state"].values()])
-    assert all(torch.allclose(one, other, rtol=1e-3, atol=1e-8) for one, other in zip(*remembered, strict=True))
-    assert any(one.abs().sum() > 0 for one in remembered[0])
+    *gradients, bias = zip(*remembered, strict=True)
+    for one, other in gradients:
+        assert (one - other).abs().max() < 1e-4 * one.abs().max()
+    assert bias[0].abs() < 1e-6  # a fresh discriminator pushes real clips up as much as others down: only rounding is left
 
 
 def test_what_only_training_needs_is_in_no_checkpoint(tmp_path):
