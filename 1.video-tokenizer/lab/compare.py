@@ -95,6 +95,8 @@ def main() -> None:
         return print(text)
 
     config.check()
+    if config.equal == "minutes":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # while a GPU works, the processor's minutes stand still
     runs = config.runs_folder(study)
     study = comparison(config.name, rows_of(config, runs, config.data_flags(study)))
     results = sweep(study, config, [])

@@ -1,8 +1,11 @@
 """Tokenizers side by side: equal processor minutes become steps, equal parameters are equal, and plot and gallery are drawn."""
 
+import io
 import json
+import os
 import re
 import shlex
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from structure_checks import REPOSITORY
 
 from tokenizer_lab import comparison
 from tokenizer_lab.sweep import block_of, markdown
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import TOKENIZERS, build_tokenizer
 
@@ -36,6 +40,18 @@ def test_a_budget_becomes_the_steps_that_fit_and_each_tokenizer_is_timed_once(mo
         rows = script.rows_of(config, tmp_path, ["--data-path", "data"])
         assert rows == {name: f"--model {name} --num-steps 480" for name in ("st-fsq", "st-vq")}
         assert timed == ["st-fsq", "st-fsq", "st-vq", "st-vq"]
+
+
+def test_equal_minutes_are_spent_by_the_processor(tmp_path, monkeypatch):
+    def seen(*_):
+        raise InputError(f"the GPUs are {os.environ['CUDA_VISIBLE_DEVICES']!r}")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(load_script(COMPARE), "rows_of", seen)
+    for equal, gpus in (("parameters", "0"), ("minutes", "")):
+        with redirect_stderr(io.StringIO()) as said:
+            assert call(COMPARE, "--equal", equal, "--data-path", tmp_path) == 2
+        assert f"the GPUs are '{gpus}'" in said.getvalue()
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
