@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from script_runner import call, call_in_processes
 from structure_checks import REPOSITORY
 
 from video_tokenizer.global_batch import gather_rows, global_batch_size, local_shard, mean_over_processes
+from video_tokenizer.training import distributed as training_distributed
 from video_tokenizer.training.device import choose_device
-from video_tokenizer.training.distributed import any_rank, start_processes, sync_on_last
+from video_tokenizer.training.distributed import any_rank, gather_full, start_processes, sync_on_last
 
 STEPS = 6
 SMALL = ("--use-dummy-data", "--batch-size", 4, "--log-every", 1, "--validation-batches", 1, "--save-every", 3, "--device", "cpu",
@@ -108,6 +110,29 @@ def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):
     state = torch.load(tmp_path / "two" / "resume.pt", weights_only=True)
     moments = [value for entry in state["optimizer"]["optimizers"][0]["state"].values() for value in entry.values()]
     assert all(type(value) is torch.Tensor for value in [*state["model"].values(), *state["ema"]["weights"].values(), *moments])
+
+
+def test_what_is_saved_is_never_whole_on_a_gpu_at_once(monkeypatch):
+    """Weights, average and moments are put together one after the other, and the first process alone keeps them."""
+
+    class Shard:
+        whole = most = 0  # tensors that are whole on the GPU
+
+        def full_tensor(self):
+            Shard.whole += 1
+            Shard.most = max(Shard.most, Shard.whole)
+            return SimpleNamespace(detach=lambda: self)
+
+        def cpu(self):
+            Shard.whole -= 1
+            return "on the CPU"
+
+    monkeypatch.setattr(training_distributed, "is_sharded", lambda value: isinstance(value, Shard))
+    state = {"model": {"weight": Shard(), "steps": 3}, "optimizers": [Shard(), Shard()]}
+    assert gather_full(state, saving=True) == {"model": {"weight": "on the CPU", "steps": 3}, "optimizers": 2 * ["on the CPU"]}
+    assert Shard.most == 1
+    monkeypatch.setattr(training_distributed, "rank_and_size", lambda: (1, 2))
+    assert gather_full(state, saving=True) == {"model": {"weight": None, "steps": 3}, "optimizers": [None, None]}
 
 
 def test_a_batch_that_cannot_be_split_is_refused_before_the_processes_wait_for_each_other(tmp_path):

@@ -82,7 +82,8 @@ class TrainingConfig(SourceFlags):
     activation_checkpointing: bool = False
     """recompute the activations of transformer blocks in the backward pass: less memory, about a third more time"""
     shard: bool = False
-    """under torchrun, shard weights, gradients and moments over the processes (FSDP2), for models too large for one GPU"""
+    """under torchrun, shard weights, gradients and moments over the processes (FSDP2), for trainings too large for one GPU; each
+    still keeps one whole copy of the weights, which is validated"""
     compile: bool = False
     """torch.compile: the first step takes a minute, later ones less than before; on CPU it needs a C++ compiler"""
 

@@ -123,13 +123,17 @@ def load_full_state_dict(model: nn.Module, weights: dict[str, Tensor]) -> None:
         tensor.copy_(sharded_like(weights[name], tensor))
 
 
-def gather_full(value: Any) -> Any:
-    """The same dictionary, list or tensor with sharded tensors put together. Every process must call it."""
+def gather_full(value: Any, saving: bool = False) -> Any:
+    """The same dictionary, list or tensor with sharded tensors put together. Every process must call it.
+
+    saving: only the first process keeps them, on the CPU, because no GPU may have room for all of them at once.
+    """
     if is_sharded(value):
-        return value.full_tensor().detach()
+        full = value.full_tensor().detach()
+        return full if not saving else full.cpu() if rank_and_size()[0] == 0 else None
     if isinstance(value, dict):
-        return {name: gather_full(entry) for name, entry in value.items()}
-    return [gather_full(entry) for entry in value] if isinstance(value, list) else value
+        return {name: gather_full(entry, saving) for name, entry in value.items()}
+    return [gather_full(entry, saving) for entry in value] if isinstance(value, list) else value
 
 
 def sharded_like(value: Tensor, example: Any) -> Tensor:

@@ -335,7 +335,7 @@ class Run:
         """Write resume.pt: all that the loop needs to continue as if nothing had happened."""
         self.end_if_not_finite()
         parts = {"model": self.model, **self.parts}
-        state = gather_full({name: part.state_dict() for name, part in parts.items()})  # in every process
+        state = gather_full({name: part.state_dict() for name, part in parts.items()}, saving=True)  # in every process
         if self.is_main:
             state |= {"best_error": self.best_error, "metrics": self.metrics, "step": self.step, "history": self.history}
             state |= {"config": self.fields, "data": self.fingerprints, "cpu_seconds": self.cpu_seconds}
