@@ -9,6 +9,7 @@ from dynamics_model.data.metadata import WorldMetadata
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Episode, Game, Opening, Policy, record_episode
 from video_tokenizer.games.policies import make_players, replay
+from world_model.lively_starts import ball_in_flight, is_ball_game
 from world_model.world import WorldModel
 
 BEGINNING_FRAMES = (24, 96)
@@ -78,6 +79,10 @@ def play_after_beginning(game: Game, keys: Sequence[str], context_frames: int, s
     return played
 
 
+MOST_WAITING = 64
+"""frames that are played until the ball is in flight; Pong, which waits longest, serves after 16"""
+
+
 class RealGame:
     """The real game played live, one key at a time, beside a rollout.
 
@@ -92,7 +97,7 @@ class RealGame:
         self.actions: deque[int] = deque(maxlen=world.context_frames)
 
     def reset(self, seed: int) -> None:
-        """Start a new game and let `best_player` play a random number of frames, so that the ball is in play.
+        """Start a new game and let `best_player` play a random number of frames, and on until the ball is in flight.
 
         A game that is over by then is played again for half as long. Raises InputError for one that ends at once.
         """
@@ -105,7 +110,10 @@ class RealGame:
         self.actions[0] = -1  # the frame before the first picture is unknown
 
     def _play_beginning(self, seed: int, count: int) -> int:
-        """Play `count` frames of a new game, or until it is over. Returns how many it were."""
+        """Play `count` frames of a new game and on until the ball is in flight, or until the game is over.
+
+        Returns how many of the `count` it were.
+        """
         policy, rng = best_player(self.game), np.random.default_rng(seed)
         rng.integers(*BEGINNING_FRAMES)  # the draw that chose the first count
         self.game.reset(seed)
@@ -115,7 +123,24 @@ class RealGame:
             self._play(policy(self.game, rng), last=number == count - 1)
             if self.game.over:
                 return number + 1
+        self._play_until_ball(policy, rng)
         return count
+
+    def serve(self) -> None:
+        """Hold FIRE until the ball is in flight, or NOOP in a game that serves by itself."""
+        self._play_until_ball(lambda game, rng: game.fire_action or 0, np.random.default_rng(0))
+
+    @property
+    def ball_is_lost(self) -> bool:
+        """Whether the game waits for FIRE to serve a ball."""
+        return is_ball_game(self.game.env_id) and self.game.needs_fire
+
+    def _play_until_ball(self, policy: Policy, rng: np.random.Generator) -> None:
+        """Play until the ball is in flight, in a game whose ball can be detected."""
+        for _ in range(MOST_WAITING if is_ball_game(self.game.env_id) else 0):
+            if self.game.over or ball_in_flight(np.stack(list(self.frames)[-2:]), self.game.env_id):
+                break
+            self._play(policy(self.game, rng))
 
     def step(self, key: str) -> np.ndarray:
         """Hold a key for one step. Returns the picture (H, W, 3) of its effect. Raises InputError if the game is over."""

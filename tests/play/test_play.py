@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from aiohttp.test_utils import TestClient
 from script_runner import call
 from server_fixture import PlayerClient, with_player, with_server
@@ -15,10 +16,12 @@ from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
 from dynamics_model.models.maskgit import MaskGITSampling
+from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.games.emulator import Game
+from world_model.lively_starts import lively_starts
 from world_model.play.action_previews import count_code_meanings
 from world_model.play.game_log import MAX_FILM_FRAMES, GameLog
-from world_model.play.player import MESSAGES
+from world_model.play.player import LOST_FRAMES, MESSAGES
 from world_model.play.sampling_controls import sampling_controls
 from world_model.play.world_registry import LoadedWorld, WorldRegistry, arrow_keys, find_worlds
 from world_model.real_game import RealGame
@@ -209,10 +212,45 @@ def test_a_world_without_actions_can_be_watched(registry, folders):
     with_player(registry, test, folders["none"].as_posix())
 
 
+@pytest.mark.parametrize("name", ["breakout", "pong"])
+def test_a_shipped_world_opens_with_the_ball_in_flight(name):
+    registry = WorldRegistry([REPOSITORY / "assets" / "worlds" / name], "cpu")
+    loaded = registry.load("")
+    env_id = loaded.env_id or ""
+    first = loaded.world.start_frames[loaded.description()["first_start"]]
+    game = RealGame(env_id, loaded.world)
+    for index in range(6):
+        game.reset(index)
+        for frames in (np.stack(game.frames), first):
+            ball = detect_ball(frames, env_id)[-2:]
+            assert not np.isnan(ball).any() and not np.array_equal(ball[0], ball[1]), (index, ball)
+
+
+def test_without_a_known_ball_the_first_start_is_the_one_that_differs_most_from_the_background(tmp_path):
+    frames = np.full((5, 4, 32, 32, 3), 90, np.uint8)
+    frames[1, :, :2] = frames[3, :, :8] = 200
+    world = WorldModel.load(save_tiny_world(tmp_path, "latent", env_id=None, start_frames=torch.from_numpy(frames)), "cpu")
+    assert lively_starts(world) == [3]
+
+
+def test_a_dream_alone_that_lost_its_ball_is_served_one_from_a_start(registry, world, monkeypatch):
+    monkeypatch.setattr("world_model.play.player.detect_ball", lambda frames, env_id: np.full((len(frames), 2), np.nan))
+
+    async def test(player: PlayerClient) -> None:
+        await player.frame("begin", start="stored")
+        heads = [(await player.ask("step", key="FIRE"))[0] for _ in range(LOST_FRAMES)]
+        assert [head["no_ball"] for head in heads] == [[]] * (LOST_FRAMES - 1) + [["dream"]]
+        served = await player.frame("serve")
+        assert len(served) == 1 and served[0].tolist() in [world.start_frames[one, -1].tolist() for one in lively_starts(world)]
+        assert (await player.ask("step", key="NOOP"))[0]["no_ball"] == []
+
+    with_player(registry, test)
+
+
 def test_arrows_are_the_keys_of_the_game(world, tmp_path):
     assert arrow_keys(world) == {"": "NOOP", "ArrowLeft": "LEFT", "ArrowRight": "RIGHT", " ": "FIRE"}
     pong = WorldModel.load(save_tiny_world(tmp_path, "true", env_id="ALE/Pong-v5"), "cpu")
-    assert arrow_keys(pong)["ArrowUp"] == "RIGHT"  # the Atari's RIGHT moves Pong's paddle up
+    assert arrow_keys(pong) == {"": "NOOP", "ArrowUp": "RIGHT", "ArrowDown": "LEFT", " ": "FIRE"}  # RIGHT moves Pong's paddle up
 
 
 def test_the_readers_own_worlds_are_found_too(tmp_path, monkeypatch):

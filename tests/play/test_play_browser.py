@@ -16,7 +16,7 @@ from server_fixture import served
 from structure_checks import REPOSITORY
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.games.detectors import detect_player
+from video_tokenizer.games.detectors import detect_ball, detect_player
 from world_model.play.world_registry import WorldRegistry
 from world_model.real_game import RealGame
 from world_model.starts import frames_from_text
@@ -88,6 +88,7 @@ def test_however_fast_a_step_is_asked_for_there_is_one_at_a_time(driver):
         let waiting = 0, most = 0;
         while (game.stepping) await new Promise((resolve) => setTimeout(resolve, 5));
         game.ask = async (message) => {
+            if (message.do !== "step") return ask.call(game, message); // the cards ask for theirs whenever they like
             most = Math.max(most, ++waiting);
             try { return await ask.call(game, message); } finally { waiting -= 1; }
         };
@@ -126,6 +127,36 @@ def test_an_arrow_key_moves_the_dreamed_paddle_its_way_within_ten_frames(driver,
     with driver.hold(key):
         after = detect_player(np.stack(driver.step(10)), BREAKOUT)
     assert np.nanmax(way * (after - before)) > 8 and np.nanmin(way * (after - before)) > -4, after - before
+
+
+def test_the_line_of_keys_holds_until_the_ball_is_lost_and_space_brings_it_back(driver):
+    """In the real game, which waits for FIRE; the dream serves by itself."""
+    driver.begin(index=4)
+    keys = "← left, → right, space serves a lost ball, 0 to 7 hold a discovered action."
+    assert driver.text("#keys") == keys and not np.isnan(detect_ball(driver.picture("real")[None], BREAKOUT)).any()
+    driver.evaluate("play.game.setSpeed(100), play.game.pause(false)")
+    with driver.hold("ArrowLeft"):
+        driver.until("document.getElementById('keys').textContent === 'No ball in the real game: space serves.'")
+    with driver.hold(" "):
+        driver.until(f"document.getElementById('keys').textContent === '{keys}'")
+    driver.evaluate("play.game.setSpeed(1), play.game.pause(true)")
+    balls = detect_ball(np.stack([(driver.step(), driver.picture("real"))[1] for _ in range(6)]), BREAKOUT)
+    assert np.isfinite(balls[-2:]).all(), balls
+
+
+def test_space_brings_a_ball_back_that_the_dream_has_lost(driver, monkeypatch):
+    monkeypatch.setattr("world_model.play.player.detect_ball", lambda frames, env_id: np.full((len(frames), 2), np.nan))
+    driver.begin()
+    driver.evaluate("play.game.setSpeed(100), play.game.pause(false)")
+    driver.until("document.getElementById('keys').textContent.startsWith('No ball in the dream: space serves')")
+    driver.evaluate("play.game.setSpeed(1), play.game.pause(true)")
+    driver.until("!play.game.stepping")
+    with driver.hold(" "):
+        driver.press(".")
+        driver.until("dream.dataset.frame === '0'")
+    assert np.array_equal(driver.picture("dream"), driver.picture("real"))
+    assert np.isfinite(detect_ball(driver.picture("dream")[None], BREAKOUT)).all()
+    assert driver.text("#keys").startswith("← left")
 
 
 def test_a_button_for_fingers_does_what_its_key_does(driver, world):
@@ -226,6 +257,7 @@ def test_another_world_is_played_with_its_own_keys(driver):
     driver.begin()
     with driver.hold("ArrowUp"):
         assert driver.evaluate("play.input.current().key") == "RIGHT"
+    assert driver.text("#keys").startswith("↑ up (the game's RIGHT), ↓ down (the game's LEFT), space serves a lost ball, 0 to 7")
     assert "pong" in driver.page.text_content("#gym")
     driver.page.select_option("#world", label="breakout")
     driver.until("play.game.playing && play.game.world.env_id === 'ALE/Breakout-v5'")

@@ -1,6 +1,7 @@
 """One player: a dream, the real game beside it, and the log of both. `MESSAGES` at the end lists what pages can ask for."""
 
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from dynamics_model.models.base import Sampling
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.training.command_line import config_from_dict
 from world_model.actions import action_label
+from world_model.lively_starts import is_ball_game
 from world_model.play.action_previews import action_previews
 from world_model.play.divergence import frame_divergence
 from world_model.play.game_log import GameLog, start_facts
@@ -19,6 +22,11 @@ from world_model.play.world_registry import LoadedWorld, WorldRegistry
 from world_model.real_game import RealGame
 from world_model.starts import decode_picture
 from world_model.world import RolloutState
+
+LOST_FRAMES = 20
+"""the dream has lost its ball if hardly any of so many frames shows one; the shipped worlds mostly serve a new one sooner"""
+MOST_SEEN = 3
+"""of these frames, that a crumb may be taken for a ball"""
 
 
 class Player:
@@ -35,6 +43,7 @@ class Player:
         self.log: GameLog | None = None
         self.start_frames: np.ndarray | None = None
         self.inspection: Inspection | None = None
+        self.ball_seen: deque[bool] = deque(maxlen=LOST_FRAMES)
 
     # ---- worlds and starts ----------------------------------------------------------------------------------------------
 
@@ -78,6 +87,19 @@ class Player:
         frames, actions = np.stack(self.game.frames), self.game.known_actions()
         return self.begin_dream(frames, actions, start_facts(frames, actions), seed)
 
+    def serve(self, seed: int) -> Reply:
+        """Start the dream again with the ball in flight: no action of a world is sure to serve one.
+
+        Beside a real game it starts where that game is, which serves first if it has to; alone, from the next lively start.
+        """
+        loaded = self.opened
+        if self.game is not None and self.mirrored:
+            self.game.serve()
+            return self.resync(seed)
+        last = -1 if self.log is None else self.log.facts.get("start_index", -1)
+        later = [index for index in loaded.lively_starts if index > last]
+        return self.begin("stored", (later or loaded.lively_starts)[0], seed, mirror=False)
+
     def begin_game(self, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Start a real game. Returns its newest frames and, in a world of true actions, their actions."""
         loaded = self.opened
@@ -96,6 +118,7 @@ class Player:
         self.dream.sampling = sampling
         self.log = GameLog(loaded.name, where, seed, sampling)
         self.start_frames, self.inspection = frames, None
+        self.ball_seen.clear()
         ms = {"begin": 1000 * (time.perf_counter() - begun)}
         facts = {"frame": 0, "mirrored": self.mirrored, "film_frames": 0, "ms": ms}
         return Reply("frame", frames[-1].tobytes() * (1 + self.mirrored), facts)
@@ -125,6 +148,7 @@ class Player:
         if self.inspection is not None:
             facts["inspect"] = self.inspection.facts(world.dynamics.grid_size)
         facts |= {
+            "no_ball": self.lost_balls(frames["dream"]),
             "frame": len(self.log.actions),
             "mirrored": self.mirrored,
             "action": action,
@@ -133,6 +157,18 @@ class Player:
             "ms": {name: round(1000 * seconds, 2) for name, seconds in ms.items()},
         }
         return Reply("frame", b"".join(frame.tobytes() for frame in frames.values()), facts)
+
+    def lost_balls(self, frame: np.ndarray) -> list[str]:
+        """Which of the two games has no ball in it and will hardly get one without help. frame: the dream's newest, (H, W, 3)."""
+        env_id = self.opened.world.metadata.env_id or ""
+        if not is_ball_game(env_id):
+            return []
+        self.ball_seen.append(not np.isnan(detect_ball(frame[None], env_id)).any())
+        lost = {
+            "dream": len(self.ball_seen) == LOST_FRAMES and sum(self.ball_seen) <= MOST_SEEN,
+            "real game": self.mirrored and self.game is not None and self.game.ball_is_lost,
+        }
+        return [name for name, is_lost in lost.items() if is_lost]
 
     def key_and_action(self, key: str | None, action: int | None) -> tuple[str, int]:
         """The real game's key and the world's action, of which the page gives one."""
@@ -216,6 +252,8 @@ MESSAGES = {
     ),
     # start the dream again where the real game is now
     "resync": Message(Player.resync, {"seed": Field(int, 0)}),
+    # start the dream again with the ball in flight
+    "serve": Message(Player.serve, {"seed": Field(int, 0)}),
     # the next frame, under a key of the game or under an action of the world; inspect: with the tokens' probabilities
     "step": Message(Player.step, {"key": Field(str), "action": Field(int), "inspect": Field(bool, False)}),
     # change one of the world's sampling settings from the next frame on

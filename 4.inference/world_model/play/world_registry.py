@@ -4,12 +4,14 @@ import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.device import choose_device
+from world_model.lively_starts import is_ball_game, lively_starts
 from world_model.play.action_previews import count_code_meanings
 from world_model.play.sampling_controls import sampling_controls
 from world_model.real_game import open_game
@@ -34,6 +36,11 @@ class LoadedWorld:
     """how often each latent code came with each true action; None before counting has begun"""
     counting: threading.Thread | None = None
 
+    @cached_property
+    def lively_starts(self) -> list[int]:
+        """Numbers of the start clips in which something is under way; the page opens with the first of them."""
+        return lively_starts(self.world)
+
     def description(self) -> dict[str, Any]:
         """All that stays the same while it is played."""
         world = self.world
@@ -47,6 +54,8 @@ class LoadedWorld:
             "action_map": world.action_map,
             "keys": arrow_keys(world),
             "num_starts": len(world.start_frames),
+            "first_start": self.lively_starts[0],
+            "ball_game": is_ball_game(world.metadata.env_id),
             "frames_per_second": world.frames_per_second,
             "sampling_controls": sampling_controls(type(world.sampling)),
             "env_id": world.metadata.env_id,
@@ -149,9 +158,10 @@ def relative_to_here(folder: Path) -> Path:
 
 
 def arrow_keys(world: WorldModel) -> dict[str, str]:
-    """Keyboard keys -> keys of the game. Up and down steer a player that moves only vertically, whatever its game calls them."""
+    """Keyboard keys -> keys of the game. Up and down alone steer a player that moves vertically, whatever its game calls them."""
     keys = dict(ARROWS)
     known = game_facts(world.metadata.env_id or "")
     if known is not None and known.player_axis == "y" and "UP" not in world.action_map:
-        keys |= dict(zip(("ArrowUp", "ArrowDown"), known.player_keys, strict=True))
+        up_and_down = dict(zip(("ArrowUp", "ArrowDown"), known.player_keys, strict=True))
+        keys = {key: name for key, name in keys.items() if name not in known.player_keys} | up_and_down
     return {key: name for key, name in keys.items() if name in world.action_map}

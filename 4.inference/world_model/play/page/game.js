@@ -15,6 +15,7 @@ export class Game extends EventTarget {
     this.start = { start: "game", index: 0, seed: 0, mirror: true };
     this.readInput = () => ({}); // the key or action that is held
     this.takePressTime = () => null; // when a press was made that no frame has shown yet
+    this.noBall = []; // which of "dream" and "real game" waits for one
     this.playing = false; // a dream is under way
     this.stepping = false; // a step has been asked for and not answered yet: there is one at a time
     this.due = 0; // when the next frame is wanted
@@ -54,7 +55,8 @@ export class Game extends EventTarget {
     const packet = await this.ask({ do: "open", world: name });
     if (!packet) return;
     this.world = packet.head;
-    this.start = { ...this.start, start: this.world.real_game ? "game" : "stored", index: 0, mirror: Boolean(this.world.real_game) };
+    this.start = { ...this.start, index: 0, mirror: Boolean(this.world.real_game) };
+    Object.assign(this.start, this.world.real_game ? { start: "game" } : { start: "stored", index: this.world.first_start });
     this.emit("world", this.world);
     await this.begin();
   }
@@ -78,12 +80,18 @@ export class Game extends EventTarget {
     await this.started(await this.ask({ do: "resync", seed: this.start.seed }), {}, true);
   }
 
+  /** Start the dream again with the ball in flight. */
+  async serve() {
+    await this.started(await this.ask({ do: "serve", seed: this.start.seed }), {}, this.mirrored);
+  }
+
   async started(packet, settings, resynchronized = false) {
     if (!packet) { // the controls show again what holds
       if (this.world) this.emit("state");
       return;
     }
     Object.assign(this, settings);
+    this.noBall = [];
     this.playing = true;
     this.mirrored = packet.head.mirrored;
     this.due = performance.now() + 250; // a moment to look at the picture from which both start
@@ -145,10 +153,14 @@ export class Game extends EventTarget {
     this.stepping = true;
     const pressedAt = this.takePressTime();
     const asked = performance.now();
-    const packet = await this.ask({ do: "step", ...this.readInput(), inspect: this.inspect });
+    const held = this.readInput();
+    const serves = held.key === "FIRE" && this.noBall.includes("dream");
+    const packet = serves ? await this.serve() : await this.ask({ do: "step", ...held, inspect: this.inspect });
     this.stepping = false;
+    if (serves) return;
     if (!packet) { this.playing = false; return; }
     const drawn = performance.now();
+    this.noBall = packet.head.no_ball;
     const frame = this.pictures(packet);
     frame.times = { ...packet.head.ms, transport: Math.max(0, packet.arrived - asked - packet.head.server_ms) };
     this.emit("frame", frame);

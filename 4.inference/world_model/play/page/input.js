@@ -1,6 +1,6 @@
 // What the player holds down: keys of the keyboard, fingers on buttons. The newest one counts.
 
-const ARROWS = { ArrowLeft: ["←", "left"], ArrowUp: ["↑", "up"], ArrowDown: ["↓", "down"], ArrowRight: ["→", "right"], " ": ["fire", "fire"] };
+export const ARROWS = { ArrowLeft: ["←", "left"], ArrowUp: ["↑", "up"], ArrowDown: ["↓", "down"], ArrowRight: ["→", "right"], " ": ["fire", "fire"] };
 /** Elements that use arrows, digits and letters themselves. */
 const TYPING = "input, select, textarea, [role=application]";
 /** Elements that space and enter click. */
@@ -104,7 +104,7 @@ export function showTouchPad(game, input) {
     for (const [key, [sign, word]] of Object.entries(ARROWS)) {
       if (!(key in game.world.keys)) continue;
       const button = document.createElement("button");
-      button.textContent = sign;
+      button.textContent = key === " " && game.world.ball_game ? "serve" : sign;
       button.setAttribute("aria-label", word);
       button.dataset.source = `pad ${key}`;
       button.dataset.key = game.world.keys[key];

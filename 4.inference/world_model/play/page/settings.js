@@ -10,7 +10,7 @@ export function wireSettings(game) {
   byId("speed").addEventListener("change", () => game.setSpeed(Number(byId("speed").value)));
   byId("start").addEventListener("change", () => {
     if (byId("start").value === "picture") return byId("upload").click();
-    return game.begin({ start: byId("start").value, index: 0 });
+    return game.begin({ start: byId("start").value, index: byId("start").value === "stored" ? game.world.first_start : 0 });
   });
   byId("index").addEventListener("change", () => game.begin({ index: wholeNumber("index") }));
   byId("seed").addEventListener("change", () => game.begin({ seed: wholeNumber("seed") }));
