@@ -62,7 +62,7 @@ pictures: $(VENV)/installed data/breakout-unseen  ## draw every picture of the c
 
 # games that no training has seen
 data/breakout-unseen: | $(VENV)/installed
-	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 1
+	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 1 --no-linear-light
 
 test: $(VENV)/installed-for-development  ## run every test
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

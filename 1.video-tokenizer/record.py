@@ -46,6 +46,8 @@ class RecordConfig:
     make 15 recorded frames a second, and fewer where games are short"""
     picture_delay: str = "auto"
     """emulator frames into the next step at which a picture is taken, less than frame-skip; auto: the known or measured delay"""
+    linear_light: bool = True
+    """shrink frames by averaging light; --no-linear-light averages sRGB values, as for the reference worlds"""
     episode_frames: int = 1000
     """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that they have episodes to split"""
     seed: int = 0
@@ -128,13 +130,15 @@ def main() -> None:
     output = Path(config.output or f"data/{short_name(config.env)}")
     frame_size = height_and_width(config.frame_size)
     given_delay = None if config.picture_delay == "auto" else int(config.picture_delay)
-    game = Game(config.env, frame_size, config.frame_skip or usual_frame_skip(config.env), given_delay)
+    frame_skip = config.frame_skip or usual_frame_skip(config.env)
+    game = Game(config.env, frame_size, frame_skip, given_delay, linear_light=config.linear_light)
     info = {
         "source": "game",
         "env_id": config.env,
         "action_names": game.action_names,
         "frame_skip": game.frame_skip,
         "frames_per_second": game.frames_per_second,
+        "linear_light": game.linear_light,
         "seed": config.seed,
         "policy": config.policy,
     }

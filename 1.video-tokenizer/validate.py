@@ -151,7 +151,7 @@ def main() -> None:
     path = find_checkpoint(flags.checkpoint, "tokenizer")
     content = load_checkpoint(path, "tokenizer")
     tokenizer = load_tokenizer(path, device)
-    data = open_validation_data(flags, tokenizer.config, content["data_fingerprint"])
+    data = open_validation_data(flags, tokenizer.config, content)
     background = background_of(data.store.frames).to(device)
     folder = output_folder(flags.output, path)
 

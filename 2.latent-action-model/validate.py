@@ -163,7 +163,7 @@ def main() -> None:
     path = find_checkpoint(flags.checkpoint, "latent_action_model")
     content = load_checkpoint(path, "latent_action_model")
     model = load_latent_action_model(path, device)
-    data = open_validation_data(flags, config_from_dict(LatentActionConfig, content["config"]), content["data_fingerprint"])
+    data = open_validation_data(flags, config_from_dict(LatentActionConfig, content["config"]), content)
     folder = output_folder(flags.output, path)
 
     metrics = score_predictions(model, data.validation, flags, device)

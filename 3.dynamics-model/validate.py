@@ -192,7 +192,7 @@ def main() -> None:
     model = load_dynamics(path, device)
     sampling = config_from_dict(model.sampling_class, flags.sampling.given())
     config = dynamics_config(content["config"])
-    data = open_validation_data(flags, config, content["data_fingerprint"])
+    data = open_validation_data(flags, config, content)
     prepared = prepare(flags, config, content, path, data, device)
     folder = output_folder(flags.output, path)
 

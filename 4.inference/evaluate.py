@@ -17,6 +17,7 @@ import torch
 from tyro.conf import OmitArgPrefixes
 
 from dynamics_model.sampling_flags import SamplingFlags
+from video_tokenizer.data.clip_store import check_light
 from video_tokenizer.data.seen_frames import frame_hashes
 from video_tokenizer.data.validation import find_recording, open_like, seen_frames_are_scored
 from video_tokenizer.errors import InputError
@@ -161,6 +162,7 @@ def play(world: WorldModel, game: Game | None, known: np.ndarray | None, config:
     if game is None:
         assert config.data_path is not None
         games = validation_games(open_like(world.dynamics.config, config.data_path), world.dynamics.config)
+        check_light("this world", world.metadata.linear_light, games.store)
         return Played(games, games, None)
     games = labelled = record_games(game, config.num_episodes, config.num_frames, seed, known=known)
     if world.latent_action_model is not None:

@@ -72,7 +72,7 @@ def draw_latents(path: Path, model: LatentActionModel, facts: Mapping[str, Any],
         return False
     try:
         timing = (facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames"))
-        game = Game(facts["env_id"], model.frame_size, *timing)
+        game = Game(facts["env_id"], model.frame_size, *timing, bool(facts.get("linear_light")))
     except InputError as error:
         print(f"{path.name} is left out: {error}")
         return False

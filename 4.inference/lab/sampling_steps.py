@@ -53,9 +53,9 @@ class StepsConfig:
     """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
 
-def torn_share(videos: np.ndarray, env_id: str) -> float:
+def torn_share(videos: np.ndarray, env_id: str, linear_light: bool) -> float:
     """Share of frames whose player is TORN or worse. videos: (S, K, H, W, 3) uint8."""
-    return float((player_distortion(np.concatenate(list(videos)), env_id) > TORN).mean())
+    return float((player_distortion(np.concatenate(list(videos)), env_id, linear_light) > TORN).mean())
 
 
 def main() -> None:
@@ -89,12 +89,12 @@ def main() -> None:
             "sprite_error_px_64": scores["64"]["sprite_error_px"],
             "ball_share_gap": scores.get("ball_share_gap"),
             "obedience": obedience_scores(world, branches, env_id, config.seed)[0]["obedience"],
-            "torn": torn_share(videos, env_id),
+            "torn": torn_share(videos, env_id, game.linear_light),
             "step_ms": 1000 * float(np.median(step_seconds(world, config.num_timed))),
         }
 
     # --- print and save ---
-    print(f"{100 * torn_share(real[:, context:], env_id):.1f} % of real players count as torn")
+    print(f"{100 * torn_share(real[:, context:], env_id, game.linear_light):.1f} % of real players count as torn")
     print(f"{config.world}, {len(real)} rollouts of {HORIZON} frames, {torch.get_num_threads()} threads on {world.device}")
     print(format_table(rows))
     if config.json:

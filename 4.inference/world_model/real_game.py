@@ -22,7 +22,8 @@ GAMES_TRIED = 20
 
 def open_game(env_id: str, metadata: WorldMetadata, frame_size: tuple[int, int]) -> Game:
     """The world's own game, recorded as it was for training. Raises InputError for a game with other actions."""
-    game = Game(env_id, frame_size, metadata.frame_skip or 4, metadata.picture_delay, metadata.merged_frames)
+    timing = metadata.frame_skip or 4, metadata.picture_delay, metadata.merged_frames
+    game = Game(env_id, frame_size, *timing, metadata.linear_light)
     names = metadata.action_names
     if names and names != game.action_names:
         raise InputError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.clip_store import check_light, open_clip_store
 from video_tokenizer.data.video_files import MOST_PIXELS, read_video_frames
 from video_tokenizer.errors import InputError
 from world_model.world import WorldModel
@@ -31,10 +31,10 @@ def read_start(world: WorldModel, start: str | None, index: int) -> tuple[np.nda
         raise InputError(f"--start {path} does not exist; give a clip store, a video or a picture")
     if path.is_dir():
         store = open_clip_store(path)
+        check_light("this world", world.metadata.linear_light, store)
         check_index(index, len(store.frames), f"frames of {path}")
-        stop = int(store.episodes[store.episodes[:, 0] <= index][-1, 1])
-        frames = np.array(store.frames[index : min(index + world.context_frames, stop)])
-        return frames, None  # action names differ between stores; the world infers latent actions from the frames
+        stop = min(index + world.context_frames, int(store.episodes[store.episodes[:, 0] <= index][-1, 1]))
+        return np.array(store.frames[index:stop]), None  # action names differ; the world infers latent ones from the frames
     if path.suffix.lower() in PICTURES:
         return read_picture(path)[None], None
     frames = read_video_frames(path, index + world.context_frames)

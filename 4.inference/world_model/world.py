@@ -260,7 +260,7 @@ class WorldModel:
         return actions
 
     def fit_frames(self, frames: np.ndarray) -> np.ndarray:
-        """Check frames (T, H, W, 3) uint8 and shrink them by area if they are larger than this world's.
+        """Check frames (T, H, W, 3) uint8 and shrink them as those of its training if they are larger than this world's.
 
         Those of another shape are cropped, padded or stretched as the training frames were. A game's screen is always stretched.
         """
@@ -272,7 +272,7 @@ class WorldModel:
             return frames
         fit = "stretch" if self.metadata.env_id else self.dynamics.config.fit
         try:
-            return np.stack([fit_frame(frame, (height, width), fit) for frame in frames])
+            return np.stack([fit_frame(frame, (height, width), fit, self.metadata.linear_light) for frame in frames])
         except BadVideo:
             size = f"{frames.shape[1]}x{frames.shape[2]} pixels"
             raise InputError(f"start frames of {size} are smaller than this world's {height}x{width}; give larger ones") from None

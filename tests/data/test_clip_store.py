@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from video_tokenizer.data.clip_store import ClipStoreWriter, cut_in_two, open_clip_store
+from video_tokenizer.data.clip_store import ClipStoreWriter, check_light, cut_in_two, open_clip_store
 from video_tokenizer.errors import InputError
 
 NAMES = ["NOOP", "LEFT", "RIGHT"]
@@ -143,3 +143,19 @@ def test_a_store_is_refused_where_a_file_is_truncated_or_missing(store_path):
 def test_a_missing_store_is_refused_with_the_command_that_makes_one(tmp_path):
     with pytest.raises(InputError, match=r"does not exist; make one with .*record\.py"):
         open_clip_store(tmp_path / "nowhere")
+
+
+def test_a_model_is_never_given_frames_that_were_shrunk_otherwise_than_those_of_its_training(tmp_path):
+    """Stores and checkpoints that do not say how are older: they average sRGB values."""
+    stores = []
+    for name, info in (("old", {}), ("new", {"linear_light": True})):
+        with ClipStoreWriter(tmp_path / name, (8, 8), info) as writer:
+            writer.add_episode(np.zeros((4, 8, 8, 3), np.uint8))
+        stores.append(open_clip_store(tmp_path / name))
+    old, new = stores
+    for alike in ((None, old), (False, old), (True, new)):
+        check_light("the tokenizer", *alike)
+    with pytest.raises(InputError, match=r"averaging sRGB values, those of .*new by averaging light; .* with --no-lin"):
+        check_light("the tokenizer", None, new)
+    with pytest.raises(InputError, match=r"averaging light, those of .*old by averaging sRGB values; .* with --linear"):
+        check_light("the tokenizer", True, old)

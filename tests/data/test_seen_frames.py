@@ -68,14 +68,15 @@ def test_another_store_is_held_against_the_one_that_was_trained_on(tmp_path, cap
     trained, other = write_store(tmp_path / "trained"), write_store(tmp_path / "other", [[40, 41, 42, 43], [40, 41, 2, 3]])
     config = TokenizerConfig(num_frames=2, frame_size=2, data_path="trained", validation_share=0.5)
     flags = SimpleNamespace(data_path=str(other.path), data_type="auto", use_dummy_data=False, trained_on=None)
-    data = open_validation_data(flags, config, trained.fingerprint)
+    data = open_validation_data(flags, config, {"data_fingerprint": trained.fingerprint})
     chosen = np.concatenate([np.arange(*store_range) for store_range in other.episodes[split_episodes(other, 0.5, 0)[1]]])
     expected = np.isin(other.frames[chosen, 0, 0, 0], trained.frames[:, 0, 0, 0])
     assert np.array_equal(data.seen[chosen], expected)  # its own training episodes are nothing to this checkpoint
-    unknown = open_validation_data(flags, replace(config, data_path="elsewhere"), "another")
+    another = {"data_fingerprint": "another"}
+    unknown = open_validation_data(flags, replace(config, data_path="elsewhere"), another)
     assert "elsewhere does not exist" in capsys.readouterr().out
     assert np.isnan(unknown.seen_share) and not unknown.seen.any()
-    told = open_validation_data(replace_flag(flags, str(trained.path)), replace(config, data_path="elsewhere"), "another")
+    told = open_validation_data(replace_flag(flags, str(trained.path)), replace(config, data_path="elsewhere"), another)
     assert np.array_equal(told.seen, data.seen)
 
 

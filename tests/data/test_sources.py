@@ -158,6 +158,21 @@ def test_images_are_frames_and_subfolders_are_episodes(tmp_path):
     assert np.array_equal(store.frames, frames)  # frame_9 before frame_10, and colours exact
 
 
+def test_every_source_is_shrunk_by_averaging_light_and_the_store_says_so(tmp_path):
+    """Columns of black and white average to 188, half of white's light, in videos, images and HDF5 files alike."""
+    frames = np.zeros((9, 32, 32, 3), dtype=np.uint8)
+    frames[:, :, ::2] = 255
+    write_video(tmp_path / "films" / "stripes.avi", frames, 10.0, codec="FFV1")
+    (tmp_path / "images").mkdir()
+    for number, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / "images" / f"{number}.png"), frame)
+    with h5py.File(tmp_path / "stripes.h5", "w") as file:
+        file["frames"] = frames
+    for source in ("films", "images", "stripes.h5"):
+        store = open_clips_source(tmp_path / source, frame_size=(16, 16))
+        assert store.linear_light and (store.frames == 188).all(), source
+
+
 def test_an_hdf5_file_may_hold_one_long_video_with_actions(tmp_path):
     with h5py.File(tmp_path / "play.h5", "w") as file:
         file["frames"] = moving_bar(10)

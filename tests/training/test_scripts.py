@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 from contextlib import chdir, redirect_stdout
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -232,6 +233,20 @@ def test_a_checkpoint_of_another_chapter_is_refused(is_refused, reader, tokenize
     is_refused("holds a tokenizer", "3.dynamics-model/validate.py", "--checkpoint", tokenizer / "best_model.pt")
     flags = ("--data-path", reader.data, "--tokenizer-checkpoint", wrong, "--checkpoint-dir", tmp_path / "run")
     is_refused("holds a latent_action_model", "3.dynamics-model/train.py", *flags)
+
+
+def test_a_recording_shrunk_otherwise_than_that_of_the_training_is_refused(is_refused, reader, tokenizer, world, tmp_path):
+    """Chapters 1 and 3 and the world, beside the same store made the other way."""
+    other = tmp_path / "other"
+    shutil.copytree(reader.data, other)
+    info = json.loads((other / "clip_store.json").read_text())
+    (other / "clip_store.json").write_text(json.dumps(info | {"linear_light": True}))
+    refused = partial(is_refused, f"by averaging sRGB values, those of {other} by averaging light")
+    refused("1.video-tokenizer/validate.py", "--checkpoint", tokenizer / "best_model.pt", "--data-path", other)
+    flags = ("--data-path", other, "--actions", "true", "--tokenizer-checkpoint", tokenizer / "best_model.pt")
+    refused("3.dynamics-model/train.py", *flags, "--checkpoint-dir", tmp_path / "run")
+    refused("4.inference/generate.py", "--world", world, "--start", other, "--output", tmp_path / "dream.gif")
+    refused("4.inference/evaluate.py", "--world", world, "--data-path", other, "--quick", "--json", tmp_path / "metrics.json")
 
 
 def test_a_checkpoint_cut_short_is_refused(is_refused, tokenizer, tmp_path):

@@ -50,7 +50,7 @@ def settings(**changes) -> TrainingConfig:
 def small_run(folder: Path, **changes) -> tuple[Run, nn.Module, Optimizers]:
     """A run in this folder, its model of four weights and their optimizer."""
     model, config = nn.Linear(2, 2), settings(checkpoint_dir=str(folder), **changes)
-    store = SimpleNamespace(path="a store", fingerprint="")
+    store = SimpleNamespace(path="a store", fingerprint="", linear_light=True)
     run = Run("tokenizer", config, SimpleNamespace(training=[0], validation=[0], describe_seen=str, store=store))
     optimizer = build_optimizer(model, config)
     run.track(model, optimizer, ExponentialMovingAverage(model))

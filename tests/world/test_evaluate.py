@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -110,6 +111,19 @@ def test_a_game_repeats_itself_from_its_actions(game):
 def test_a_world_is_evaluated_on_its_own_game():
     with pytest.raises(InputError, match="learned from a game with UP"):
         open_game(BREAKOUT, WorldMetadata(action_names=["UP"]), (32, 32))
+
+
+def test_a_world_meets_its_game_as_it_was_recorded(game):
+    """An older world sees averages of sRGB values, as all its life; one that was trained on averages of light sees those."""
+    assert np.array_equal(first_picture(game), cv2.resize(first_picture(game, play=True), (32, 32), interpolation=cv2.INTER_AREA))
+    linear = open_game(BREAKOUT, WorldMetadata(frame_skip=4, linear_light=True), (32, 32))
+    brighter = first_picture(linear).astype(int) - first_picture(game)
+    assert brighter.min() >= -1 and brighter.max() > 20
+
+
+def first_picture(game, play=False):
+    game.reset(7)
+    return (game.play if play else game.step)(0)[0]
 
 
 def test_two_games_are_alike_nowhere_although_they_begin_alike(game):

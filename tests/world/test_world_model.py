@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from tiny_tokenizers import CAUSAL, WITHOUT_CODEBOOK, tiny_config
 from tiny_world import save_tiny_world, some_frames
 
+from dynamics_model.data.metadata import WorldMetadata
 from video_tokenizer.errors import InputError
 from world_model import WorldModel, WorldModelEnv
 
@@ -116,6 +117,15 @@ def test_the_memory_of_a_dream_does_not_grow(world):
 def test_larger_frames_are_shrunk_by_area(world):
     large = some_frames(3).repeat(2, axis=1).repeat(2, axis=2)  # every pixel four times: averaging gives it back
     assert np.array_equal(world.fit_frames(large), some_frames(3))
+
+
+def test_pictures_are_shrunk_as_the_recording_of_the_world_was(world):
+    """Half black and half white: 188 where light was averaged, 128 in an older world, whose checkpoint does not say how."""
+    stripes = np.zeros((1, 64, 64, 3), np.uint8)
+    stripes[:, :, ::2] = 255
+    assert (world.fit_frames(stripes) == 128).all()
+    metadata = WorldMetadata.of_checkpoint({"linear_light": True})
+    assert (WorldModel(world.tokenizer, world.dynamics, metadata=metadata).fit_frames(stripes) == 188).all()
 
 
 def test_unknown_actions_are_read_off_the_frames(world):

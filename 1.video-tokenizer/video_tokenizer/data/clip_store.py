@@ -44,6 +44,7 @@ VALID_INFO: dict[str, Callable[[Any], bool]] = {
     "frame_skip": lambda value: isinstance(value, int) and value >= 1,
     "picture_delay": lambda value: isinstance(value, int) and value >= 0,
     "merged_frames": lambda value: isinstance(value, int) and value >= 1,
+    "linear_light": lambda value: isinstance(value, bool),
 }
 """entries of clip_store.json that later code reads, and the check that a value must pass; any of them may be absent"""
 
@@ -81,6 +82,11 @@ class ClipStore:
         """The Gymnasium id of the game; None for videos and images."""
         return self.info.get("env_id")
 
+    @property
+    def linear_light(self) -> bool:
+        """Whether frames were shrunk by averaging light (see `resize_by_area`), or sRGB values as in older stores."""
+        return bool(self.info.get("linear_light"))
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 in hex of 64 evenly spaced frames, all actions, all episodes and the JSON: equal for equal stores."""
@@ -116,6 +122,20 @@ def open_clip_store(path: str | Path) -> ClipStore:
     absolute, here = path.resolve(), Path.cwd()  # the shorter path is the one that is printed and saved
     shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
     return ClipStore(shown, frames, actions, cut_in_two(episodes), info)
+
+
+def check_light(what: str, linear_light: bool | None, store: ClipStore) -> None:
+    """Raise InputError for a model whose training frames were shrunk otherwise than those of the store.
+
+    linear_light: as its checkpoint says; None, as in older checkpoints, for averages of sRGB values.
+    """
+    if (linear_light is True) != store.linear_light:
+        seen, here = ("light" if linear else "sRGB values" for linear in (linear_light, store.linear_light))
+        flag = "--linear-light" if linear_light else "--no-linear-light"
+        raise InputError(
+            f"{what} was trained on frames that were shrunk by averaging {seen}, those of {store.path} by averaging {here}; "
+            f"train it on this data, or record with {flag}"
+        )
 
 
 def cut_in_two(episodes: np.ndarray, smallest_part: int = 32) -> np.ndarray:

@@ -108,7 +108,7 @@ def _convert(path: Path, data_type: str, files: list[Path], store_path: Path, se
     """Write the store of a source and say what is in it."""
     names = ("frame_size", "frame_step", "filter_static", "fit")
     frame_size, frame_step, filter_static, fit = (settings[name] for name in names)
-    info = {"source": data_type, "source_path": str(path), "env_id": None, **settings}
+    info = {"source": data_type, "source_path": str(path), "env_id": None, "linear_light": True, **settings}
     with ClipStoreWriter(store_path, frame_size, info, overwrite=True) as writer:
         static_filter = StaticFilter() if filter_static else None
         if data_type == "h5":

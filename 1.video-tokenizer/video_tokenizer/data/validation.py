@@ -1,7 +1,7 @@
 """Shared by the validate scripts of all chapters: validation data, evenly spaced batches, and the output folder."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clip_store import ClipStore, check_light
 from video_tokenizer.data.clips import Clips, to_video
 from video_tokenizer.data.seen_frames import frame_hashes
 from video_tokenizer.data.training_data import (
@@ -28,12 +28,13 @@ from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.config import size_text
 
 
-def open_validation_data(flags: Any, training_config: Any, fingerprint: str | None = None) -> TrainingData:
+def open_validation_data(flags: Any, training_config: Any, checkpoint: Mapping[str, Any] | None = None) -> TrainingData:
     """The data that a validate script scores, split exactly as in training, without clips that score a frame of training.
 
     flags: a `ValidationConfig`; the default is the data the checkpoint was trained on.
-    training_config: the checkpoint's config, whose seed and validation share decide the split. fingerprint: of the training
-    data; a note is printed if the store is a different one. Raises InputError for frames of another size.
+    training_config: the checkpoint's config, whose seed and validation share decide the split. checkpoint: its other entries; a
+    note is printed if the store is another one than that of the training; None for the training's own. Raises InputError for
+    frames of another size, or such as were shrunk otherwise.
 
     best_model.pt holds the weights that scored best on a sample of these clips during training, so its scores are the best of a
     few rather than those of one model. final_model.pt was not chosen.
@@ -49,9 +50,11 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
             f"record with --frame-size {size}"
         )
     known, unknown = None, ""
-    if fingerprint is not None and store.fingerprint != fingerprint:
+    if checkpoint is not None:
+        check_light("the checkpoint", checkpoint.get("linear_light"), store)
+    if checkpoint is not None and store.fingerprint != checkpoint["data_fingerprint"]:
         print(f"{store.path} is not the data this checkpoint was trained on; scoring the validation episodes of this data")
-        known, unknown = training_hashes(training_config, fingerprint, flags.trained_on)
+        known, unknown = training_hashes(training_config, checkpoint, flags.trained_on)
     data = split_clips(with_frame_size_of(store, config), store, np.empty(0, np.uint64) if unknown else known)
     if unknown:
         data = data._replace(seen_share=math.nan)
@@ -60,16 +63,18 @@ def open_validation_data(flags: Any, training_config: Any, fingerprint: str | No
     return data
 
 
-def training_hashes(config: Any, fingerprint: str | None, given: str | None = None) -> tuple[np.ndarray | None, str]:
+def training_hashes(config: Any, checkpoint: Mapping[str, Any], given: str | None = None) -> tuple[np.ndarray | None, str]:
     """The hashes of all frames that a checkpoint was trained on, and ""; or None, and a sentence that says why they are unknown.
 
-    config, fingerprint: those of the checkpoint. given: the clip store to take instead, or its videos, whatever its fingerprint
-    is. Raises InputError if that cannot be opened.
+    config: of the checkpoint, whose other entries are in `checkpoint`. given: the clip store to take instead, or its videos,
+    whatever its fingerprint is. Raises InputError if that cannot be opened or was shrunk otherwise.
     """
     if given is not None:
-        return frame_hashes(open_like(config, given).frames), ""
+        store = open_like(config, given)
+        check_light("the checkpoint", checkpoint.get("linear_light"), store)
+        return frame_hashes(store.frames), ""
     path, (store, reason) = config.data_path, find_recording(config)
-    if store is not None and store.fingerprint == fingerprint:
+    if store is not None and store.fingerprint == checkpoint["data_fingerprint"]:
         return frame_hashes(store.frames), ""
     return None, seen_frames_are_scored(reason or f"{path} is another one")
 

@@ -34,6 +34,22 @@ SMALLEST_SHARE = 0.9
 """of the announced frames; a video that yields fewer may have been truncated: `_check_end` looks closer"""
 
 
+def _linear_light() -> np.ndarray:
+    """(256,) float32: the light that each sRGB value stands for, as a share of white's. 128 stands for 0.216, 188 for 0.5."""
+    values = np.arange(256) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _srgb_values() -> np.ndarray:
+    """(65536,) uint8: the inverse, the sRGB value of each light in 65,535 equal steps; the darkest value fills 20 of them."""
+    light = np.arange(65_536) / 65_535
+    values = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(255 * values).astype(np.uint8)
+
+
+LINEAR_LIGHT, SRGB_VALUES = _linear_light(), _srgb_values()
+
+
 class BadVideo(ValueError):
     """A file that cannot be used as a video. The message says why, without the file's name."""
 
@@ -43,21 +59,27 @@ def open_video(path: Path) -> cv2.VideoCapture:
     return cv2.VideoCapture(os.fsencode(path), cv2.CAP_FFMPEG)  # type: ignore[call-overload]  # bytes: names need not be UTF-8
 
 
-def resize_by_area(frame: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+def resize_by_area(frame: np.ndarray, frame_size: tuple[int, int], linear_light: bool = True) -> np.ndarray:
     """Resize a picture, uint8 (H, W, 3), to frame_size = (height, width). Each new pixel is the average of the area it covers.
 
+    It averages light, as an eye does from a distance: half black and half white is as bright as the value 188, not 128.
+    linear_light=False averages the sRGB values themselves, as older recordings do. That darkens whatever is small and bright.
     Taking the nearest pixel instead loses Breakout's 2x4 ball in one 64x64 frame of five, because it falls between samples.
     """
     height, width = frame_size
     if frame.shape[:2] == (height, width):
         return frame
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    if not linear_light or frame.shape[0] < height or frame.shape[1] < width:  # an enlarged picture is interpolated
+        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    light = cv2.resize(cv2.LUT(frame, LINEAR_LIGHT), (width, height), interpolation=cv2.INTER_AREA)  # float32 (h, w, 3)
+    return SRGB_VALUES[(light * 65_535 + 0.5).astype(np.uint16)]
 
 
-def fit_frame(frame: np.ndarray, frame_size: tuple[int, int], fit: str = "crop") -> np.ndarray:
+def fit_frame(frame: np.ndarray, frame_size: tuple[int, int], fit: str = "crop", linear_light: bool = True) -> np.ndarray:
     """Shrink a picture, uint8 (H, W, 3), of any shape to frame_size = (height, width).
 
     fit: "crop" keeps the largest centered part that has the new shape, "pad" keeps all and adds black bars, "stretch" distorts.
+    linear_light: see `resize_by_area`.
     Raises BadVideo for a picture that would have to be enlarged.
     """
     scales = frame.shape[0] / frame_size[0], frame.shape[1] / frame_size[1]
@@ -74,9 +96,9 @@ def fit_frame(frame: np.ndarray, frame_size: tuple[int, int], fit: str = "crop")
         height, width = (min(wanted, round(side / scale)) for side, wanted in zip(frame.shape, frame_size, strict=False))
         top, left = (frame_size[0] - height) // 2, (frame_size[1] - width) // 2
         padded = np.zeros((*frame_size, 3), frame.dtype)
-        padded[top : top + height, left : left + width] = resize_by_area(frame, (height, width))
+        padded[top : top + height, left : left + width] = resize_by_area(frame, (height, width), linear_light)
         return padded
-    return resize_by_area(frame, frame_size)
+    return resize_by_area(frame, frame_size, linear_light)
 
 
 def describe_fit(source_size: tuple[int, int], frame_size: tuple[int, int], fit: str) -> str:

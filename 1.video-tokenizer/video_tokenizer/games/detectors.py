@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from video_tokenizer.data.video_files import LINEAR_LIGHT
 from video_tokenizer.errors import InputError
 
 SCREEN_SIZE = (210, 160)  # of the Atari, rows and columns
@@ -178,18 +179,20 @@ def detect_player(frames: np.ndarray, env_id: str) -> np.ndarray:
     return np.where(found, positions[best], np.nan)
 
 
-def player_distortion(frames: np.ndarray, env_id: str) -> np.ndarray:
+def player_distortion(frames: np.ndarray, env_id: str, linear_light: bool = False) -> np.ndarray:
     """How much the player's picture deviates from its sprite. frames: uint8 (T, H, W, 3). Returns float (T,).
 
     The squared distance from the sprite at its best position, divided by the square of the sprite: 0 for a complete player of any
-    valid length, 1 for none at all or one that appears twice. Raises InputError for a player that changes its shape.
+    valid length, 1 for none at all or one that appears twice. linear_light: whether frames were shrunk so, which makes a pixel
+    that the player half covers look fuller than half. Raises InputError for a player that changes its shape.
     """
     facts = _facts_with(env_id, "player")
     assert facts.player is not None
     if not facts.player.lengths:
         raise InputError(f"the player of {env_id} changes its shape; its distortion cannot be measured")
     along = 1 if facts.player_axis == "x" else 0
-    _, energy, match, best, square = _compare_with_templates(_contrast(frames, facts.player), facts.player, along)
+    contrast = _contrast(frames, facts.player, linear_light)
+    _, energy, match, best, square = _compare_with_templates(contrast, facts.player, along)
     return (square + energy[best] - 2 * match[np.arange(len(frames)), best]) / energy[best]
 
 
@@ -233,12 +236,13 @@ def _sprite_position(ram: np.ndarray, sprite: Sprite, frame_size: tuple[int, int
     return np.stack(axes, axis=-1)
 
 
-def _contrast(frames: np.ndarray, sprite: Sprite) -> np.ndarray:
-    """float32 (T, H, W): 0 for the background's color, 1 for the sprite's, clipped to that range."""
-    background = np.array(sprite.background, dtype=np.float32)
-    color = np.array(sprite.color, dtype=np.float32)
+def _contrast(frames: np.ndarray, sprite: Sprite, linear_light: bool = False) -> np.ndarray:
+    """float32 (T, H, W): 0 for the background's color, 1 for the sprite's, clipped to that range. linear_light: in light, where
+    half a sprite gives 0.5 in frames that were shrunk so; else in sRGB values."""
+    scale = LINEAR_LIGHT if linear_light else np.arange(256, dtype=np.float32)
+    background, color = scale[list(sprite.background)], scale[list(sprite.color)]
     direction = color - background if sprite.contrast_with is None else np.array(sprite.contrast_with, dtype=np.float32)
-    return np.clip((frames.astype(np.float32) - background) @ direction / ((color - background) @ direction), 0.0, 1.0)
+    return np.clip((scale[frames] - background) @ direction / ((color - background) @ direction), 0.0, 1.0)
 
 
 def _span(box: Box, axis: int) -> tuple[int, int]:

@@ -57,16 +57,17 @@ class Game:
         frame_skip: int = 4,
         picture_delay: int | None = None,
         merged_frames: int | None = None,
+        linear_light: bool = True,
     ):
         """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None: that of a known game, else 0.
 
         merged_frames: 2 for the maximum of two emulator frames, 1 for a single frame; None: 1 for known games that do not
-        flicker, else 2.
+        flicker, else 2. linear_light: how pictures are shrunk, see `resize_by_area`.
 
         Raises InputError for an unknown game, a missing package, actions that are not discrete, or a delay out of range.
         """
         facts = game_facts(env_id)
-        self.env_id, self.frame_size, self.frame_skip = env_id, frame_size, frame_skip
+        self.env_id, self.frame_size, self.frame_skip, self.linear_light = env_id, frame_size, frame_skip, linear_light
         known_delay = facts.picture_delay if facts is not None and facts.picture_delay < frame_skip else 0
         self.picture_delay = known_delay if picture_delay is None else picture_delay
         if frame_skip < 1 or not 0 <= self.picture_delay < frame_skip:
@@ -121,7 +122,7 @@ class Game:
         Picture: uint8 (H, W, 3). RAM: uint8 (128,) or None.
         """
         picture, ram = self.play(action)
-        return resize_by_area(picture, self.frame_size), ram
+        return resize_by_area(picture, self.frame_size, self.linear_light), ram
 
     def play(self, action: int) -> tuple[np.ndarray, np.ndarray | None]:
         """`step` with a picture of the screen's own size, in a quarter of the time."""
@@ -159,7 +160,8 @@ class Game:
                 ahead = self._ale.getScreenRGB()
             newest = ahead
             self._ale.restoreState(state)
-        return resize_by_area(np.maximum(older, newest) if self.merged_frames == 2 else newest, self.frame_size)
+        picture = np.maximum(older, newest) if self.merged_frames == 2 else newest
+        return resize_by_area(picture, self.frame_size, self.linear_light)
 
     def close(self) -> None:
         self._env.close()

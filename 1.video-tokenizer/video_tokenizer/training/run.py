@@ -83,7 +83,8 @@ class Run:
         made_from: fingerprints of all that is learned from, where that is more than the store; a run that was stopped on other
         data is another run. extra: goes into the checkpoints. Raises InputError where the folder is a file or in use.
         """
-        self.kind, self.config, self.data, self.extra = kind, config, data, dict(extra or {})
+        self.kind, self.config, self.data = kind, config, data
+        self.extra = {"linear_light": data.store.linear_light, **(extra or {})}
         self.folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder(kind) / "checkpoints"
         self.num_steps = config.num_steps
         if config.num_epochs is not None:

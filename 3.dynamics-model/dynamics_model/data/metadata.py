@@ -30,6 +30,8 @@ class WorldMetadata:
     """emulator frames between an action and the picture that shows it"""
     merged_frames: int = 2
     """emulator frames whose maximum is one picture"""
+    linear_light: bool = False
+    """whether frames were shrunk by averaging light, see `resize_by_area`"""
     tokenizer_fingerprint: str | None = None
     latent_action_model_fingerprint: str | None = None
     start_frames: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))

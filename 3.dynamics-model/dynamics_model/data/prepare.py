@@ -16,12 +16,12 @@ from latent_action_model import load_latent_action_model
 from latent_action_model.action_map import action_map, count_pairs, latent_names
 from latent_action_model.metrics import encode_episodes
 from video_tokenizer import load_tokenizer
-from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.data.clip_store import ClipStore, check_light
 from video_tokenizer.data.clips import Clips, split_episodes
 from video_tokenizer.data.training_data import with_frame_size_of
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
-from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint
+from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
 from video_tokenizer.training.config import size_text
 from video_tokenizer.training.device import autocast
 
@@ -81,6 +81,7 @@ def prepare_frames(
         frame_skip=store.info.get("frame_skip"),
         picture_delay=store.info.get("picture_delay"),
         merged_frames=store.info.get("merged_frames", 2),
+        linear_light=store.linear_light,
         tokenizer_fingerprint=fingerprint(tokenizer.state_dict()),
         start_frames=start_frames,
         start_actions=start_actions,
@@ -102,6 +103,7 @@ def open_tokenizer(
     tokenizer = load_tokenizer(path, device)
     announce(f"tokenizer {path}")
     check_frame_size("the tokenizer", tokenizer.frame_size, store, chapter=1)
+    check_light(f"the tokenizer {path}", load_checkpoint(path, "tokenizer").get("linear_light"), store)
     if not tokenizer.is_causal:
         announce(f"{tokenizer.config.model} looks ahead: the model can be trained and scored, but chapter 4 cannot play with it")
     return tokenizer, model_class.sizes_from(tokenizer)
@@ -131,6 +133,7 @@ def latent_actions(
     model = load_latent_action_model(path, device)
     announce(f"latent actions {path}")
     check_frame_size("the latent action model", model.frame_size, store, chapter=2)
+    check_light(f"the latent action model {path}", load_checkpoint(path, "latent_action_model").get("linear_light"), store)
 
     def encode() -> np.ndarray:
         with autocast(device, config.precision):

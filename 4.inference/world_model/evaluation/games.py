@@ -119,7 +119,12 @@ def record_games(
         frames=np.concatenate([episode.frames for episode in episodes]),
         actions=np.concatenate([episode.actions for episode in episodes]),
         episodes=np.stack([np.concatenate([[0], stops[:-1]]), stops], axis=1),
-        info={"env_id": game.env_id, "action_names": game.action_names, "frames_per_second": game.frames_per_second},
+        info={
+            "env_id": game.env_id,
+            "action_names": game.action_names,
+            "frames_per_second": game.frames_per_second,
+            "linear_light": game.linear_light,
+        },
     )
     facts = game_facts(game.env_id)
     memories = [episode.ram for episode in episodes if episode.ram is not None]
