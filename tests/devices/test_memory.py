@@ -26,6 +26,7 @@ CASES = {
     **{f"latent actions/{preset}": REPOSITORY / "2.latent-action-model" / "train.py" for preset in LATENT_PRESETS},
     **{f"dynamics/{preset}": REPOSITORY / "3.dynamics-model" / "train.py" for preset in DYNAMICS_PRESETS},
 }
+MEASURED: dict[tuple[str, ...], float] = {}
 only_cuda = pytest.mark.parametrize("device", ["cuda"], indirect=True)
 
 
@@ -54,8 +55,10 @@ def test_the_table_of_costs_knows_how_much_memory_a_step_needs(device, tmp_path)
 
 def peak_memory(device, folder: Path, case: str, *more: str) -> float:
     """GiB that a step needs at its highest. more: flags."""
-    script = CASES[case].relative_to(REPOSITORY).as_posix()
-    return device.submit(tasks.peak_memory, script, *flags_of(folder, case), *more).result(120) / GIB
+    if (case, *more) not in MEASURED:
+        script = CASES[case].relative_to(REPOSITORY).as_posix()
+        MEASURED[case, *more] = device.submit(tasks.peak_memory, script, *flags_of(folder, case), *more).result(120) / GIB
+    return MEASURED[case, *more]
 
 
 def flags_of(folder: Path, case: str) -> list[object]:
