@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -117,3 +118,12 @@ def test_a_bad_file_among_good_ones_is_skipped_by_name(tmp_path, capsys):
     (tmp_path / "2.h5").write_bytes(content[: len(content) // 2])
     assert len(open_clips_source(tmp_path, frame_size=(16, 16)).frames) == 30
     assert "skipped 1 of 4 files that cannot be used: 2.h5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", [None, "cam_high"])
+def test_compressed_pictures_are_called_so(tmp_path, key):
+    """ALOHA's recorder can store each frame as a JPEG, filled up with zeros to the length of the longest."""
+    jpegs = [cv2.imencode(".jpg", frame)[1].flatten() for frame in FRAMES[:3]]
+    rows = np.stack([np.pad(jpeg, (0, 2_000 - len(jpeg))) for jpeg in jpegs])
+    with pytest.raises(InputError, match="'observations/images/cam_high' holds compressed pictures; decode them"):
+        read(tmp_path, key, observations__images__cam_high=rows, action=np.zeros((3, 14)))

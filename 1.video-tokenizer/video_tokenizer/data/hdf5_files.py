@@ -125,8 +125,8 @@ def find_frames(path: Path, file: h5py.File, frames_key: str | None = None) -> S
         for array in patterns[found]:
             _check_frames(path, array)
         return Source(patterns[found], [pattern.strip("/") for pattern in patterns if pattern != found])
-    if named:
-        _check_frames(path, named[0])  # says what is wrong with it
+    for array in named or filter(_is_compressed, arrays):
+        _check_frames(path, array)  # says what is wrong with it
     raise InputError(
         f"{path} has no array of RGB frames under {', '.join(FRAME_KEYS[:-1])} or {FRAME_KEYS[-1]}, nor elsewhere, "
         f"only {_some([str(array.name) for array in arrays]) if arrays else 'none'}"
@@ -138,6 +138,13 @@ def _can_be_frames(array: h5py.Dataset) -> bool:
     return array.ndim in (4, 5) and array.shape[-1] == 3 and min(array.shape[-3:-1]) >= 8 and is_number and 0 not in array.shape
 
 
+def _is_compressed(array: h5py.Dataset) -> bool:
+    """Whether each row is the file of a picture, JPEG or PNG, as in many of ALOHA's."""
+    if array.ndim != 2 or array.dtype != np.uint8 or 0 in array.shape or array.external or array.is_virtual:
+        return False
+    return array[0].tobytes().startswith((b"\xff\xd8\xff", b"\x89PNG"))
+
+
 def _pattern(array: h5py.Dataset) -> str:
     """/data/demo_3/obs/image -> /data/*/obs/image: the same for all episodes."""
     return "/".join("*" if EPISODE.fullmatch(part) else part for part in str(array.name).split("/"))
@@ -147,6 +154,8 @@ def _check_frames(path: Path, frames: h5py.Dataset) -> None:
     key = str(frames.name).strip("/")
     if frames.external or frames.is_virtual:  # a file could make us read any other file of this machine as pixels
         raise _points_elsewhere(path, key)
+    if _is_compressed(frames):
+        raise InputError(f"{path} key {key!r} holds compressed pictures; decode them into an array of uint8 (N, H, W, 3) first")
     if frames.ndim not in (4, 5) or frames.shape[-1] != 3 or 0 in frames.shape:
         raise InputError(f"{path} key {key!r} has shape {frames.shape} instead of (N, H, W, 3) or (E, T, H, W, 3) in RGB")
     if frames.shape[-3] * frames.shape[-2] > MOST_PIXELS:
