@@ -43,6 +43,17 @@ class Square(gymnasium.Env):
         return picture
 
 
+def test_an_atari_game_named_with_its_package_is_the_same_game():
+    """The same delay of its picture, and no sticky keys, which ale_py would have by default."""
+    screens = []
+    for env_id in ("ALE/Pong-v5", "ale_py:ALE/Pong-v5"):
+        game = Game(env_id, frame_size=(16, 16))
+        game.reset(seed=1)
+        screens.append(np.stack([game.step(step % game.num_actions)[0] for step in range(12)]))
+        game.close()
+    assert np.array_equal(*screens)
+
+
 class OwnBuffer(Square):
     """render() returns the array that every frame is drawn into, as nes_py's Super Mario does."""
 

@@ -152,6 +152,14 @@ def test_a_stack_or_an_animation_cut_short_is_skipped_by_name(tmp_path, capsys):
     assert "skipped a.tif: it ends early, after" in said and "skipped b.png: it" in said
 
 
+def test_a_video_without_compression_is_read(tmp_path):
+    """Y4M, as ffmpeg and the codec test suites write it: a line of text, then planes of brightness and of two colors."""
+    frames = [b"FRAME\n" + bytes([level]) * 32 * 32 + bytes([128]) * 2 * 16 * 16 for level in (40, 90, 140, 190)]
+    (tmp_path / "grey.y4m").write_bytes(b"YUV4MPEG2 W32 H32 F10:1 Ip A1:1 C420jpeg\n" + b"".join(frames))
+    levels = open_clips_source(tmp_path / "grey.y4m", frame_size=(16, 16)).frames[:, 8, 8, 0]
+    assert len(levels) == 4 and (np.diff(levels.astype(int)) > 20).all()
+
+
 def test_a_jpeg_cut_short_is_skipped_by_name(tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     for number in range(4):

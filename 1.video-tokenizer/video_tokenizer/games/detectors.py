@@ -117,7 +117,7 @@ GAMES = {
 
 def game_facts(env_id: str) -> GameFacts | None:
     """What is known about a game; None for a game that is not in GAMES."""
-    return GAMES.get(env_id)
+    return GAMES.get(env_id.removeprefix("ale_py:"))
 
 
 def ball_position(ram: np.ndarray, env_id: str, frame_size: tuple[int, int] = (64, 64)) -> np.ndarray:
