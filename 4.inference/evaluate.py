@@ -47,7 +47,7 @@ from world_model.evaluation.model_scores import (
 from world_model.evaluation.rollouts import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
 from world_model.evaluation.table import mean_over_seeds, reasons_for_gaps, results_table, spread_over_seeds
 from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
-from world_model.real_game import open_game
+from world_model.real_game import open_its_game
 from world_model.world import WorldModel
 
 
@@ -238,9 +238,9 @@ def main() -> None:
         if env_id is None:
             raise InputError(
                 f"{config.world} was learned from videos, not from a game; "
-                "give --data-path with the clip store it was learned from"
+                "give --data-path with the videos or clip store it was learned from, or --env with the game that they show"
             )
-        game = open_game(env_id, world.metadata, world.frame_size)
+        game = open_its_game(env_id, world)
         known, unknown = training_frames(config, world)
         print(unknown, end="\n" if unknown else "")
         long = config.num_frames + config.long_frames  # as long as rollouts that start late in a game

@@ -22,7 +22,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import check_smallest, config_from_dict, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
-from world_model.real_game import open_game, play_after_beginning
+from world_model.real_game import open_its_game, play_after_beginning
 from world_model.starts import frames_from_text, read_start
 from world_model.world import WorldModel
 
@@ -123,7 +123,7 @@ def chosen_actions(config: GenerateConfig, world: WorldModel, recorded: ActionFi
 
 def play_beside(env_id: str, world: WorldModel, keys: list[str], seed: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Press the keys in the real game. Returns the frames before, the world's actions that led to them, and the frames after."""
-    game = open_game(env_id, world.metadata, world.frame_size)
+    game = open_its_game(env_id, world)
     unknown = sorted(set(keys) - set(game.action_names))
     if unknown:
         raise InputError(

@@ -2,12 +2,21 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from dynamics_model.data.metadata import WorldMetadata
+from dynamics_model.data.prepare import learn_action_map
+from latent_action_model.metrics import encode_episodes
+from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.games.emulator import Episode, Game, Opening, Policy, record_episode
+from video_tokenizer.games.picture_delay import calibrate_picture_delay
 from video_tokenizer.games.policies import make_players, replay
 from world_model.lively_starts import ball_in_flight, is_ball_game
 from world_model.world import WorldModel
@@ -18,11 +27,18 @@ FILM_BEGINNING = 48
 """frames that a game runs before it is filmed"""
 GAMES_TRIED = 20
 """until one lasts as long as the film; the second half of them with the shortest possible beginning"""
+LABELED_SEED = 2_100_000_000
+"""seed of the first game from which a world of videos learns its keys; recordings and evaluations use smaller ones"""
+LABELED_GAMES, LABELED_FRAMES = 4, 200
+"""how many of these games, and frames of each"""
+SMALLEST_LIKENESS = 0.95
+"""correlation of a game's background with that of videos of it; cropped instead of stretched, five games scored -0.07 to 0.94"""
 
 
 def open_game(env_id: str, metadata: WorldMetadata, frame_size: tuple[int, int]) -> Game:
     """The world's own game, recorded as it was for training. Raises InputError for a game with other actions."""
-    timing = metadata.frame_skip or 4, metadata.picture_delay, metadata.merged_frames
+    merged_frames = metadata.merged_frames if metadata.env_id else None  # videos do not say it
+    timing = metadata.frame_skip or 4, metadata.picture_delay, merged_frames
     game = Game(env_id, frame_size, *timing, metadata.linear_light)
     names = metadata.action_names
     if names and names != game.action_names:
@@ -31,6 +47,55 @@ def open_game(env_id: str, metadata: WorldMetadata, frame_size: tuple[int, int])
             f"{', '.join(names)}; give its own game"
         )
     return game
+
+
+def open_its_game(env_id: str, world: WorldModel) -> Game:
+    """`open_game` for a world, which learns its keys from the game if it was learned from videos and has latent actions."""
+    game = open_game(env_id, world.metadata, world.frame_size)
+    if world.metadata.env_id is None and world.latent_action_model is not None:
+        learn_keys(world, game)
+    return game
+
+
+def learn_keys(world: WorldModel, game: Game) -> None:
+    """Tell a world of videos which game they show, and which of its latent actions each key is, from as many labels as a recorded
+    world has.
+
+    Raises InputError if the videos show the game at another speed or in another frame: then nothing could be compared.
+    """
+    if not np.isclose(rate := world.frames_per_second, game.frames_per_second, rtol=0.01):
+        raise InputError(
+            f"the world's videos have {rate:g} frames a second and the steps of {game.env_id} {game.frames_per_second:g}; "
+            "its codes are no keys of this game, record videos of it with record.py --video"
+        )
+    if game_facts(game.env_id) is None:  # as the recorder does
+        measured = calibrate_picture_delay(game.env_id, frame_skip=game.frame_skip)
+        game.picture_delay, game.merged_frames = measured.best, 2 if measured.flickers else 1
+    players = make_players("mixed", game).values()
+    episodes = [
+        record_episode(game, policy, LABELED_FRAMES, LABELED_SEED + number)
+        for number, policy in enumerate(islice(cycle(players), LABELED_GAMES))
+    ]
+    frames = np.concatenate([episode.frames for episode in episodes])
+    backgrounds = [np.median(video.mean(axis=-1), axis=0) for video in (frames, np.concatenate(list(world.start_frames)))]
+    if (alike := np.corrcoef(*(background.ravel() for background in backgrounds))[0, 1]) < SMALLEST_LIKENESS:
+        raise InputError(
+            f"the background of {game.env_id} and that of the world's videos have a correlation of {alike:.2f}, less than "
+            f"{SMALLEST_LIKENESS}; give the game that they show, or decode them with --fit stretch, as its screen is shrunk"
+        )
+    stops = np.cumsum([len(episode.frames) for episode in episodes])
+    ranges = np.stack([np.concatenate([[0], stops[:-1]]), stops], axis=1)
+    actions = np.concatenate([episode.actions for episode in episodes])
+    store = ClipStore(Path(f"labelled games of {game.env_id}"), frames, actions, ranges, {"action_names": game.action_names})
+    model = world.latent_action_model
+    assert model is not None
+    codes = encode_episodes(model, store, range(len(episodes)), model.config.num_frames)
+    world.metadata = replace(
+        world.metadata, env_id=game.env_id, action_names=game.action_names, frame_skip=game.frame_skip,
+        picture_delay=game.picture_delay, merged_frames=game.merged_frames,
+        **learn_action_map(world.dynamics.config, store, codes, world.num_actions),
+    )  # fmt: skip
+    world.p_key_given_code = torch.as_tensor(world.key_probabilities(), device=world.device)
 
 
 def best_player(game: Game) -> Policy:

@@ -8,6 +8,7 @@ import pytest
 from script_runner import call
 
 from video_tokenizer.data.clip_store import open_clip_store
+from video_tokenizer.data.sources import open_clips_source
 from video_tokenizer.data.video_files import LINEAR_LIGHT, resize_by_area
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import (
@@ -270,6 +271,10 @@ def test_the_command_records_a_store_and_says_what_is_in_it(tmp_path, capsys):
     assert store.linear_light and store.info["linear_light"] is True
     assert store.action_names == ["NOOP", "FIRE", "RIGHT", "LEFT"] and store.frames_per_second == 15.0
     assert len(list((tmp_path / "videos").glob("*.mp4"))) == len(store.episodes) == len(store.info["episode_players"])
+    films = open_clips_source(tmp_path / "videos", frame_size=(64, 64), fit="stretch")
+    assert np.array_equal(films.episodes, store.episodes) and films.frames_per_second == 15.0 and films.num_actions == 0
+    balls = detect_ball(store.frames, BREAKOUT)[:, 0], detect_ball(films.frames, BREAKOUT)[:, 0]
+    assert np.isfinite(balls[0]).sum() > 30 and np.mean(np.isfinite(balls[0]) == np.isfinite(balls[1])) > 0.95
 
     assert call(RECORD, *flags) == 2 and "already exists" in capsys.readouterr().err
     assert call(RECORD, *flags, "--overwrite") == 0

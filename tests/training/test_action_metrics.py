@@ -14,6 +14,7 @@ from latent_action_model import action_map as maps
 from latent_action_model import metrics
 from latent_action_model.action_probe import probe_frames, supervised_information
 from video_tokenizer.data.clip_store import ClipStore
+from video_tokenizer.games.moving_square import dummy_clip_store
 
 STAY, RIGHT, LEFT = 0, 1, 2
 
@@ -173,6 +174,19 @@ def test_more_actions_than_codes_share_their_best_code():
     actions = np.repeat(np.arange(4), 100)
     codes = np.repeat([0, 1, 1, 0], 100)
     assert maps.action_map(codes, actions, num_codes=2, num_actions=4) == [0, 1, 1, 0]
+
+
+def test_without_labels_a_code_gets_the_arrow_key_of_the_way_in_which_it_moves_the_picture():
+    """A square on a still background, whose codes are its own actions under other numbers; the sixth is pressed by nobody."""
+    store = dummy_clip_store(frame_size=(16, 16))
+    moved = np.flatnonzero(store.actions >= 0)
+    numbers = np.array([3, 0, 4, 1, 2])
+    codes = numbers[store.actions[moved]]
+    pairs = store.frames[np.stack([moved - 1, moved], axis=1)]
+    named = {name: int(number) for name, number in zip(store.action_names, numbers, strict=True)}
+    assert maps.keys_by_motion(pairs, codes, num_codes=6) == named
+    still = np.repeat(pairs[:, :1], 2, axis=1)
+    assert maps.keys_by_motion(still, codes, num_codes=6) == {"NOOP": int(np.bincount(codes).argmax())}
 
 
 def test_codes_are_named_after_what_they_mostly_do():

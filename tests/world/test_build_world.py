@@ -13,7 +13,13 @@ from evaluation_names import has_every_score
 from script_runner import call, load_script
 from structure_checks import REPOSITORY
 
+from video_tokenizer.data.video_files import write_video
+from video_tokenizer.errors import InputError
+from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.training.atomic_files import FolderLock
+from video_tokenizer.training.results import read_json
+from world_model.play.action_previews import action_previews
+from world_model.play.world_registry import WorldRegistry
 from world_model.world import WorldModel
 
 SCRIPT = REPOSITORY / "4.inference" / "build_world.py"
@@ -130,6 +136,20 @@ def test_two_builds_of_one_world_do_not_meet(tmp_path, is_refused):
     lock.release()
 
 
+def test_the_subject_is_the_game_of_the_data_else_the_name_of_the_videos(tmp_path):
+    recorded = dummy_clip_store(tmp_path / "store", frame_size=(16, 16))
+    game = replace(recorded, info=recorded.info | {"env_id": "ALE/Pong-v5"})
+    videos = replace(recorded, info={"source_path": "elsewhere/films"})
+    choose = build.choose_environment
+    assert (choose(None, None), choose("pong", None), choose(None, game)) == ("ALE/Breakout-v5", "ALE/Pong-v5", "ALE/Pong-v5")
+    assert (choose(None, videos), choose("pong", videos)) == (None, "ALE/Pong-v5")
+    with pytest.raises(InputError, match="holds ALE/Pong-v5, not breakout"):
+        choose("breakout", game)
+    assert build.subject(game, "ALE/Pong-v5") == "ALE/Pong-v5" and build.subject(videos, "ALE/Pong-v5") == "films"
+    folders = build.choose_folders(build.BuildConfig(), videos, "films")
+    assert (folders.data, folders.world.name) == (videos.path, "films")
+
+
 def test_bad_input_is_refused_with_one_sentence(tmp_path, is_refused):
     is_refused("no game 'brekout'; choose one of breakout", "--game", "brekout")
     is_refused("nowhere does not exist", "--data-path", str(tmp_path / "nowhere"))
@@ -179,3 +199,27 @@ def test_a_world_is_built_from_nothing_and_not_twice(tmp_path, in_this_process, 
     page = (tmp_path / "world" / "report.html").read_text()
     assert page.count('<img src="data:image/') == 5 and "http" not in page  # one file, with everything inside
     assert call(SCRIPT, *flags) == 0 and capsys.readouterr().out.count("finished earlier") == 7
+
+
+def test_a_world_is_built_from_a_folder_of_videos_alone(tmp_path, in_this_process, capsys):
+    """From .mp4 files to a world that plays, with arrow keys, pictures of its actions, scores and a report."""
+    square = dummy_clip_store(tmp_path / "square", num_episodes=4, episode_frames=24, frame_size=(16, 16))
+    for number, (start, stop) in enumerate(square.episodes):
+        write_video(tmp_path / "films" / f"{number}.mp4", square.frames[start:stop], 15)
+    flags = ["--data-path", tmp_path / "films", "--quick", "--output", tmp_path / "world", "--device", "cpu"]
+    assert call(SCRIPT, *flags, "--actions", "true") == 2
+    assert "films does not say which keys were pressed; build its world with --actions latent" in capsys.readouterr().err
+    assert call(SCRIPT, *flags) == 0
+    printed = capsys.readouterr().out
+    assert "building a world of films with latent actions" in printed and "true keys" not in printed
+    assert "A world of films" in (tmp_path / "world" / "report.html").read_text()
+    assert read_json(tmp_path / "world" / "metrics.json")["delta_psnr_db"]["1"] is not None
+    loaded = WorldRegistry([tmp_path / "world"], "cpu").load("")
+    world = loaded.world
+    assert loaded.env_id is None and world.frame_size == (16, 16) and "NOOP" in world.action_map
+    assert loaded.description()["keys"][""] == "NOOP"
+    world.reset(world.start_frames[0])
+    assert world.step(0).shape == (16, 16, 3)
+    pictures, _ = action_previews(world, world.start_frames[0])
+    assert len(pictures) == 1 + world.num_actions
+    assert call(SCRIPT, *flags) == 0 and capsys.readouterr().out.count("finished earlier") == 5

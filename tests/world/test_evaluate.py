@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +45,7 @@ from world_model.evaluation.rollouts import (
 )
 from world_model.evaluation.table import flatten, mean_over_seeds, results_table, spread_over_seeds
 from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
-from world_model.real_game import open_game, play_beginning, play_keys
+from world_model.real_game import open_game, open_its_game, play_beginning, play_keys
 from world_model.world import WorldModel
 
 EVALUATE = REPOSITORY / "4.inference" / "evaluate.py"
@@ -329,6 +330,25 @@ def test_a_world_of_videos_is_measured_without_a_game(tmp_path, capsys):
     results = json.loads((tmp_path / "m.json").read_text())
     assert results["obedience"] is None and "no game" in results["reasons"]["obedience"]
     assert results["object_recall"] is None and results["psnr_db"] > 0
+
+
+def test_a_world_of_videos_learns_its_keys_from_their_game(tmp_path, games):
+    """If the videos show it: the same speed, the same frame."""
+    starts = torch.from_numpy(games.store.frames[:32]).unflatten(0, (8, 4))
+
+    def load(name: str, **facts: Any) -> WorldModel:
+        return WorldModel.load(save_tiny_world(tmp_path / name, env_id=None, **facts), "cpu")
+
+    world = load("films", start_frames=starts)
+    assert world.action_map == {} and not world.p_key_given_code.any()
+    game = open_its_game(BREAKOUT, world)
+    assert (game.picture_delay, game.merged_frames) == (1, 1)
+    assert list(world.action_map) == game.action_names and world.metadata.env_id == BREAKOUT and world.p_key_given_code.any()
+    assert np.sum(world.metadata.code_counts) == 200
+    with pytest.raises(InputError, match="30 frames a second and the steps of ALE/Breakout-v5 15"):
+        open_its_game(BREAKOUT, load("fast", start_frames=starts, frames_per_second=30.0))
+    with pytest.raises(InputError, match=r"correlation of -?0\.[0-8].*give the game that they show"):
+        open_its_game(BREAKOUT, load("noise"))
 
 
 def test_seeds_are_told_apart_and_what_training_saw_is_left_out_of_them(tmp_path, games, capsys):

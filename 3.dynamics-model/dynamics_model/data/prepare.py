@@ -13,7 +13,7 @@ from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.base import DynamicsModel
 from dynamics_model.registry import dynamics_class
 from latent_action_model import load_latent_action_model
-from latent_action_model.action_map import action_map, count_pairs, latent_names
+from latent_action_model.action_map import action_map, count_pairs, keys_by_motion, latent_names
 from latent_action_model.metrics import encode_episodes
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clip_store import ClipStore, check_light
@@ -29,6 +29,8 @@ NUM_LABELS = 200
 """transitions whose true action may be used to map keys to latent actions (Genie uses as many)"""
 NUM_STARTS = 8
 """start clips kept in the checkpoint, so that a world can be played without any data"""
+NUM_TRANSITIONS = 2_000
+"""transitions of videos whose motion is looked at to name keys"""
 
 
 @dataclass(frozen=True)
@@ -150,17 +152,20 @@ def latent_actions(
 def learn_action_map(config: DynamicsConfig, store: ClipStore, actions: np.ndarray, num_actions: int) -> dict[str, Any]:
     """action_map, latent_names and code_counts from NUM_LABELS transitions of the training episodes whose true action is known.
 
-    {} for a store without recorded actions.
+    A store without recorded actions has an action_map of arrow keys only, after what moves under each code.
     """
     true_actions = np.asarray(store.actions, np.int64)
-    labeled = np.flatnonzero((actions >= 0) & (true_actions >= 0))
-    if not store.num_actions or not len(labeled):
-        return {}
     training, _ = split_episodes(store, config.validation_share, config.seed)
     in_training = np.zeros(len(actions), bool)
     for start, stop in store.episodes[np.asarray(training)]:
         in_training[start:stop] = True
-    chosen = np.random.default_rng(config.seed).permutation(labeled[in_training[labeled]])[:NUM_LABELS]
+    rng, known = np.random.default_rng(config.seed), np.flatnonzero((actions >= 0) & in_training)
+    labeled = known[true_actions[known] >= 0]
+    if not store.num_actions or not len(labeled):
+        chosen = np.sort(rng.permutation(known)[:NUM_TRANSITIONS])
+        pairs = store.frames[np.stack([chosen - 1, chosen], axis=1)]
+        return {"action_map": keys_by_motion(pairs, actions[chosen], num_actions)} if len(chosen) else {}
+    chosen = rng.permutation(labeled)[:NUM_LABELS]
     codes, labels = actions[chosen], true_actions[chosen]
     best = action_map(codes, labels, num_actions, store.num_actions)
     return {

@@ -14,7 +14,7 @@ from video_tokenizer.training.device import choose_device
 from world_model.lively_starts import is_ball_game, lively_starts
 from world_model.play.action_previews import count_code_meanings
 from world_model.play.sampling_controls import sampling_controls
-from world_model.real_game import open_game
+from world_model.real_game import open_game, open_its_game
 from world_model.world import WorldModel
 
 MAX_LOADED = 3
@@ -124,9 +124,9 @@ class WorldRegistry:
         named = self.env_id if name == self.first else None
         env_id = named or world.metadata.env_id
         if not env_id:
-            return None, "this world was learned from videos, not from a game that can be played"
+            return None, "this world was learned from videos; if they show a game that can be played here, name it with --env"
         try:
-            open_game(env_id, world.metadata, world.frame_size).close()
+            open_its_game(env_id, world).close()
         except InputError as error:
             if named:
                 raise
