@@ -77,8 +77,10 @@ def learn_keys(world: WorldModel, game: Game) -> None:
         for number, policy in enumerate(islice(cycle(players), LABELED_GAMES))
     ]
     frames = np.concatenate([episode.frames for episode in episodes])
-    backgrounds = [np.median(video.mean(axis=-1), axis=0) for video in (frames, np.concatenate(list(world.start_frames)))]
-    if (alike := np.corrcoef(*(background.ravel() for background in backgrounds))[0, 1]) < SMALLEST_LIKENESS:
+    background, filmed = (
+        np.median(video.mean(axis=-1), axis=0).ravel() for video in (frames, np.concatenate(world.start_frames))
+    )
+    if (alike := np.corrcoef(background, filmed)[0, 1]) < SMALLEST_LIKENESS:
         raise InputError(
             f"the background of {game.env_id} and that of the world's videos have a correlation of {alike:.2f}, less than "
             f"{SMALLEST_LIKENESS}; give the game that they show, or decode them with --fit stretch, as its screen is shrunk"
