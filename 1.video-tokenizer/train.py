@@ -29,6 +29,7 @@ def main() -> None:
     background = background_of(data.store.frames).to(device)  # (3, H, W)
 
     model = VideoTokenizer(config).to(device)
+    model.fit_statistics(data.store.frames)
     averaged = VideoTokenizer(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "tokenizer")
     parallel = prepare_model(model, config)
@@ -46,13 +47,15 @@ def main() -> None:
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)
+        patch_share, patch_weight, stability_weight = config.phase(step / run.num_steps)
         video = to_video(batch["frames"], device)  # (B, T, 3, H, W)
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
         for part in sync_on_last(parallel, video.chunk(config.accumulate)):
             with autocast(device, config.precision):
-                output = parallel(part)
-            error = weighted_mse(output.reconstruction, part, background, config.foreground_weight, config.moving_weight)
+                output = parallel(part, patch_share, stability_weight)
+            weights = (config.foreground_weight, config.moving_weight, patch_weight)
+            error = weighted_mse(output.reconstruction, part, background, *weights, config.patch_size, output.patches)
             losses = {"reconstruction": error, **output.losses}
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()

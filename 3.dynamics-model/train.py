@@ -50,12 +50,13 @@ def main() -> None:
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)
         tokens, actions = to_device(batch["frames"], device), to_device(batch["actions"], device)  # (B, T, N), (B, T)
+        patch_share = config.patch_share if step <= 0.9 * run.num_steps else 1.0
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
         parts = [*zip(tokens.chunk(config.accumulate), actions.chunk(config.accumulate), strict=True)]
         for part, part_actions in sync_on_last(parallel, parts):
             with autocast(device, config.precision):
-                losses = parallel(part, part_actions)  # cross-entropy of the masked tokens
+                losses = parallel(part, part_actions, patch_share)  # cross-entropy of the masked tokens
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()
             total += loss.detach()

@@ -1,27 +1,28 @@
 """The settings of chapter 1: the command line, the checkpoint and the model read this dataclass."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.config import GENIE_ADAMW, SKELETON, TrainingConfig, check_width
 
+WHOLE_FRAMES: dict[str, Any] = dict(background="grey", patch_share=1.0, patch_weight=0.0, stability_from=0.0)  # as Genie
 PRESETS: dict[str, dict] = {
     # 64x64 game frames, minutes on two CPU cores
     "tiny": {},
     # one GPU of 16 GB: patch 4 keeps single pixels, 16 frames of context
     "small": dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=256, num_blocks=6, num_heads=8, batch_size=32,
-        accumulate=4, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000,
+        accumulate=4, num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000, patch_share=1.0,
     ),
     # Genie scaled to a GPU of 16 GB, see SKELETON.md
-    "skeleton": SKELETON | dict(
+    "skeleton": SKELETON | WHOLE_FRAMES | dict(
         patch_size=4, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512, decoder_blocks=10, decoder_heads=8,
         levels=(4, 4, 4, 4, 4), stem="linear", stability_weight=0.0, foreground_weight=0.0, moving_weight=0.0, num_steps=30_000,
         learning_rate=3e-4, warmup_steps=2_000, decay_share=0.0,
     ),
     # Genie, Appendix F (CoinRun): 8 layers, width 512, 8 heads, patch 4, batch 48 of 16 frames, 300k steps
-    "paper": GENIE_ADAMW | dict(
+    "paper": GENIE_ADAMW | WHOLE_FRAMES | dict(
         patch_size=4, num_frames=16, context_frames=16, embed_dim=512, num_blocks=8, num_heads=8, batch_size=48,
         num_steps=300_000, learning_rate=3e-4, warmup_steps=10_000, decay_share=0.0, activation_checkpointing=True, shard=True,
     ),
@@ -78,6 +79,8 @@ class SpaceTimeConfig(ReconstructionConfig):
     """how pixels become patch vectors: one linear map, or two 3x3 convolutions and then the linear map"""
     stability_weight: float = 0.1
     """weight of the temporal consistency loss, which keeps the tokens of static patches; 0 is off"""
+    background: Literal["grey", "median"] = "median"
+    """what is subtracted from frames, and added to their reconstructions: grey, or the median frame of the recording"""
 
     @property
     def decoder_size(self) -> tuple[int, int, int]:
@@ -104,6 +107,27 @@ class TokenizerConfig(SpaceTimeConfig):
     """space-time transformer with finite scalar quantization; tokenizer_variants/train.py trains the other tokenizers"""
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
+    patch_share: float = 0.25
+    """share of a clip's patches that a step works on, those that move first; in the last tenth of the steps all; 1 is always"""
+    patch_weight: float = 3.0
+    """extra weight, in the last two fifths of the steps, of all pixels of patches in which something moves"""
+    stability_from: float = 0.5
+    """share of the steps after which the temporal consistency loss sets in; 0 is from the start"""
+
+    # --- optimization ---
+    batch_size: int = 16
+    """clips per step, over all processes"""
+    num_steps: int = 1_200
+    """optimizer steps"""
+    learning_rate: float = 6e-3
+    """peak learning rate"""
+    warmup_steps: int = 100
+    """steps until the learning rate reaches its peak"""
+
+    def phase(self, progress: float) -> tuple[float, float, float]:
+        """(patch_share, patch_weight, stability_weight) at this point of the training, from 0 (its start) to 1 (its end)."""
+        stability_weight = self.stability_weight if progress > self.stability_from else 0.0
+        return self.patch_share if progress <= 0.9 else 1.0, self.patch_weight if progress > 0.6 else 0.0, stability_weight
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""

@@ -36,7 +36,10 @@ def tokenizer_class(name: str) -> type[Tokenizer]:
 
 def tokenizer_config(values: dict[str, Any]) -> ReconstructionConfig:
     """The settings of a tokenizer from a checkpoint's dictionary. Raises InputError where they do not fit its model."""
-    return config_from_dict(tokenizer_class(str(values.get("model", "st-fsq"))).config_class, values)
+    name = str(values.get("model", "st-fsq"))
+    if name == "st-fsq":
+        values = {"background": "grey"} | values  # checkpoints that do not name it subtracted grey
+    return config_from_dict(tokenizer_class(name).config_class, values)
 
 
 def build_tokenizer(config: ReconstructionConfig) -> Tokenizer:

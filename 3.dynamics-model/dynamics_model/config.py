@@ -11,18 +11,19 @@ PRESETS: dict[str, dict] = {
     "small": dict(
         embed_dim=384, num_blocks=8, num_heads=12, num_frames=16, context_frames=16, batch_size=32, accumulate=4,
         num_steps=60_000, learning_rate=5e-4, warmup_steps=1_000, log_every=200, validate_every=2_000, save_every=2_000,
+        patch_share=1.0,
     ),
     # Genie scaled to a GPU of 16 GB, see chapter 1's SKELETON.md
     "skeleton": SKELETON | dict(
         embed_dim=768, num_blocks=12, num_heads=12, head_dim=128, smallest_mask_rate=0.5, clean_context_share=0.0,
         context_corruption=0.0, changed_weight=1.0, num_steps=10_000, learning_rate=3e-5, warmup_steps=1_000, decay_share=0.9,
-        decay_shape="cosine", final_rate=0.1,
+        decay_shape="cosine", final_rate=0.1, patch_share=1.0,
     ),
     # Genie, Appendix F: 12 layers, width 512, 8 heads, batch 36 of 16 frames, 200k steps, 25 sampling steps
     "paper": GENIE_ADAMW | dict(
         embed_dim=512, num_blocks=12, num_heads=8, num_frames=16, context_frames=16, batch_size=36, num_steps=200_000,
         learning_rate=3e-5, warmup_steps=5_000, decay_share=0.975, decay_shape="cosine", final_rate=0.1,
-        activation_checkpointing=True, shard=True, log_every=500, validate_every=5_000, save_every=5_000,
+        activation_checkpointing=True, shard=True, log_every=500, validate_every=5_000, save_every=5_000, patch_share=1.0,
     ),
 }  # fmt: skip
 
@@ -62,6 +63,9 @@ class DynamicsConfig(TrainingConfig):
     """number of actions; taken from the latent action model or the recording"""
 
     # --- loss ---
+    patch_share: float = 0.25
+    """share of a clip's patches that a step works on, those whose token changes first; the last tenth of the steps takes all.
+    1: always"""
     smallest_mask_rate: float = 0.5
     """the mask rate of each clip is sampled uniformly between this and 1"""
     clean_context_share: float = 0.75
@@ -74,7 +78,11 @@ class DynamicsConfig(TrainingConfig):
     """loss weight of tokens that differ from the previous frame; 1 weights all tokens equally"""
 
     # --- optimization ---
-    num_steps: int = 1_500
+    batch_size: int = 16
+    """clips per step, over all processes"""
+    learning_rate: float = 4e-3
+    """peak learning rate"""
+    num_steps: int = 1_200
     """optimizer steps"""
     prior_steps: int = 1_500
     """optimizer steps of the action prior, which is trained before the model if the actions are latent"""

@@ -1,7 +1,10 @@
 """Claims about the dynamics model: causal, cached, steered by its actions, masked as the schedule says."""
 
 import itertools
+import math
 from dataclasses import asdict, replace
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -218,6 +221,34 @@ def test_the_loss_counts_hidden_tokens_only_and_changed_ones_more(tokens, action
     torch.manual_seed(3)  # the same masks
     loss = model.loss(tokens, actions)["cross_entropy"]
     assert torch.allclose(loss, (losses.view_as(weight) * weight).sum() / weight.sum())
+
+
+def test_a_step_sees_the_patches_that_change_first(tokens, actions):
+    config = replace(TINY, grid_size=(4, 4), smallest_mask_rate=1.0, clean_context_share=1.0, context_corruption=0.0)
+    model: Any = build_dynamics(config).train()
+    clip = torch.zeros(2, 3, 16, dtype=torch.int64)
+    clip[0, 1, 5] = clip[1, 2, 0] = clip[1, 2, 15] = 1  # one patch of the first clip changes, two of the second
+    seen = []
+    with mock.patch.object(model, "predict", lambda *given: seen.append(given) or torch.zeros(2, 2, 4, TINY.codebook_size)):
+        loss = model(clip, torch.zeros(2, 3, dtype=torch.int64), 0.25)["cross_entropy"]
+    past, present, _, _, patches = seen[0]
+    assert past.shape == present.shape == (2, 2, 4) and patches.shape == (2, 4)
+    assert 5 in patches[0] and {0, 15} <= set(patches[1].tolist())
+    assert torch.equal(past[0, 1], (patches[0] == 5).long())  # the tokens of frame 1 at these patches
+    assert loss == pytest.approx(math.log(TINY.codebook_size))
+
+
+@torch.no_grad()
+def test_all_patches_in_any_order_are_predicted_as_whole_frames_are(tokens, actions):
+    model: Any = build_dynamics(TINY).eval()
+    patches = torch.stack(
+        [torch.randperm(tokens.shape[2], generator=torch.Generator().manual_seed(n)) for n in range(len(tokens))]
+    )
+    places = patches[:, None].expand(-1, tokens.shape[1] - 1, -1)
+    past, present = tokens[:, :-1], tokens[:, 1:]
+    whole = model.predict(past, present, actions)
+    shuffled = model.predict(past.gather(2, places), present.gather(2, places), actions, 0, patches)
+    assert torch.allclose(shuffled, whole.gather(2, places[..., None].expand_as(whole)), atol=1e-4)
 
 
 def test_without_actions_nothing_steers(tokens, actions):

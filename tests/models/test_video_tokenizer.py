@@ -1,14 +1,16 @@
 """Claims about the tokenizer: causal, streamable, rebuilt bit by bit, every parameter alive."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from video_tokenizer import load_tokenizer
 from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.errors import InputError
-from video_tokenizer.losses import foreground_pixels, moving_pixels, temporal_consistency_loss, weighted_mse
+from video_tokenizer.losses import foreground_pixels, moving_pixels, pixels_of, temporal_consistency_loss, weighted_mse
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
 
@@ -116,6 +118,70 @@ def test_a_pixel_that_moved_away_counts_as_well():
     assert moving[1, 1, 1] and moving[1, 1, 2] and moving.sum() == 2
     still = video[:, :1].expand(-1, 2, -1, -1, -1)  # a picture in which the old place is kept is wrong in two pixels
     assert weighted_mse(still, video, torch.zeros(3, 8, 8), 0.0, 40.0) == pytest.approx(2 * 41 / (128 + 2 * 40))
+
+
+def test_a_ball_too_many_costs_as_much_as_a_missing_one_once_its_patch_counts():
+    video = torch.zeros(1, 2, 3, 8, 8)
+    video[0, 1, :, 1, 1] = 1.0  # appears in the first of four patches of 4 x 4
+    erased, doubled = torch.zeros_like(video), video.clone()
+    doubled[0, 1, :, 2, 2] = 1.0
+    black = torch.zeros(3, 8, 8)
+    assert weighted_mse(erased, video, black, 0.0, 40.0) == pytest.approx(41 / (128 + 40))
+    assert weighted_mse(doubled, video, black, 0.0, 40.0) == pytest.approx(1 / (128 + 40))
+    assert weighted_mse(doubled, video, black, 0.0, 0.0, 3.0, patch_size=4) == pytest.approx(4 / (128 + 3 * 16))
+    assert weighted_mse(erased, video, black, 0.0, 0.0, 3.0, patch_size=4) == pytest.approx(4 / (128 + 3 * 16))
+
+
+def test_a_step_works_on_the_patches_that_move_and_copies_the_others():
+    torch.manual_seed(0)
+    tokenizer: Any = build_tokenizer(replace(TINY, frame_size=32)).train()  # 4 x 4 patches
+    video = torch.rand(2, 1, 3, 32, 32).repeat(1, 3, 1, 1, 1)
+    video[0, 1, :, 9, 9] += 0.5  # patch 5 of the first clip, patches 0 and 15 of the second
+    video[1, 2, :, 0, 0] += 0.5
+    video[1, 2, :, 31, 31] += 0.5
+    output = tokenizer(video.clamp(0, 1), patch_share=0.25)
+    assert output.patches.shape == (2, 4) and output.indices.shape == (2, 3, 4)
+    assert 5 in output.patches[0] and {0, 15} <= set(output.patches[1].tolist())
+    shown = pixels_of(output.patches, (32, 32), 8)
+    assert shown.sum() == 2 * 4 * 64
+    same = (output.reconstruction == video.clamp(0, 1)).all(dim=2, keepdim=True)
+    assert torch.equal(same.all(dim=1, keepdim=True), ~shown)
+
+
+@torch.no_grad()
+def test_all_patches_in_any_order_give_what_whole_frames_give(clip):
+    torch.manual_seed(0)
+    tokenizer: Any = build_tokenizer(TINY).eval()
+    patches = torch.tensor([[2, 0, 3, 1], [0, 3, 2, 1]])
+    places = patches[:, None, :, None].expand(-1, clip.shape[1], -1, 4)
+    whole = tokenizer._latents(clip, 0)
+    assert torch.allclose(tokenizer._latents(clip, 0, patches), whole.gather(2, places), atol=1e-5)
+    codes = tokenizer.quantizer(whole).codes
+    shuffled = codes.gather(2, places)
+    assert torch.allclose(tokenizer._decode(shuffled, 0, patches), tokenizer._decode(codes, 0), atol=1e-5)
+
+
+def test_the_median_frame_is_subtracted_added_again_and_saved(tmp_path):
+    frames = torch.randint(0, 256, (9, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)).numpy()
+    tokenizer: Any = build_tokenizer(TINY)
+    tokenizer.fit_statistics(frames)
+    tokenizer.patch_unembedding.requires_grad_(False)
+    for parameter in tokenizer.patch_unembedding.parameters():
+        parameter.zero_()
+    save_checkpoint(tmp_path / "tokenizer.pt", "tokenizer", TINY.model, asdict(TINY), tokenizer.state_dict(), 7, {}, "data")
+    loaded = load_tokenizer(tmp_path / "tokenizer.pt")
+    median = torch.from_numpy(np.median(frames, axis=0)).float().permute(2, 0, 1) / 255
+    assert torch.equal(loaded.decode_indices(torch.zeros(1, 1, 4, dtype=torch.int64))[0, 0], median)  # nothing drawn: the median
+
+
+def test_a_checkpoint_that_names_no_background_subtracts_grey(tmp_path):
+    config = asdict(replace(TINY, background="grey"))
+    del config["background"]
+    weights = build_tokenizer(replace(TINY, background="grey")).state_dict()
+    assert "background" not in weights
+    save_checkpoint(tmp_path / "tokenizer.pt", "tokenizer", TINY.model, config, weights, 7, {}, "data")
+    loaded: Any = load_tokenizer(tmp_path / "tokenizer.pt")
+    assert (loaded.background == 0.5).all()
 
 
 def test_a_patch_at_rest_is_asked_to_keep_its_token():

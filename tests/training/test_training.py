@@ -156,7 +156,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
-    config = {"frame_size": 16, "embed_dim": 32, "num_heads": 2}
+    config = {"frame_size": 16, "embed_dim": 32, "num_heads": 2, "background": "median"}
     weights = build_tokenizer(TokenizerConfig(**config)).state_dict()
     name = next(iter(weights))
     weights[name].view(-1)[0] = float("nan")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from video_tokenizer.config import PRESETS, SpaceTimeConfig
+from video_tokenizer.config import PRESETS, WHOLE_FRAMES, SpaceTimeConfig
 from video_tokenizer.errors import InputError
 from video_tokenizer.global_batch import rank_and_size
 from video_tokenizer.training.config import GENIE_ADAMW
@@ -15,6 +15,8 @@ class VectorQuantizedConfig(SpaceTimeConfig):
 
     model: Literal["st-vq"] = "st-vq"
     """tokenizer to train; use --model NAME --help to see the flags of another"""
+    background: Literal["grey", "median"] = "grey"
+    """what is subtracted from frames, and added to their reconstructions: grey, or the median frame of the recording"""
     num_codes: int = 1_024
     """vectors in the codebook (K)"""
     code_dim: int = 32
@@ -48,4 +50,4 @@ SMALL = dict(  # for one GPU of 16 GB
     patch_size=4, num_frames=16, context_frames=16, embed_dim=384, num_blocks=6, num_heads=6, decoder_embed_dim=512,
     decoder_blocks=10, decoder_heads=8, batch_size=8, accumulate=2, num_steps=30_000, learning_rate=3e-4, warmup_steps=2_000,
 )  # fmt: skip
-SKELETON = {name: value for name, value in PRESETS["skeleton"].items() if name != "levels"}  # 1,024 codes of 32 by default
+SKELETON = {name: PRESETS["skeleton"][name] for name in PRESETS["skeleton"] if name not in ("levels", *WHOLE_FRAMES)}

@@ -1,7 +1,7 @@
 """The interface of all tokenizers. Validation and the later chapters use nothing else, so every variant works with them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -36,6 +36,8 @@ class TokenizerOutput:
     """(B, T, N, D), the input of the decoder"""
     losses: dict[str, Tensor]
     """terms to add to the reconstruction loss, already weighted"""
+    patches: Tensor | None = field(default=None, kw_only=True)
+    """(B, K) the patches that were reconstructed, the others are copied; None: all"""
 
 
 class Diagnostics(NamedTuple):
@@ -160,9 +162,9 @@ class Tokenizer(nn.Module):
         return Diagnostics({}, {})
 
 
-def centered(video: Tensor) -> Tensor:
-    """[0, 1] -> [-0.5, 0.5], because networks train better on values around zero. Raises ValueError for pixels in 0..255."""
+def centered(video: Tensor, background: Tensor | float = 0.5) -> Tensor:
+    """video minus background, because networks train better on values around zero. Raises ValueError for pixels in 0..255."""
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
     if not traced and video.is_cpu and video.numel() and video.max() > 1.5:
         raise ValueError(f"video must be in [0, 1], but its largest value is {video.max():.1f}; divide uint8 pixels by 255")
-    return video - 0.5
+    return video - background

@@ -61,13 +61,15 @@ class SpaceTimePositions(nn.Module):
         self.register_buffer("space", space, persistent=False)
         self.register_buffer("time", t_code, persistent=False)
 
-    def forward(self, x: Tensor, start: Tensor | int = 0) -> Tensor:
-        """x: (B, T, N, E). start: number of the first frame, one for all clips or (B,). Returns x plus the code."""
+    def forward(self, x: Tensor, start: Tensor | int = 0, patches: Tensor | None = None) -> Tensor:
+        """x: (B, T, N, E). start: number of the first frame, one for all clips or (B,). Returns x plus the code.
+        patches: (B, N), which patches these are, if not all of them."""
         batch_size, num_frames, num_patches, _ = x.shape
         start = start[:, None] if isinstance(start, Tensor) else start
         frame_numbers = (start + torch.arange(num_frames, device=x.device).expand(batch_size, -1)) % self.period  # (B, T)
         time = self.time[frame_numbers][:, :, None].expand(-1, -1, num_patches, -1)  # (B, T, N, t_dim)
-        space = self.space.expand(batch_size, num_frames, -1, -1)  # (B, T, N, x_dim + y_dim)
+        space = self.space if patches is None else self.space[patches][:, None]
+        space = space.expand(batch_size, num_frames, -1, -1)  # (B, T, N, x_dim + y_dim)
         return x + torch.cat([space, time], dim=-1).to(x.dtype)
 
     def random_start(self, batch_size: int, device: torch.device) -> Tensor:

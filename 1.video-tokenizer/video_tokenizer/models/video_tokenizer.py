@@ -2,10 +2,13 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_tokenizer.config import PRESETS, SpaceTimeConfig, TokenizerConfig
-from video_tokenizer.losses import temporal_consistency_loss
+from video_tokenizer.losses import background_of, choose_patches, moving_pixels, pixels_of, temporal_consistency_loss
 from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
@@ -24,6 +27,7 @@ class VideoTokenizer(Tokenizer):
     presets = PRESETS
     config: SpaceTimeConfig
     quantizer: Any
+    background: Tensor
 
     def __init__(self, config: SpaceTimeConfig):
         super().__init__()
@@ -33,6 +37,8 @@ class VideoTokenizer(Tokenizer):
         self.tokens_per_frame = self.grid_size[0] * self.grid_size[1]
         width, heads, window = config.embed_dim, config.num_heads, config.context_frames
 
+        # what is subtracted from every frame and added again at the end
+        self.register_buffer("background", torch.full((3, *self.frame_size), 0.5), persistent=config.background == "median")
         self.patch_embedding = PatchEmbedding(3, width, config.patch_size, config.stem)
         self.positions = SpaceTimePositions(width, self.grid_size, config.context_frames)
         self.encoder = SpaceTimeTransformer(width, heads, config.num_blocks, window, config.activation_checkpointing)
@@ -64,19 +70,33 @@ class VideoTokenizer(Tokenizer):
         """indices: (..., N) int64 in [0, K). Returns the codes (..., N, D) they stand for."""
         return self.quantizer.indices_to_codes(indices)
 
-    def forward(self, video: Tensor) -> TokenizerOutput:
-        """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random position in time."""
+    def fit_statistics(self, frames: np.ndarray) -> None:
+        if self.config.background == "median":
+            self.background.copy_(background_of(frames))
+
+    def forward(self, video: Tensor, patch_share: float = 1.0, stability_weight: float | None = None) -> TokenizerOutput:
+        """video: (B, T, C, H, W) in [0, 1]. In training each clip starts at a random position in time.
+
+        patch_share: share of the patches to work on, see `choose_patches`. stability_weight: default: as in the config.
+        """
         start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
-        latents = self._latents(video, start)  # (B, T, N, D)
+        moves = F.max_pool2d(moving_pixels(video).amax(dim=1).float(), self.config.patch_size).flatten(1)  # (B, N)
+        patches = choose_patches(moves, patch_share) if patch_share < 1 else None
+        latents = self._latents(video, start, patches)  # (B, T, K, D)
         codes, indices, losses = self.quantizer(latents)
-        reconstruction = self._decode(codes, start).float()
-        if self.config.stability_weight and video.shape[1] > 1:
-            losses["stability"] = self.config.stability_weight * temporal_consistency_loss(latents, video, self.config.patch_size)
-        return TokenizerOutput(reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses)
+        reconstruction = self._decode(codes, start, patches).float()
+        if patches is not None:
+            reconstruction = torch.where(pixels_of(patches, self.frame_size, self.config.patch_size), reconstruction, video)
+        weight = self.config.stability_weight if stability_weight is None else stability_weight
+        if weight and video.shape[1] > 1:
+            losses["stability"] = weight * temporal_consistency_loss(latents, video, self.config.patch_size, patches)
+        return TokenizerOutput(
+            reconstruction if self.training else reconstruction.clamp(0, 1), indices, codes, losses, patches=patches
+        )
 
     def encode_next(self, video: Tensor, cache: KVCache | None = None) -> tuple[Encoded, KVCache]:
         """The next frames of a stream. video: (B, T, C, H, W) in [0, 1]. Returns what `encode` gives for them, and the cache."""
-        x = self.patch_embedding(centered(video))
+        x = self.patch_embedding(centered(video, self.background))
         x, cache = self.encoder.step(self.positions(x, cache.position if cache else 0), cache)
         quantized = self.quantizer(self.to_latents(x))
         return Encoded(quantized.indices, quantized.codes), cache
@@ -85,12 +105,17 @@ class VideoTokenizer(Tokenizer):
         """The next frames of a stream. codes: (B, T, N, D). Returns video (B, T, C, H, W) in [0, 1], and the cache."""
         x = self.decoder_positions(self.from_codes(codes), cache.position if cache else 0)
         x, cache = self.decoder.step(x, cache)
-        return self.patch_unembedding(x).float().add(0.5).clamp(0, 1), cache
+        return self.patch_unembedding(x).float().add(self.background).clamp(0, 1), cache
 
-    def _latents(self, video: Tensor, start: Tensor | int) -> Tensor:
-        x = self.positions(self.patch_embedding(centered(video)), start)  # (B, T, N, E)
-        return self.to_latents(self.encoder(x))  # (B, T, N, D)
+    def _latents(self, video: Tensor, start: Tensor | int, patches: Tensor | None = None) -> Tensor:
+        x = self.patch_embedding(centered(video, self.background))  # (B, T, N, E)
+        if patches is not None:
+            x = x.gather(2, patches[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))  # (B, T, K, E)
+        return self.to_latents(self.encoder(self.positions(x, start, patches)))  # (B, T, K, D)
 
-    def _decode(self, codes: Tensor, start: Tensor | int) -> Tensor:
-        x = self.decoder_positions(self.from_codes(codes), start)  # (B, T, N, E)
-        return self.patch_unembedding(self.decoder(x)) + 0.5  # (B, T, C, H, W)
+    def _decode(self, codes: Tensor, start: Tensor | int, patches: Tensor | None = None) -> Tensor:
+        x = self.decoder(self.decoder_positions(self.from_codes(codes), start, patches))  # (B, T, K, E)
+        if patches is not None:
+            empty = x.new_zeros(*x.shape[:2], self.tokens_per_frame, x.shape[3])
+            x = empty.scatter(2, patches[:, None, :, None].expand_as(x), x)  # (B, T, N, E)
+        return self.patch_unembedding(x) + self.background  # (B, T, C, H, W)

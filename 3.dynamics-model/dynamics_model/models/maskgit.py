@@ -12,6 +12,7 @@ from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.models.base import DecodingPass, DynamicsModel, Predictions, Sampling
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
 from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
+from video_tokenizer.losses import choose_patches
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import KVCache, SpaceTimeTransformer, causal_mask
 
@@ -80,11 +81,20 @@ class MaskGIT(DynamicsModel):
 
     # --- training ---
 
-    def forward(self, tokens: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """The "cross_entropy" of one training pass: the mean over masked tokens in nats, changed ones weighted. T >= 2."""
-        target = tokens[:, 1:]
+    def forward(self, tokens: Tensor, actions: Tensor, patch_share: float = 1.0) -> dict[str, Tensor]:
+        """The "cross_entropy" of one training pass: the mean over masked tokens in nats, changed ones weighted. T >= 2.
+
+        patch_share: share of the patches to work on, see `choose_patches`; the model does not see the others.
+        """
         past, present, actions = self.spoil(tokens, actions)
-        logits = self.predict(past, present, actions, self.positions.random_start(len(tokens), tokens.device))
+        patches = None
+        if patch_share < 1:
+            patches = choose_patches((tokens[:, 1:] != tokens[:, :-1]).any(dim=1).float(), patch_share)  # (B, K)
+            places = patches[:, None].expand(-1, tokens.shape[1], -1)
+            tokens = tokens.gather(2, places)  # (B, T, K), and two of (B, T - 1, K)
+            past, present = past.gather(2, places[:, 1:]), present.gather(2, places[:, 1:])
+        target = tokens[:, 1:]
+        logits = self.predict(past, present, actions, self.positions.random_start(len(tokens), tokens.device), patches)
         masked = present == self.mask_token
         changed = target != tokens[:, :-1]
         weight = masked * (1 + (self.config.changed_weight - 1) * changed)
@@ -105,16 +115,19 @@ class MaskGIT(DynamicsModel):
         dropped = torch.rand(global_batch_size(batch_size), num_frames, device=actions.device) < config.action_dropout
         return past, present, actions.masked_fill(local_shard(dropped), -1)
 
-    def predict(self, past: Tensor, present: Tensor, actions: Tensor, start: Tensor | int = 0) -> Tensor:
+    def predict(
+        self, past: Tensor, present: Tensor, actions: Tensor, start: Tensor | int = 0, patches: Tensor | None = None
+    ) -> Tensor:
         """Logits for frames 1 .. T - 1, each from the frames before it.
 
         past: (B, T - 1, N), frames 0 .. T - 2 as the model may see them. present: (B, T - 1, N), frames 1 .. T - 1 with masked
-        tokens. actions: (B, T). start: number of frame 0 on the periodic clock. Returns (B, T - 1, N, K).
+        tokens. actions: (B, T). start: number of frame 0 on the periodic clock. patches: (B, N), which patches these are, if not
+        all. Returns (B, T - 1, N, K).
         """
         num_present = present.shape[1]
-        x_past = self.positions(self.token_embedding(past), start)
+        x_past = self.positions(self.token_embedding(past), start, patches)
         past_kv = self.transformer.prefill_kv(x_past, self._conditioning(actions[:, :-1]))
-        x = self.positions(self.token_embedding(present), start + 1)
+        x = self.positions(self.token_embedding(present), start + 1, patches)
         # frame t looks at past frames t - window + 1 .. t - 1, and at itself
         past_of_present = causal_mask(num_present, self.transformer.window - 1, device=past.device)
         itself = torch.eye(num_present, dtype=torch.bool, device=past.device)
