@@ -26,6 +26,10 @@ ROWS = {
     "linear-stem": "--stem linear",  # must a patch see over its border?
     "no-moving-weight": "--moving-weight 0",  # must moving pixels count more, when the foreground does already?
     "plain-mse": "--moving-weight 0 --foreground-weight 0",  # must any pixel count more than another?
+    "one-vote-a-ball": "--patch-weight 0",  # must a ball too many cost as much as a missing one?
+    "whole-frames": "--patch-share 1 --batch-size 4",  # what do patches that move save? As many patches a step.
+    "grey-background": "--background grey",  # must the network learn the walls?
+    "stability-at-once": "--stability-from 0",  # must the ball be found before tokens are kept?
     "no-stability": "--stability-weight 0",  # do patches at rest keep their tokens by themselves?
     "240-codes": "--levels 8 6 5",  # is a quarter of the codes enough?
     "five-latents": "--levels 4 4 4 4 4",  # as many codes, but from five latents of four levels

@@ -4,7 +4,6 @@ Equal minutes of processor time are not an equal number of steps. So each tokeni
 which only the difference counts (starting Python and validating cost the same in both), and gets as many steps as fit.
 """
 
-import shlex
 import tempfile
 import timeit
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,10 @@ PAGE = REPOSITORY / CHAPTER / "tokenizer_variants" / "README.md"
 """the text that shows the tables"""
 SHORT, LONG = 20, 140
 """steps of the two trainings that time a tokenizer"""
+TRAINED_ALIKE = (
+    "--patch-share 1 --background grey --patch-weight 0 --stability-from 0 --batch-size 8 --learning-rate 2e-3 --warmup-steps 200"
+)
+"""flags that train the main line on whole frames, as the variants are trained: tokenizers are compared, not trainings"""
 EQUAL_PARAMETERS = {
     "st-fsq": "",
     "st-vq": "",
@@ -80,7 +83,7 @@ def read_flags(flags: Sequence[str]) -> Any:
     return parse_config(model.config_class, model.presets, flags)
 
 
-tokenizer_study = partial(Study, chapter=CHAPTER, read_flags=read_flags, models=train_script)
+tokenizer_study = partial(Study, chapter=CHAPTER, read_flags=read_flags, models=train_script, trained_alike=TRAINED_ALIKE)
 """a study whose rows may be different tokenizers"""
 
 
@@ -116,8 +119,7 @@ def steps_for(flags: Sequence[str], cpu_minutes: float, environment: Mapping[str
     with tempfile.TemporaryDirectory() as folder:
         for steps in (SHORT, LONG):
             more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", f"{folder}/{steps}"]
-            command = ["python", study.train_script(flags), *flags, *more]
-            run_command(study, shlex.join(command), environment)
+            run_command(study, study.train_command([*flags, *more]), environment)
             spent.append(60 * read_json(Path(folder, str(steps), "metrics.json"))["cpu_minutes"])
     seconds = max(1e-3, (spent[1] - spent[0]) / (LONG - SHORT))
     return max(1, round(60 * cpu_minutes / seconds)), round(seconds, 4)

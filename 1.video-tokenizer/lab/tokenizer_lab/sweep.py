@@ -75,6 +75,8 @@ class Study:
     """flags -> the config that train.py makes of them; a wrong flag ends the script"""
     models: Callable[[str | None], str] | None = None
     """name behind --model -> the script that trains it; None: the chapter's train.py trains all rows"""
+    trained_alike: str = ""
+    """flags that train the chapter's own model as the others are trained"""
     validate_flags: Callable[[str], str] = lambda row: ""
     """row name -> flags of validate.py"""
     score: Callable[[Path], dict[str, float]] | None = None
@@ -93,6 +95,12 @@ class Study:
     def train_script(self, flags: Sequence[str]) -> str:
         """The script that takes these flags."""
         return self.models(value_of_flag(flags, "--model")) if self.models else f"{self.chapter}/train.py"
+
+    def train_command(self, flags: Sequence[str]) -> str:
+        """The command that trains a row with these flags, which come last, because the last of two equal flags counts."""
+        script = self.train_script(flags)
+        alike = shlex.split(self.trained_alike) if script == f"{self.chapter}/train.py" else []
+        return shlex.join(["python", script, *alike, *flags])
 
     def relative(self, path: Path) -> str:
         """The path relative to the root if it lies inside, so that the commands are the same on every machine."""
@@ -152,7 +160,7 @@ class Training:
         self.study, self.row, self.seed, self.folder = study, row, seed, study.root / folders[row]
         self.note = self.folder / "sweep.json"  # the settings of the finished training, and later its result
         self.flags = [*common_flags, *own, "--seed", str(seed), "--checkpoint-dir", folders[row]]
-        self.command = shlex.join(["python", study.train_script(self.flags), *self.flags])
+        self.command = study.train_command(self.flags)
         files = ["--checkpoint", best[row], "--json", f"{folders[row]}/validation.json"]
         validate = ["python", f"{study.chapter}/validate.py", *files, *shlex.split(study.validate_flags(row))]
         self.validate_command = shlex.join(validate)
