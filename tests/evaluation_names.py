@@ -21,7 +21,7 @@ def has_every_score(file: Path, actions: str) -> None:
     """Check a quick evaluation of a world of Breakout."""
     results = json.loads(file.read_text())
     assert results.keys() >= NAMES | (NAMES_OF_LATENT_ACTIONS if actions == "latent" else {"action_information"})
-    assert set(results["rollout"]) == {"1", "4", "16", "64", "ball_share_gap"}
+    assert set(results["rollout"]) == {"1", "4", "16", "64", "ball_share_gap", "one_ball_share"}
     assert set(results["delta_psnr_db"]) == {"1", "4", "16"}
     assert set(results["obedience_by_key"]) == {"LEFT", "RIGHT", "NOOP"}
     assert results["long_dream"].keys() >= {"within_real_range", "worst_stretch", "ball_share", "within_real_range_real"}

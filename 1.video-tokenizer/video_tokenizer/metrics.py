@@ -9,7 +9,7 @@ decoded from random tokens. `VideoScores` computes the same six scores for each 
     moving_psnr_db      over the pixels that moved in the real video: max-channel |x_t - x_(t-1)| > 0.05
     foreground_recall   of the pixels more than 0.1 from the temporal median: share reconstructed with under half that error
     object_recall       of the frames with a ball: share whose reconstruction shows it with at least half its contrast
-    ghost_share         of the frames with a ball: share whose reconstruction shows another spot, at least half as bright
+    ghost_share         of the frames with a ball: share whose reconstruction shows a second ball, half as bright or more
 
 Videos are float (B, T, C, H, W) in [0, 1]. PSNRs pool the squared error of the whole validation set, then take the logarithm.
 """
@@ -29,6 +29,9 @@ from video_tokenizer.training.device import autocast, exact_products
 
 OBJECT_THRESHOLD = 0.08
 """a ball with less contrast is invisible even in the real frame and is not counted; area resizing leaves a contrast of 0.13"""
+
+SECOND_BALL = 0.3
+"""least light of a second ball, as a share of the ball's: half of its contrast is enough, wherever it lies, a quarter is not"""
 
 
 def psnr_from_mean_error(mean_squared_error: float) -> float:
@@ -153,27 +156,58 @@ def object_recall(
 
 
 def ghosts(prediction: Tensor, video: Tensor, background: Tensor, positions: Tensor) -> tuple[int, int]:
-    """(frames whose prediction shows a spot in an empty region, frames that show the object).
+    """(frames whose prediction shows a second ball, frames that show the object).
 
     The arguments are those of `object_recall`. That function asks whether the object is there; this one asks whether it appears
-    twice. A pixel is empty if the 7x7 pixels around it have a single color in the real frame. A spot is an empty pixel with an
-    error of at least half the contrast of the object's brightest pixel. If the prediction shows a ball at both its old and its
-    new position, one of the two is a ghost.
+    twice. A second ball is a spot
+
+        where nothing is    the 7x7 pixels around it have a single color in the real frame, whose ball is first erased
+        like the ball       of its color, with at least 0.3 of its light, and at most three times its light in those 7x7 pixels
+
+    Light is the contrast summed over 2x2 pixels: between two pixels the same ball has half the contrast in each. So a second ball
+    of half the contrast counts, and one of a quarter does not. A brick that is long gone, or a paddle drawn at its old place, has
+    more light than three balls. The ball's own light is the median over the clip, as it differs in front of a brick.
     """
     background = background.expand_as(video)
-    flat = video.flatten(0, 1)  # (B*T, C, H, W)
-    brightest, darkest = F.max_pool2d(flat, 7, 1, 3), -F.max_pool2d(-flat, 7, 1, 3)
-    empty = ((brightest - darkest).amax(dim=1) < 0.02).unflatten(0, video.shape[:2])  # (B, T, H, W)
-    spots = largest_channel_change(prediction, video).masked_fill(~empty, 0.0).flatten(2).amax(dim=-1)  # (B, T)
     found = visible = 0
-    for clip, frame in torch.isfinite(positions).all(dim=-1).nonzero().tolist():
-        column, row = (round(value) for value in positions[clip, frame].tolist())
-        pattern = (video[clip, frame] - background[clip, frame])[window(row, column, 1, video.shape[-2:])].abs()
-        if pattern.numel() == 0 or pattern.amax() < OBJECT_THRESHOLD:
-            continue
-        visible += 1
-        found += bool(spots[clip, frame] >= 0.5 * pattern.amax())
+    for predicted, real, scene, places in zip(prediction, video, background, positions, strict=True):  # (T, C, H, W), (T, 2)
+        frames, balls, empty, added = [], [], real.clone(), predicted - real
+        for frame in torch.isfinite(places).all(dim=-1).nonzero().flatten().tolist():
+            column, row = (round(value) for value in places[frame].tolist())
+            near, own = (window(row, column, reach, real.shape[-2:]) for reach in (1, 2))
+            pattern = (real[frame] - scene[frame])[near]
+            if pattern.numel() == 0 or pattern.abs().amax() < OBJECT_THRESHOLD:
+                continue
+            frames.append(frame)
+            lights = light(pattern).flatten(1)  # (C, places)
+            balls.append(lights[:, lights.norm(dim=0).argmax()])  # (C,)
+            empty[frame][own], added[frame][own] = scene[frame][own], 0.0
+        if frames:
+            ball = torch.stack(balls).median(dim=0).values  # (C,)
+            found += int(second_balls(added[frames], empty[frames], ball).sum())
+            visible += len(frames)
     return found, visible
+
+
+def light(contrast: Tensor) -> Tensor:
+    """The contrast summed over the 2x2 pixels above and to the left of each pixel. contrast: (..., H, W). Same shape."""
+    return 4 * F.avg_pool2d(F.pad(contrast, (1, 0, 1, 0)), 2, stride=1)
+
+
+def second_balls(added: Tensor, empty: Tensor, ball: Tensor) -> Tensor:
+    """bool (F,): frames with a spot like the ball. added: (F, C, H, W), what was drawn and is not there; empty: (F, C, H, W), the
+    real frames without ball; ball: (C,) its light."""
+    down, right = empty.diff(dim=-2).abs().amax(dim=1), empty.diff(dim=-1).abs().amax(dim=1)  # (F, H-1, W), (F, H, W-1)
+    edges = torch.maximum(F.max_pool2d(down, (6, 7), 1, 3), F.max_pool2d(right, (7, 6), 1, 3))  # (F, H, W), the largest in 7x7
+    strength = ball.norm()
+    color = (ball / strength)[:, None, None]  # (C, 1, 1)
+    drawn = light(added)  # (F, C, H, W)
+    along = (drawn * color).sum(dim=1)  # (F, H, W)
+    same_color = drawn.square().sum(dim=1) <= 1.25 * along.square()  # tangent of the angle between the colors at most 0.5
+    around = 49 * F.avg_pool2d((added * color).sum(dim=1).clamp(min=0.0), 7, 1, 3)  # (F, H, W)
+    brightest = along >= F.max_pool2d(along, 5, 1, 2)  # not the rim of something larger
+    spots = (edges < 0.02) & same_color & brightest & (along >= SECOND_BALL * strength) & (around <= 3 * strength)
+    return spots.flatten(1).any(dim=1)
 
 
 def window(row: int, column: int, reach: int, size: Sequence[int]) -> tuple[slice, slice, slice]:

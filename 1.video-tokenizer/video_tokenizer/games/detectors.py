@@ -158,6 +158,26 @@ def detect_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
     return positions
 
 
+def ball_lights(frames: np.ndarray, env_id: str) -> np.ndarray:
+    """How bright the two brightest spots are that look like a ball. frames: uint8 (T, H, W, 3). Returns float (T, 2).
+
+    The light of a spot is its contrast summed over 2x2 pixels, since between two pixels a ball has half its contrast in each. The
+    second spot lies at least three pixels beside the first: closer by, the two are one.
+    """
+    facts = _facts_with(env_id, "ball")
+    assert facts.ball is not None
+    contrast = _contrast(frames, facts.ball) * _inside_boxes(facts.ball, frames.shape[1:3])
+    light = np.pad(contrast[:, :-1] + contrast[:, 1:], ((0, 0), (2, 2), (2, 2)))
+    light = light[..., :-1] + light[..., 1:]  # (T, H+3, W+3), no spot in the two outermost rows and columns
+    lights = np.zeros((len(frames), 2))
+    for t, spots in enumerate(light):
+        for number in range(2):
+            row, column = np.unravel_index(int(spots.argmax()), spots.shape)
+            lights[t, number] = spots[row, column]
+            spots[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = 0.0
+    return lights
+
+
 def detect_player(frames: np.ndarray, env_id: str) -> np.ndarray:
     """Find the player in pixels. frames: uint8 (T, H, W, 3). Returns float (T,): pixels along `player_axis`, NaN where not found.
 

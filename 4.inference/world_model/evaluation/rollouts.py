@@ -8,8 +8,8 @@ import torch
 
 from dynamics_model.metrics import HorizonScores, delta_psnr_db
 from video_tokenizer.data.clips import to_video
-from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
-from video_tokenizer.metrics import share
+from video_tokenizer.games.detectors import ball_lights, detect_ball, detect_player, game_facts
+from video_tokenizer.metrics import SECOND_BALL, share
 from world_model.evaluation.games import Branches, RealGames, directions, usual_step
 from world_model.world import WorldModel
 
@@ -85,7 +85,8 @@ def horizon_scores(rollout: np.ndarray, real: np.ndarray, env_id: str | None) ->
     Of the frame at the horizon: psnr_db and moving_psnr_db, sprite_error_px and sprite_error_median_px (mean and median distance
     between predicted and real player) and sprite_found (share of frames in which the player is detected). Of all frames since
     the previous horizon: ball_share, the share with a ball, and ball_share_real. In addition to the horizons, ball_share_gap: the
-    absolute difference of the two over frames 16 to the last, in percentage points.
+    absolute difference of the two over frames 16 to the last, in percentage points, and one_ball_share: of the frames in which
+    the real game shows exactly one ball, the share in which the rollout does.
     """
     horizons = [horizon for horizon in HORIZONS if horizon <= rollout.shape[1]]
     known = game_facts(env_id) if env_id else None
@@ -106,7 +107,19 @@ def horizon_scores(rollout: np.ndarray, real: np.ndarray, env_id: str | None) ->
         if rollout.shape[1] >= BALL_GAP_FROM:
             gap = seen[:, BALL_GAP_FROM - 1 :].mean() - seen_real[:, BALL_GAP_FROM - 1 :].mean()
             table["ball_share_gap"] = 100 * abs(float(gap))
+        table["one_ball_share"] = one_ball_share(rollout, real[:, 1:], env_id)
     return table
+
+
+def one_ball_share(rollout: np.ndarray, real: np.ndarray, env_id: str) -> float:
+    """Of the real frames with exactly one ball, the share whose counterpart has exactly one. Both (S, K, H, W, 3) uint8."""
+    lights, lights_real = (ball_lights(video.reshape(-1, *video.shape[2:]), env_id) for video in (rollout, real))  # (S*K, 2)
+    seen = balls_seen(real, env_id).flatten()
+    if not seen.any():
+        return np.nan
+    enough = SECOND_BALL * np.median(lights_real[seen, 0])
+    one, one_real = ((found >= enough).sum(axis=1) == 1 for found in (lights, lights_real))
+    return share(float((one & one_real & seen).sum()), float((one_real & seen).sum()))
 
 
 def sprite_scores(predicted: np.ndarray, there: np.ndarray) -> dict[str, float]:
