@@ -245,7 +245,7 @@ def world_steps(config: BuildConfig, folders: Folders, env_id: str | None, knows
     source = ["--env", env_id, "--trained-on", str(folders.data)] if env_id else ["--data-path", str(folders.data)]
     metrics, dream, beside = (folders.world / name for name in ("metrics.json", "dream.gif", "beside.gif"))
     evaluate = [script("4.inference/evaluate.py"), *world, *source, "--json", str(metrics)]
-    evaluate += ["--quick"] if config.quick else []
+    evaluate += ["--quick" if config.quick else "--brief"]
     facts = game_facts(env_id) if env_id and knows_keys else None
     keys = f"{facts.player_keys[1]}*10,NOOP*2,{facts.player_keys[0]}*10,NOOP*2" if facts else "random"
     film = [script("4.inference/generate.py"), *world, "--num-frames", "8" if config.quick else "72", "--actions", keys]

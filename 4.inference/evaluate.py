@@ -96,6 +96,8 @@ class EvaluateConfig:
     """how frames are sampled"""
     true_metrics: str | None = None
     """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
+    brief: bool = False
+    """a minute instead of five: fewer and shorter games, no untrained models, no ceiling of action_information"""
     quick: bool = False
     """seconds instead of minutes, to check that everything runs; the numbers mean little"""
     json: str | None = None
@@ -119,6 +121,8 @@ class EvaluateConfig:
         return range(self.seed, self.seed + (self.num_seeds if self.data_path is None else 1))
 
 
+BRIEF = dict(num_episodes=2, num_other_games=12, num_frames=250, num_labelled_games=8, num_clips=24, num_rollouts=12,
+             num_beginnings=3, long_frames=100, probe_steps=0, speed_frames=50)  # fmt: skip
 QUICK = dict(num_seeds=2, num_episodes=2, num_other_games=4, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2,
              num_beginnings=1, hold_frames=2, long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
 
@@ -226,8 +230,7 @@ def measure_untrained(
 def main() -> None:
     # --- config ---
     config = parse_config(EvaluateConfig)
-    if config.quick:
-        config = replace(config, **QUICK)
+    config = replace(config, **((BRIEF if config.brief else {}) | (QUICK if config.quick else {})))
     config.check()
     begun = time.perf_counter()
     world = WorldModel.load(config.world, config.device, seed=config.seed, **config.sampling.given())
@@ -265,7 +268,8 @@ def main() -> None:
         num_frames += len(games.seen)
         per_seed[seed], still = measure(world, played, real, config, seed)
         stills.append(still)
-        control = control or timed("untrained", partial(measure_untrained, world, played, real, config, seed))
+        if not control and not config.brief:
+            control = timed("untrained", partial(measure_untrained, world, played, real, config, seed))
     assert games is not None
     reasons = reasons_for_gaps(world, games, game) | ({"seen_in_training": unknown} if unknown else {})
     results = mean_over_seeds([*per_seed.values()])
@@ -276,7 +280,7 @@ def main() -> None:
     results |= {name: None for name in reasons if name not in results or name == "seen_in_training"}
     results["spread"] = spread_over_seeds([*per_seed.values()])
     results["per_seed"] = per_seed
-    results["controls"] = {"untrained": control, "copy_last": mean_over_seeds(stills)}
+    results["controls"] = ({"untrained": control} if control else {}) | {"copy_last": mean_over_seeds(stills)}
     results["reasons"] = reasons
     settings = {name: value for name, value in vars(config).items() if name not in ("json", "device", "sampling")}
     results["settings"] = settings | vars(world.sampling) | {

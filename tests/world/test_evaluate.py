@@ -204,8 +204,8 @@ def test_a_player_who_stands_still_obeys_only_where_the_real_one_does():
 def test_a_perfect_dream_scores_perfectly(games):
     real = games.store.frames[10:36][None]  # one frame before the dream, then 25
     table = horizon_scores(real[:, 1:], real, BREAKOUT)
-    assert list(table) == ["1", "4", "16", "ball_share_gap"]
-    assert table["ball_share_gap"] == 0.0
+    assert list(table) == ["1", "4", "16", "ball_share_gap", "one_ball_share"]
+    assert table["ball_share_gap"] == 0.0 and table["one_ball_share"] == 1.0
     for horizon in ("1", "4", "16"):
         row = table[horizon]
         assert row["psnr_db"] == math.inf and row["sprite_error_px"] == row["sprite_error_median_px"] == 0.0
@@ -330,6 +330,14 @@ def test_a_world_of_videos_is_measured_without_a_game(tmp_path, capsys):
     results = json.loads((tmp_path / "m.json").read_text())
     assert results["obedience"] is None and "no game" in results["reasons"]["obedience"]
     assert results["object_recall"] is None and results["psnr_db"] > 0
+
+
+def test_brief_leaves_out_untrained_models_and_the_ceiling_and_keeps_the_headlines(tmp_path):
+    flags = ["--world", save_tiny_world(tmp_path / "world", "true"), "--brief", "--quick", "--device", "cpu"]
+    assert call(EVALUATE, *flags, "--json", tmp_path / "m.json") == 0
+    results = json.loads((tmp_path / "m.json").read_text())
+    assert set(results["controls"]) == {"copy_last"}
+    assert {"object_recall", "obedience", "obedience_moving", "rollout"} <= results["spread"].keys()
 
 
 def test_a_world_of_videos_learns_its_keys_from_their_game(tmp_path, games):
