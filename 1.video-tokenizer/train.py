@@ -38,12 +38,7 @@ def main() -> None:
     run = Run("tokenizer", config, data)
     run.track(model, optimizer, ema)
 
-    def draw(path, run) -> None:
-        moving, copied = run.metrics["moving_psnr_db"], run.metrics["copy_last_moving_psnr_db"]
-        caption = f"step {run.step:,}, moving PSNR {moving:.1f} dB, copying the last frame {copied:.1f} dB"
-        save_samples(path, averaged.eval(), data.validation, caption, device)
-
-    run.draw = draw
+    run.draw = lambda path, run: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)

@@ -108,7 +108,7 @@ class TokenizerConfig(SpaceTimeConfig):
     levels: tuple[int, ...] = (8, 5, 5, 5)
     """FSQ levels per latent dimension; their product is the codebook size (8*5*5*5 = 1000)"""
     patch_share: float = 0.25
-    """share of a clip's patches that a step works on, those that move first; in the last tenth of the steps all; 1 is always"""
+    """share of a clip's patches that a step works on, those that move first; in the last fifth of the steps all; 1 is always"""
     patch_weight: float = 3.0
     """extra weight, in the last two fifths of the steps, of all pixels of patches in which something moves"""
     stability_from: float = 0.5
@@ -117,7 +117,7 @@ class TokenizerConfig(SpaceTimeConfig):
     # --- optimization ---
     batch_size: int = 16
     """clips per step, over all processes"""
-    num_steps: int = 1_200
+    num_steps: int = 1_000
     """optimizer steps"""
     learning_rate: float = 6e-3
     """peak learning rate"""
@@ -127,7 +127,7 @@ class TokenizerConfig(SpaceTimeConfig):
     def phase(self, progress: float) -> tuple[float, float, float]:
         """(patch_share, patch_weight, stability_weight) at this point of the training, from 0 (its start) to 1 (its end)."""
         stability_weight = self.stability_weight if progress > self.stability_from else 0.0
-        return self.patch_share if progress <= 0.9 else 1.0, self.patch_weight if progress > 0.6 else 0.0, stability_weight
+        return self.patch_share if progress <= 0.8 else 1.0, self.patch_weight if progress > 0.6 else 0.0, stability_weight
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""

@@ -23,10 +23,7 @@ def sample_of(frames: np.ndarray, number: int = 256) -> np.ndarray:
 
 def background_of(frames: np.ndarray, num_samples: int = 256) -> Tensor:
     """The background behind everything that moves: the median over evenly spaced frames of the recording, validation included.
-
-    frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. Films have no fixed background: there nearly every pixel counts
-    as foreground, so all pixels have the same weight.
-    """
+    frames: uint8 (F, H, W, 3). Returns float (3, H, W) in [0, 1]. In films nearly every pixel is foreground; all count alike."""
     median = np.median(sample_of(frames, num_samples), axis=0)
     return torch.from_numpy(median).float().permute(2, 0, 1) / 255
 
@@ -70,11 +67,17 @@ def weighted_mse(
     return (weight * error).sum() / mean_over_processes(weight.sum())
 
 
-def choose_patches(moves: Tensor, share: float) -> Tensor:
-    """(B, K) patches to work on: those that move, then random others. In a game, 95 of 100 show what they showed a frame ago.
-    moves: float (B, N), 1 where something changes during the clip, else 0; share: K / N."""
-    noise = local_shard(torch.rand(global_batch_size(len(moves)), moves.shape[1], device=moves.device))
-    return (moves + 0.9 * noise).topk(max(1, round(share * moves.shape[1])), dim=1).indices
+def choose_patches(interest: Tensor, share: float) -> Tensor:
+    """(B, K) patches to work on, K / N = share. In a game, 95 of 100 patches show what they showed a frame ago.
+    interest: float (B, N); with 1 more a patch always comes first, with less more often."""
+    noise = local_shard(torch.rand(global_batch_size(len(interest)), interest.shape[1], device=interest.device))
+    return (interest + 0.9 * noise).topk(max(1, round(share * interest.shape[1])), dim=1).indices
+
+
+def patch_interest(video: Tensor, background: Tensor, patch_size: int) -> Tensor:
+    """(B, N) for `choose_patches`: 2 where something moves during the clip, 0.5 more where it differs from the background."""
+    interest = 2.0 * moving_pixels(video) + 0.5 * foreground_pixels(video, background)  # (B, T, 1, H, W)
+    return F.max_pool2d(interest.amax(dim=1), patch_size).flatten(1)
 
 
 def pixels_of(patches: Tensor, frame_size: Sequence[int], patch_size: int) -> Tensor:

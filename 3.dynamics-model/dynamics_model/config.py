@@ -82,7 +82,7 @@ class DynamicsConfig(TrainingConfig):
     """clips per step, over all processes"""
     learning_rate: float = 4e-3
     """peak learning rate"""
-    num_steps: int = 1_200
+    num_steps: int = 1_000
     """optimizer steps"""
     prior_steps: int = 1_500
     """optimizer steps of the action prior, which is trained before the model if the actions are latent"""

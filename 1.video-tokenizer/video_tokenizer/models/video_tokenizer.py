@@ -4,11 +4,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from video_tokenizer.config import PRESETS, SpaceTimeConfig, TokenizerConfig
-from video_tokenizer.losses import background_of, choose_patches, moving_pixels, pixels_of, temporal_consistency_loss
+from video_tokenizer.losses import background_of, choose_patches, patch_interest, pixels_of, temporal_consistency_loss
 from video_tokenizer.models.base import Encoded, Tokenizer, TokenizerOutput, centered
 from video_tokenizer.models.fsq import FiniteScalarQuantizer
 from video_tokenizer.models.patch_embed import PatchEmbedding, PatchUnembedding
@@ -80,8 +79,9 @@ class VideoTokenizer(Tokenizer):
         patch_share: share of the patches to work on, see `choose_patches`. stability_weight: default: as in the config.
         """
         start: Tensor | int = self.positions.random_start(video.shape[0], video.device) if self.training else 0
-        moves = F.max_pool2d(moving_pixels(video).amax(dim=1).float(), self.config.patch_size).flatten(1)  # (B, N)
-        patches = choose_patches(moves, patch_share) if patch_share < 1 else None
+        patches = None
+        if patch_share < 1:
+            patches = choose_patches(patch_interest(video, self.background, self.config.patch_size), patch_share)  # (B, K)
         latents = self._latents(video, start, patches)  # (B, T, K, D)
         codes, indices, losses = self.quantizer(latents)
         reconstruction = self._decode(codes, start, patches).float()
