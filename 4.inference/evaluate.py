@@ -97,7 +97,7 @@ class EvaluateConfig:
     true_metrics: str | None = None
     """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
     brief: bool = False
-    """a minute instead of five: fewer and shorter games, no untrained models, no ceiling of action_information"""
+    """a minute instead of five: fewer and shorter games, no long rollouts, no untrained models, no supervised ceiling"""
     quick: bool = False
     """seconds instead of minutes, to check that everything runs; the numbers mean little"""
     json: str | None = None
@@ -121,8 +121,8 @@ class EvaluateConfig:
         return range(self.seed, self.seed + (self.num_seeds if self.data_path is None else 1))
 
 
-BRIEF = dict(num_episodes=2, num_other_games=12, num_frames=250, num_labelled_games=8, num_clips=24, num_rollouts=12,
-             num_beginnings=3, long_frames=100, probe_steps=0, speed_frames=50)  # fmt: skip
+BRIEF = dict(num_episodes=3, num_frames=300, num_labelled_games=12, num_clips=24, num_rollouts=16, num_beginnings=4,
+             probe_steps=0, speed_frames=50)  # fmt: skip
 QUICK = dict(num_seeds=2, num_episodes=2, num_other_games=4, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2,
              num_beginnings=1, hold_frames=2, long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
 
@@ -246,13 +246,15 @@ def main() -> None:
         game = open_its_game(env_id, world)
         known, unknown = training_frames(config, world)
         print(unknown, end="\n" if unknown else "")
-        long = config.num_frames + config.long_frames  # as long as rollouts that start late in a game
-        record = partial(record_games, game, config.num_other_games, long, config.seed, first_game=OTHER_SEEDS)
-        others, unused = halves(timed("other games", record))
-        unused = halves(unused)[0]  # encoding and decoding them takes long
+        others = unused = None
+        if not config.brief:
+            long = config.num_frames + config.long_frames  # as long as rollouts that start late in a game
+            record = partial(record_games, game, config.num_other_games, long, config.seed, first_game=OTHER_SEEDS)
+            others, unused = halves(timed("other games", record))
+            unused = halves(unused)[0]  # encoding and decoding them takes long
     else:
         others, unused = play(world, None, None, config, config.seed).games, None
-    real = real_frames(others)
+    real = real_frames(others) if others is not None else None
 
     # --- play and measure ---
     per_seed: dict[int, dict[str, Any]] = {}
