@@ -13,7 +13,7 @@ from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.registry import build_tokenizer
 from video_tokenizer.training.checkpoint import save_checkpoint
 
-CONFIG = {"frame_size": 16, "embed_dim": 24, "num_heads": 2, "num_blocks": 1}
+CONFIG = {"frame_size": 16, "embed_dim": 24, "num_heads": 2, "num_blocks": 1, "background": "median"}
 
 
 def tiny_weights() -> dict[str, Tensor]:
