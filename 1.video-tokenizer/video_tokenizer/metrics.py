@@ -162,11 +162,11 @@ def ghosts(prediction: Tensor, video: Tensor, background: Tensor, positions: Ten
     twice. A second ball is a spot
 
         where nothing is    the 7x7 pixels around it have a single color in the real frame, whose ball is first erased
-        like the ball       of its color, with at least 0.3 of its light, and at most three times its light in those 7x7 pixels
+        like the ball       of its color, with at least 0.3 of its light, and at most twice its light in those 7x7 pixels
 
     Light is the contrast summed over 2x2 pixels: between two pixels the same ball has half the contrast in each. So a second ball
     of half the contrast counts, and one of a quarter does not. A brick that is long gone, or a paddle drawn at its old place, has
-    more light than three balls. The ball's own light is the median over the clip, as it differs in front of a brick.
+    more light than two balls. The ball's own light is the median over the clip, as it differs in front of a brick.
     """
     background = background.expand_as(video)
     found = visible = 0
@@ -206,7 +206,7 @@ def second_balls(added: Tensor, empty: Tensor, ball: Tensor) -> Tensor:
     same_color = drawn.square().sum(dim=1) <= 1.25 * along.square()  # tangent of the angle between the colors at most 0.5
     around = 49 * F.avg_pool2d((added * color).sum(dim=1).clamp(min=0.0), 7, 1, 3)  # (F, H, W)
     brightest = along >= F.max_pool2d(along, 5, 1, 2)  # not the rim of something larger
-    spots = (edges < 0.02) & same_color & brightest & (along >= SECOND_BALL * strength) & (around <= 3 * strength)
+    spots = (edges < 0.02) & same_color & brightest & (along >= SECOND_BALL * strength) & (around <= 2 * strength)
     return spots.flatten(1).any(dim=1)
 
 
