@@ -68,4 +68,4 @@ def test_exercise_8_a_better_tokenizer(request):
     folder = CHAPTER / "checkpoints" / "exercise"
     assert (folder / "metrics.json").exists(), f"train into {folder} first"
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["steps"] <= 2_200 and metrics["moving_psnr_db"] > 30
+    assert metrics["steps"] <= 1_000 and metrics["moving_psnr_db"] > 27
