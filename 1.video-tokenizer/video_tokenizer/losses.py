@@ -97,7 +97,7 @@ def temporal_consistency_loss(latents: Tensor, video: Tensor, patch_size: int, p
     change = change.unflatten(1, (latents.shape[1] - 1, -1)).amax(dim=2)  # (B, S-1, H, W): the largest within a step
     at_rest = F.max_pool2d(change, patch_size).flatten(2) < 0.01  # (B, S-1, N)
     if patches is not None:
-        at_rest = at_rest.gather(2, patches[:, None].expand(-1, at_rest.shape[1], -1))
+        at_rest = at_rest.take_along_dim(patches[:, None], dim=2)
     bounded = latents.float().tanh()
     steps = (bounded[:, 1:] - bounded[:, :-1]).square().mean(dim=-1)  # (B, S-1, N)
     return (steps * at_rest).sum() / mean_over_processes(at_rest.sum().float()).clamp(min=1)

@@ -27,6 +27,8 @@ FILM_BEGINNING = 48
 """frames that a game runs before it is filmed"""
 GAMES_TRIED = 20
 """until one lasts as long as the film; the second half of them with the shortest possible beginning"""
+MOST_WAITING = 64
+"""frames that are played until the ball is in flight; Pong, which waits longest, serves after 16"""
 LABELED_SEED = 2_100_000_000
 """seed of the first game from which a world of videos learns its keys; recordings and evaluations use smaller ones"""
 LABELED_GAMES, LABELED_FRAMES = 4, 200
@@ -145,10 +147,6 @@ def play_after_beginning(game: Game, keys: Sequence[str], context_frames: int, s
     if len(played[1].frames) <= len(played[0]) + 1:
         raise InputError(f"{game.env_id} ends at once, in {GAMES_TRIED} games of {GAMES_TRIED}; leave --beside-emulator out")
     return played
-
-
-MOST_WAITING = 64
-"""frames that are played until the ball is in flight; Pong, which waits longest, serves after 16"""
 
 
 class RealGame:

@@ -4,6 +4,7 @@ Equal minutes of processor time are not an equal number of steps. So each tokeni
 which only the difference counts (starting Python and validating cost the same in both), and gets as many steps as fit.
 """
 
+import shlex
 import tempfile
 import timeit
 from collections.abc import Mapping, Sequence
@@ -119,7 +120,8 @@ def steps_for(flags: Sequence[str], cpu_minutes: float, environment: Mapping[str
     with tempfile.TemporaryDirectory() as folder:
         for steps in (SHORT, LONG):
             more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", f"{folder}/{steps}"]
-            run_command(study, study.train_command([*flags, *more]), environment)
+            command = ["python", study.train_script(flags), *study.all_flags(flags), *more]
+            run_command(study, shlex.join(command), environment)
             spent.append(60 * read_json(Path(folder, str(steps), "metrics.json"))["cpu_minutes"])
     seconds = max(1e-3, (spent[1] - spent[0]) / (LONG - SHORT))
     return max(1, round(60 * cpu_minutes / seconds)), round(seconds, 4)

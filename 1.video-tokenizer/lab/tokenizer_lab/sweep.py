@@ -96,11 +96,10 @@ class Study:
         """The script that takes these flags."""
         return self.models(value_of_flag(flags, "--model")) if self.models else f"{self.chapter}/train.py"
 
-    def train_command(self, flags: Sequence[str]) -> str:
-        """The command that trains a row with these flags, which come last, because the last of two equal flags counts."""
-        script = self.train_script(flags)
-        alike = shlex.split(self.trained_alike) if script == f"{self.chapter}/train.py" else []
-        return shlex.join(["python", script, *alike, *flags])
+    def all_flags(self, flags: Sequence[str]) -> list[str]:
+        """These flags behind `trained_alike`, where it applies: the last of two equal flags counts."""
+        alike = self.trained_alike if self.train_script(flags) == f"{self.chapter}/train.py" else ""
+        return [*shlex.split(alike), *flags]
 
     def relative(self, path: Path) -> str:
         """The path relative to the root if it lies inside, so that the commands are the same on every machine."""
@@ -159,8 +158,8 @@ class Training:
         own = [word.format_map(best) for word in shlex.split(study.rows[row])]
         self.study, self.row, self.seed, self.folder = study, row, seed, study.root / folders[row]
         self.note = self.folder / "sweep.json"  # the settings of the finished training, and later its result
-        self.flags = [*common_flags, *own, "--seed", str(seed), "--checkpoint-dir", folders[row]]
-        self.command = study.train_command(self.flags)
+        self.flags = study.all_flags([*common_flags, *own, "--seed", str(seed), "--checkpoint-dir", folders[row]])
+        self.command = shlex.join(["python", study.train_script(self.flags), *self.flags])
         files = ["--checkpoint", best[row], "--json", f"{folders[row]}/validation.json"]
         validate = ["python", f"{study.chapter}/validate.py", *files, *shlex.split(study.validate_flags(row))]
         self.validate_command = shlex.join(validate)

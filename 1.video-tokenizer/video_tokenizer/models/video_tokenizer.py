@@ -110,7 +110,7 @@ class VideoTokenizer(Tokenizer):
     def _latents(self, video: Tensor, start: Tensor | int, patches: Tensor | None = None) -> Tensor:
         x = self.patch_embedding(centered(video, self.background))  # (B, T, N, E)
         if patches is not None:
-            x = x.gather(2, patches[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))  # (B, T, K, E)
+            x = x.take_along_dim(patches[:, None, :, None], dim=2)  # (B, T, K, E)
         return self.to_latents(self.encoder(self.positions(x, start, patches)))  # (B, T, K, D)
 
     def _decode(self, codes: Tensor, start: Tensor | int, patches: Tensor | None = None) -> Tensor:

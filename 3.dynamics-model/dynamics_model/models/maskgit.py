@@ -90,9 +90,7 @@ class MaskGIT(DynamicsModel):
         patches = None
         if patch_share < 1:
             patches = choose_patches((tokens[:, 1:] != tokens[:, :-1]).any(dim=1).float(), patch_share)  # (B, K)
-            places = patches[:, None].expand(-1, tokens.shape[1], -1)
-            tokens = tokens.gather(2, places)  # (B, T, K), and two of (B, T - 1, K)
-            past, present = past.gather(2, places[:, 1:]), present.gather(2, places[:, 1:])
+            tokens, past, present = (x.take_along_dim(patches[:, None], dim=2) for x in (tokens, past, present))  # (.., .., K)
         target = tokens[:, 1:]
         logits = self.predict(past, present, actions, self.positions.random_start(len(tokens), tokens.device), patches)
         masked = present == self.mask_token
