@@ -1,13 +1,20 @@
-"""What the texts promise, checked against the repository: links, anchors, excerpts, commands, references, measured numbers.
+"""What the texts promise, checked against the repository: links, anchors, excerpts, commands, sessions, references, numbers.
 
-Each function reads a Markdown text and returns a list of complaints, which is empty if the text is true.
+Each function reads a Markdown text and returns a list of complaints, which is empty if the text is true. After a measurement,
+this brings the numbers of pages up to date:
+
+python tests/readme_checks.py --write README.md 4.inference/README.md
 """
 
+import doctest
+import itertools
 import json
 import re
 import shlex
+import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +29,8 @@ ELISION = re.compile(r"^[ \t]*# \.\.\.[ \t]*$\n?", re.MULTILINE)
 ARXIV = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)/|arXiv:\s?)(?P<id>\d{4}\.\d{4,5})", re.IGNORECASE)
 MEASURED = re.compile(r"<!-- measured: (?P<file>\S+)(?: (?P<key>\S+))? -->")
 MARK_BEFORE_PUNCTUATION = re.compile(r" <!-- measured: [^>]*-->[,.;:)]")
-NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?%?")
+NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:,\d{3})*(?:\.\d+)?(?:%| percent\b)?")
+MEASURED_BLOCK = re.compile(r"^<!-- measured[ \t]*\n(?P<entries>.*?)^-->[ \t]*\n?", re.MULTILINE | re.DOTALL)
 
 
 def code_blocks(text: str, language: str) -> list[str]:
@@ -160,6 +168,30 @@ def command_complaints(text: str, page: Path, root: Path, parse: Callable[[Path,
     return complaints
 
 
+def session_complaints(text: str, page: Path) -> list[str]:
+    """Python sessions (`>>> ` lines in ```python blocks) that print something else than the page shows.
+
+    All sessions of a page run in order in one namespace, as doctests: `...` stands for anything, and spaces do not matter.
+    """
+    session = ["" for _ in text.splitlines()]  # the page with everything blanked but the sessions, so that line numbers stay
+    for block in FENCE.finditer(text):
+        if block["language"] == "python" and ">>> " in block["code"]:
+            first = text.count("\n", 0, block.start("code"))
+            code = block["code"].splitlines()
+            session[first : first + len(code)] = code
+    complaints = [
+        f"line {number + 1} is in no python block and is never run: {line.strip()}"
+        for number, line in enumerate(text.splitlines())
+        if line.lstrip().startswith(">>> ") and not session[number]
+    ]
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(
+        doctest.DocTestParser().get_doctest("\n".join(session) + "\n", {"__name__": "page"}, page.name, str(page), 0),
+        out=complaints.append,
+    )
+    return complaints
+
+
 def reference_complaints(text: str, titles: dict[str, str]) -> list[str]:
     """arXiv numbers that are not in `titles` (id -> title), and lines of a References section that give another title."""
     complaints, in_references = [], False
@@ -207,17 +239,205 @@ def measured_complaints(text: str, page: Path) -> list[str]:
 
 def _number_complaint(shown: str, page: Path, file: str, key: str) -> list[str]:
     """[] if the number shown is the one in the file, rounded to the digits shown; else what is wrong, as one line."""
+    value = _value(page, file, key)
+    if value is None:
+        return [f"{file} holds no number called {key}"]
+    if not shown:
+        return [f"no number stands before the mark of {key}"]
+    return [] if _shows(shown, value) else [f"{key} is {value:.6g} in {file}, and {shown} is shown"]
+
+
+def _value(page: Path, file: str, key: str) -> float | None:
+    """The number of that name in a JSON file beside the page, such as `games.0.psnr_db`; None if there is none."""
     try:
         value = json.loads((page.parent / file).read_text())
         for name in key.split("."):
             value = value[int(name)] if isinstance(value, list) else value[name]
-        value = float(value) * (100 if shown.endswith("%") else 1)
+        return float(value)
     except (OSError, ValueError, LookupError, TypeError):
-        return [f"{file} holds no number called {key}"]
-    plain = shown.rstrip("%").replace(",", "").replace("−", "-")
-    if not plain:
-        return [f"no number stands before the mark of {key}"]
-    half_a_digit = 0.5 * 10.0 ** -len(plain.partition(".")[2])
-    if abs(float(plain) - value) <= half_a_digit * (1 + 1e-9):
-        return []
-    return [f"{key} is {value:.6g} in {file}, and {shown} is shown"]
+        return None
+
+
+def _parts(shown: str) -> tuple[str, int, str]:
+    """A number as shown on a page -> its digits for `float`, how many of them stand after the point, and its unit."""
+    digits, unit = re.fullmatch(r"(.*?)(%| percent)?", shown).groups(default="")  # type: ignore[union-attr]
+    plain = digits.replace(",", "").replace("−", "-")
+    return plain, len(plain.partition(".")[2]), unit
+
+
+def _shows(shown: str, value: float) -> bool:
+    """Whether the number shown is the value, or a hundred times the value for %, rounded to the digits shown."""
+    plain, places, unit = _parts(shown)
+    return abs(float(plain) - value * (100 if unit else 1)) <= 0.5 * 10.0**-places * (1 + 1e-9)
+
+
+def rewritten(shown: str, value: float) -> str:
+    """The value in the dress of the number shown: as many digits after the point, the same signs, commas and unit."""
+    plain, places, unit = _parts(shown)
+    number = float(f"{value * (100 if unit else 1):.{places}f}") + 0.0  # + 0.0: no minus before a zero
+    commas = "," in shown or abs(float(plain)) < 1000
+    digits = f"{abs(number):{',' if commas else ''}.{places}f}"
+    sign = ("−" if "−" in shown else "-") if number < 0 else "+" if shown.startswith("+") else ""
+    return sign + digits + unit
+
+
+@dataclass
+class Shown:
+    """A measured number of a page: where it stands in the text, and the value that it must show."""
+
+    start: int
+    end: int
+    value: float
+    key: str
+
+
+@dataclass
+class Entry:
+    """A line of the block: values by name, and from where to where the page is searched for each."""
+
+    values: list[str]
+    places: list[tuple[int, int]]
+    quoted_at: int | None = None
+    """where the block repeats the only place"""
+
+
+def block_complaints(text: str, page: Path) -> list[str]:
+    """Numbers that differ from those that the block `<!-- measured ... -->` at the end of a page names; and wrong entries.
+
+    The block gives JSON files a name, relative to the page, `world = ../assets/metrics.json`, and then says in each line
+
+    - `"98% of the balls" = world object_recall`: this phrase stands once in the page, and its first number is that value, rounded
+      to the digits shown (a hundredfold before `%` or `percent`), or
+    - `| Breakout | = world psnr_db | - | tiny psnr_db |`: the other cells of the table row that begins with this one show these
+      values, each as its first number. `-` passes over a cell, and `| Breakout (2) |` is the second row of that name.
+    """
+    shown, _, complaints = _measured_block(text, page)
+    return complaints + [
+        f"{number.key} is {number.value:.6g}, and {text[number.start : number.end]} is shown"
+        for number in shown
+        if not _shows(text[number.start : number.end], number.value)
+    ]
+
+
+def with_measured_numbers(text: str, page: Path) -> str:
+    """The page with the numbers that its block names as they are in the JSON files, in the text and in the block."""
+    shown, entries, _ = _measured_block(text, page)
+    values = {(number.start, number.end): number.value for number in shown}
+    edits = [(*place, rewritten(text[slice(*place)], value)) for place, value in values.items()]
+    for entry in entries:
+        if entry.quoted_at is not None:
+            start, end = entry.places[0]
+            edits.append((entry.quoted_at, entry.quoted_at + end - start, _edited(text, edits, start, end)))
+    return _edited(text, edits, 0, len(text))
+
+
+def _edited(text: str, edits: list[tuple[int, int, str]], first: int, last: int) -> str:
+    """What stands between two places of a text after edits of the form (start, end, new text)."""
+    pieces, position = [], first
+    for start, end, new in sorted(edit for edit in edits if first <= edit[0] and edit[1] <= last):
+        pieces += [text[position:start], new]
+        position = end
+    return "".join([*pieces, text[position:last]])
+
+
+def _measured_block(text: str, page: Path) -> tuple[list[Shown], list[Entry], list[str]]:
+    """The numbers that the block of a page names, its entries, and what is wrong with them."""
+    block = MEASURED_BLOCK.search(text)
+    if block is None:
+        return [], [], ["the block of measured numbers does not end with a line -->"] if "<!-- measured\n" in text else []
+    prose, place = text[: block.start()], block.start("entries")
+    complaints = ["the measured numbers are not at the end of the page"] if text[block.end() :].strip() else []
+    files: dict[str, str] = {}
+    entries: list[Entry] = []
+    for line in block["entries"].splitlines(keepends=True):
+        if name := re.fullmatch(r"(\w+)\s*=\s*(\S+)", line.strip()):
+            files[name[1]] = name[2]
+        elif line.strip():
+            entry = _entry(line, place, prose)
+            if isinstance(entry, Entry):
+                entries.append(entry)
+            else:
+                complaints.append(entry)
+        place += len(line)
+    shown = []
+    for entry in entries:
+        for value, place in zip(entry.values, entry.places, strict=False):
+            found = None if value == "-" else _shown(value, place, prose, files, page)
+            if isinstance(found, str):
+                complaints.append(found)
+            elif found:
+                shown.append(found)
+    used = {value.split()[0] for entry in entries for value in entry.values}
+    return (
+        shown,
+        entries,
+        complaints + [f"no number of the block is in {files[name]} ({name})" for name in files if name not in used],
+    )
+
+
+def _entry(line: str, begin: int, prose: str) -> Entry | str:
+    """A line of the block, which begins at that place of the page; or what is wrong with it, in words."""
+    if quote := re.fullmatch(r'"(.+)"\s*=\s*(\S+\s+\S+)', line.strip()):
+        if (count := prose.count(quote[1])) != 1:
+            return f'"{quote[1]}" stands {count} times in the page'
+        start = prose.find(quote[1])
+        return Entry([quote[2]], [(start, start + len(quote[1]))], begin + line.find('"') + 1)
+    if row := re.fullmatch(r"\|(.+?)\|\s*=\s*([^|\s].*?)\s*\|?", line.strip()):
+        cells, values = _row(prose, row[1].strip()), [value.strip() for value in row[2].split("|")]
+        if isinstance(cells, str):
+            return cells
+        if len(values) > len(cells):
+            return f"the row {row[1].strip()} has only {len(cells)} more cells"
+        if all(re.fullmatch(r"-|\S+\s+\S+", value) for value in values):
+            return Entry(values, cells)
+    return f"not an entry of measured numbers: {line.strip()}"
+
+
+def _shown(name: str, place: tuple[int, int], prose: str, files: dict[str, str], page: Path) -> Shown | str:
+    """The first number in a place of the page, with the value that the block names for it; or what is wrong, in words."""
+    alias, key = name.split()
+    if alias not in files:
+        return f"{alias} is the name of no file in the block"
+    if (value := _value(page, files[alias], key)) is None:
+        return f"{files[alias]} holds no number called {key}"
+    if (number := NUMBER.search(prose[slice(*place)])) is None:
+        return f"no number stands in: {prose[slice(*place)].strip()}"
+    start, end = place[0] + number.start(), place[0] + number.end()
+    if (start, end) not in [whole.span() for whole in NUMBER.finditer(prose)]:
+        return f"this cuts a number in two: {prose[slice(*place)].strip()}"
+    return Shown(start, end, value, key)
+
+
+def _row(text: str, name: str) -> list[tuple[int, int]] | str:
+    """Where the other cells of the table row with this first cell begin and end; or what is wrong, in words."""
+    rows = []
+    for line in re.finditer(r"^\|.*\|[ \t]*$", text, re.MULTILINE):
+        bars = [line.start() + bar.start() for bar in re.finditer(r"(?<!\\)\|", line[0])]
+        rows.append([(left + 1, right) for left, right in itertools.pairwise(bars)])
+    titles = [_cell(text[row[0][0] : row[0][1]]) for row in rows]
+    which = re.fullmatch(r"(.+) \((\d+)\)", name) if titles.count(_cell(name)) == 0 else None
+    title, number = (_cell(which[1]), int(which[2])) if which else (_cell(name), 1)
+    if titles.count(title) < number or (which is None and titles.count(title) > 1):
+        return f"{titles.count(title)} table rows begin with {name}"
+    return [row for row, other in zip(rows, titles, strict=True) if other == title][number - 1][1:]
+
+
+def _cell(text: str) -> str:
+    """What a reader sees of a table cell: without code marks, stars and the targets of links."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("`", "").replace("*", "").strip()
+
+
+def main(arguments: list[str]) -> None:
+    """Say what is wrong with the measured numbers of some pages; with --write, correct the numbers first."""
+    wrong = False
+    for page in (Path(argument) for argument in arguments if argument != "--write"):
+        if "--write" in arguments:
+            page.write_text(with_measured_numbers(page.read_text(), page))
+        complaints = block_complaints(page.read_text(), page)
+        wrong = wrong or bool(complaints)
+        print("\n".join(f"{page}: {complaint}" for complaint in complaints or ["every number is the measured one"]))
+    sys.exit(wrong)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -49,7 +49,14 @@ def test_every_paper_is_called_by_its_title(page):
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
 def test_every_number_marked_as_measured_is_in_the_metrics(page):
-    complaints = checks.measured_complaints(page.read_text(), page)
+    complaints = checks.measured_complaints(page.read_text(), page) + checks.block_complaints(page.read_text(), page)
+    assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if ">>> " in page.read_text()], ids=name)
+def test_every_python_session_prints_what_the_page_shows(page, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    complaints = checks.session_complaints(page.read_text(), page)
     assert not complaints, "\n".join(complaints)
 
 
@@ -114,6 +121,8 @@ def test_the_link_check_tells_right_from_wrong(page, text, is_true):
         ("low = 1\n    high = 2\n", False),  # the rest of the indentation is part of the line
         ("    low =\n", False),  # so is its end
         ("    high = 2\n    # ...\n    low = 1\n", False),  # the parts come in the order of the file
+        ("# ...\ndef levels():\n        # ...\n    return low, high\n# ...\n", True),  # anything may be left out, anywhere
+        ("low = 1\n    # ...\nreturn low, high\n", True),
     ],
 )
 def test_the_excerpt_check_tells_right_from_wrong(page, code, is_true):
@@ -182,3 +191,122 @@ def test_the_reference_check_tells_right_from_wrong():
 def test_the_measured_check_tells_right_from_wrong(page, text, is_true):
     complaints = checks.measured_complaints(text, page)
     assert (complaints == []) == is_true, complaints
+
+
+BLOCK = """It reaches 41.3 dB, and 97% of the balls are there.
+
+| | tiny | big |
+|---|---|---|
+| `Steps` | 12,345 at most | 1 |
+| A name | 1 | 41.26 dB |
+| A name | 97.5% | |
+
+<!-- measured
+m = metrics.json
+
+"It reaches 41.3 dB" = m tokenizer.psnr_db
+"97% of the balls" = m tokenizer.recall
+| Steps | = m steps.1 | m steps.0 |
+| A name (1) | = - | m tokenizer.psnr_db |
+| A name (2) | = m tokenizer.recall |
+-->
+"""
+
+
+def test_the_numbers_of_the_block_at_the_end_of_a_page_are_those_of_the_files(page):
+    assert checks.block_complaints(BLOCK, page) == checks.block_complaints("no block", page) == []
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "complaint"),
+    [
+        ("reaches 41.3 dB", "reaches 41.2 dB", "tokenizer.psnr_db is 41.257, and 41.2 is shown"),
+        ("41.26 dB |", "41.2 dB |", "tokenizer.psnr_db is 41.257, and 41.2 is shown"),
+        ("12,345 at most", "12,346 at most", "steps.1 is 12345, and 12,346 is shown"),
+        ("97% of the balls", "98% of the balls", "tokenizer.recall is 0.9746, and 98% is shown"),
+        ("m steps.1", "n steps.1", "n is the name of no file in the block"),
+        ("m steps.1", "m steps.9", "metrics.json holds no number called steps.9"),
+        ("m = metrics.json", "m = gone.json", "gone.json holds no number called tokenizer.psnr_db"),
+        ("m = metrics.json", "m = metrics.json\nn = metrics.json", "no number of the block is in metrics.json (n)"),
+        ("97% of the balls are", "Most balls are", '"97% of the balls" stands 0 times in the page'),
+        ("balls are there", "balls are there: 97% of the balls", '"97% of the balls" stands 2 times in the page'),
+        ('"97% of the balls"', '"of the balls"', "no number stands in: of the balls"),
+        ('"97% of the balls"', '"7% of the balls"', "this cuts a number in two: 7% of the balls"),
+        ('"It reaches 41.3 dB"', '"It reaches 41"', "this cuts a number in two: It reaches 41"),
+        ("| Steps | =", "| Stepz | =", "0 table rows begin with Stepz"),
+        ("| A name (2) | =", "| A name | =", "2 table rows begin with A name"),
+        ("| A name (2) | =", "| A name (3) | =", "2 table rows begin with A name (3)"),
+        ("| A name (2) | =", "| A name (2) | = - | - |", "the row A name (2) has only 2 more cells"),
+        ("| A name (1) | = -", "| A name (2) | = -", "no number stands in: "),
+        ("| A name (1) | = -", "A name = -", "not an entry of measured numbers: A name = - | m tokenizer.psnr_db |"),
+        ("\n-->\n", " -->\n", "the block of measured numbers does not end with a line -->"),
+        ("-->\n", "-->\nmore text\n", "the measured numbers are not at the end of the page"),
+    ],
+)
+def test_the_block_of_measured_numbers_is_read_strictly(page, true, false, complaint):
+    assert true in BLOCK
+    assert complaint in checks.block_complaints(BLOCK.replace(true, false), page)
+
+
+def test_new_measurements_are_written_into_the_text_and_the_block(page):
+    (page.parent / "metrics.json").write_text('{"tokenizer": {"psnr_db": 38.04, "recall": 0.995}, "steps": [-2, 999]}')
+    written = checks.with_measured_numbers(BLOCK, page)
+    assert checks.block_complaints(written, page) == []
+    for line in ("It reaches 38.0 dB, and 100% of the balls", "| `Steps` | 999 at most | -2 |", "| A name | 1 | 38.04 dB |"):
+        assert line in written
+    assert '"It reaches 38.0 dB" = m' in written and '"100% of the balls" = m' in written and "| A name | 99.5% | |" in written
+    assert checks.with_measured_numbers(written, page) == written
+
+
+@pytest.mark.parametrize(
+    ("shown", "value", "expected"),
+    [
+        ("0.98", 0.9, "0.90"),
+        ("97%", 0.5, "50%"),
+        ("97 percent", 0.5, "50 percent"),
+        ("12,345", 67890.2, "67,890"),
+        ("12345", 67890.2, "67890"),
+        ("900", 1234, "1,234"),
+        ("−1.5", -2.25, "−2.2"),
+        ("+1.5", 2.31, "+2.3"),
+        ("1.5", -2.31, "-2.3"),
+        ("-0.1", -0.01, "0.0"),
+    ],
+)
+def test_a_number_is_rewritten_in_its_own_dress(shown, value, expected):
+    assert checks.rewritten(shown, value) == expected
+
+
+SESSION = """First,
+
+```python
+>>> from math import sqrt
+>>> [sqrt(9),
+...  2]
+[3.0,   2]
+```
+and later
+```python
+>>> sqrt(2)
+1.41...
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_true"),
+    [
+        (SESSION, True),
+        (SESSION.replace("[3.0", "[4.0"), False),
+        (SESSION.replace("from math", "from maths"), False),
+        (SESSION.replace("```python\n>>> sqrt", "```\n>>> sqrt"), False),  # never run
+        ("```python\nundefined\n```\n", True),  # an excerpt is no session
+    ],
+)
+def test_the_session_check_tells_right_from_wrong(page, text, is_true):
+    complaints = checks.session_complaints(text, page)
+    assert (complaints == []) == is_true, complaints
+
+
+def test_a_wrong_session_is_reported_with_its_line(page):
+    assert "line 11, in README.md" in checks.session_complaints(SESSION.replace("1.41", "1.42"), page)[0]
