@@ -8,7 +8,7 @@ import numpy as np
 
 
 def size_of_dream(num_games: int, start_frames: int, num_actions: int, frame_size: int) -> tuple[int, ...]:
-    """Exercise 1. The shape of what `world.rollout` returns for num_games games of start_frames frames and num_actions actions."""
+    """Exercise 1. The shape of what `world.rollout` returns for num_games games of start_frames frames, num_actions actions."""
     raise NotImplementedError
 
 
