@@ -22,6 +22,7 @@ from tokenizer_lab.sweep import (
     chance,
     mark,
     markdown,
+    page_with,
     run_ablation,
     spread,
 )
@@ -77,7 +78,7 @@ class Toy:
         (folder / "data").mkdir()
         (folder / "toy" / "train.py").write_text(TRAIN)
         (folder / "toy" / "validate.py").write_text(VALIDATE)
-        (folder / "toy" / "README.md").write_text("# Toy\n<!-- ablations: begin -->\nold\n<!-- ablations: end -->\nend\n")
+        (folder / "toy" / "LOG.md").write_text("# Toy\n<!-- ablations: begin -->\nold\n<!-- ablations: end -->\nend\n")
         recall = Column("recall", "recall", ".2f", "higher"), Column("recall", "share", ".0%", "higher", "ceiling")
         self.study = {"rows": {"defaults": "", "small": "--size 2"}, "columns": (*recall, Column("loss.4", "loss"))}
         self.study |= {"controls": {"copying": {"recall": "copy_recall"}}, "config": ToyConfig}
@@ -199,7 +200,7 @@ def test_the_text_gets_the_table_between_its_marks_and_nothing_else_changes(toy)
     """0.20 and 0.22 with seeds 0 and 1, a quarter of the ceiling of 0.8; the loss of 2 does not differ."""
     toy.ablate()
     toy.ablate(readme=True)
-    page = (toy.folder / "toy/README.md").read_text()
+    page = (toy.folder / "toy/LOG.md").read_text()
     assert page.startswith("# Toy\n<!-- ablations: begin -->\nEach row") and page.endswith("|\n<!-- ablations: end -->\nend\n")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
     assert cells[0] == ["row", "recall ↑", "share ↑", "loss"]
@@ -220,7 +221,7 @@ def test_the_numbers_of_the_table_in_the_text_are_those_measured(chapter):
         load_script(REPOSITORY / chapter / "lab" / "ablate.py").STUDY,
         REPOSITORY / "assets" / chapter / "ablations.json",
     )
-    shown = block_of("ablations").search((REPOSITORY / chapter / "README.md").read_text())
+    shown = block_of("ablations").search(page_with(REPOSITORY / chapter, "ablations").read_text())
     assert shown and numbers_in(shown[0]) == numbers_in(markdown(study, json.loads(numbers.read_text())))
 
 

@@ -371,6 +371,12 @@ def block_of(name: str) -> re.Pattern[str]:
     return re.compile(rf"(?<=<!-- {re.escape(name)}: begin -->\n).*?(?=<!-- {re.escape(name)}: end -->)", re.DOTALL)
 
 
+def page_with(folder: Path, name: str) -> Path:
+    """The text in a chapter's folder with a place for the block of this name; LOG.md if none has one."""
+    pages = (page for page in sorted(folder.glob("*.md")) if block_of(name).search(page.read_text(encoding="utf-8")))
+    return next(pages, folder / "LOG.md")
+
+
 def write_block(page: Path, name: str, block: str) -> None:
     """Replace the block of this name in a text. Raises InputError if the text has none."""
     text = page.read_text(encoding="utf-8")
@@ -394,7 +400,7 @@ def run_ablation(study: Study, config: AblationConfig, common_flags: Sequence[st
     """What ablate.py does in every chapter. common_flags: flags of every training after --data-path and --num-steps."""
     if config.readme:
         text = markdown(study, read_results(study, config))
-        write_block(study.root / study.chapter / "README.md", study.name, text)
+        write_block(page_with(study.root / study.chapter, study.name), study.name, text)
         return print(text)
     config.check()
     if unknown := sorted(set(config.rows) - set(study.rows)):

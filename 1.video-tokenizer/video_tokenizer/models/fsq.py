@@ -1,4 +1,4 @@
-"""Finite scalar quantization: round each latent value to one of a few levels (solution 6 of the chapter)."""
+"""Finite scalar quantization: round each latent value to one of a few levels (solution 8 of the chapter)."""
 
 import math
 from collections.abc import Sequence

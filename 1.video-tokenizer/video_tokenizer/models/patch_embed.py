@@ -1,4 +1,4 @@
-"""Pixels to patch vectors and back (solutions 1 and 7 of the chapter)."""
+"""Pixels to patch vectors and back (solutions 3 and 9 of the chapter)."""
 
 from einops import rearrange
 from torch import Tensor, nn

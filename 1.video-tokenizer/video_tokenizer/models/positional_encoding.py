@@ -1,4 +1,4 @@
-"""Positional encoding of column, row and frame by sine waves (solution 2 of the chapter)."""
+"""Positional encoding of column, row and frame by sine waves (solution 4 of the chapter)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The space-time transformer: attention inside a frame, then over time, then a feed-forward network (solutions 3 to 5)."""
+"""The space-time transformer: attention inside a frame, then over time, then a feed-forward network (solutions 5 to 7)."""
 
 from dataclasses import dataclass, field
 from typing import Literal
