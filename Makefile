@@ -59,6 +59,7 @@ pictures: $(VENV)/installed data/breakout-unseen  ## draw every picture of the c
 	$(RUN) 3.dynamics-model/lab/illustrate.py
 	$(RUN) 3.dynamics-model/validate.py --checkpoint assets/worlds/breakout/dynamics.pt --data-path data/breakout-unseen --save-images --output assets/3.dynamics-model --json assets/3.dynamics-model/metrics.json
 	$(RUN) 4.inference/lab/illustrate.py
+	$(RUN) 4.inference/lab/overview.py
 
 # games that no training has seen
 data/breakout-unseen: | $(VENV)/installed

@@ -5,9 +5,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from script_runner import call
 from structure_checks import REPOSITORY
 
 from tokenizer_lab.drawing import DARK, LIGHT, Drawing, pixel_paths
+from world_lab.overview import story_css
 
 DRAWINGS = sorted((REPOSITORY / "assets").glob("**/*.svg"))
 
@@ -19,6 +21,11 @@ def painted(paths, height, width):
         for x, y, w, h in re.findall(r"M(\d+) (\d+)h(\d+)v(\d+)h", shape):
             frame[int(y) : int(y) + int(h), int(x) : int(x) + int(w)] = list(bytes.fromhex(color))
     return frame
+
+
+def labels(svg):
+    """The words of a drawing, without the tokens and frames, which may differ a little between machines."""
+    return [text for text in ElementTree.fromstring(svg).itertext() if text.strip() and not text.strip().isdigit()]
 
 
 def test_a_frame_as_paths_has_every_pixel_of_the_frame():
@@ -47,3 +54,18 @@ def test_a_drawing_of_the_texts_is_well_formed_complete_and_small(path):
     assert path.stat().st_size <= 300_000
     sizes = [float(text.attrib["font-size"]) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert min(sizes) * 830 / float(root.attrib["width"]) >= 11  # at the width of a page
+
+
+def test_the_drawings_of_the_overview_come_from_one_command(tmp_path):
+    assert call(REPOSITORY / "4.inference" / "lab" / "overview.py", "--output", tmp_path) == 0
+    for name in ("pipeline", "three_networks"):
+        kept, drawn = ((folder / f"{name}_light.svg").read_text(encoding="utf-8") for folder in (REPOSITORY / "assets", tmp_path))
+        assert labels(kept) == labels(drawn)
+
+
+def test_the_animation_starts_with_the_whole_picture_and_stops_for_whoever_asks():
+    css = story_css()
+    assert "prefers-reduced-motion:reduce" in css
+    later_only = {"flash0", "flash1", "flash2", "flash3", "back", "renewed"}
+    begins = dict(re.findall(r"@keyframes (\w+)\{0%\{opacity:(\d)\}", css))
+    assert begins == {name: "0" if name in later_only else "1" for name in begins} and len(begins) > 20

@@ -129,8 +129,11 @@ class Drawing:
         self.add("circle", cx=x, cy=y, r=radius, fill="none", stroke=color, stroke_width=width)
 
     def magnifier(self, frame: np.ndarray, place: tuple[float, float], at: tuple[float, float], scale: float, reach: int = 4,
-                  source: tuple[float, float, float] | None = None) -> None:  # fmt: skip
-        """The pixels around place = (column, row), enlarged at `at`; with source = (x, y, scale) of the frame, joined to it."""
+                  source: tuple[float, float, float] | None = None, gain: float = 2) -> None:  # fmt: skip
+        """The pixels around place = (column, row), enlarged at `at` and `gain` times as bright.
+
+        source: (x, y, scale) of the frame if it is on the drawing too, to mark what is magnified and join the two.
+        """
         column, row = (min(max(round(at), reach), side - 1 - reach) for at, side in zip(place, frame.shape[1::-1], strict=True))
         x, y, side = *at, (2 * reach + 1) * scale
         if source:
@@ -139,7 +142,8 @@ class Drawing:
             near = (left + small, top + small / 2) if x > left else (left, top + small / 2)
             self.line([near, (x if x > left else x + side, y + side / 2)], RING, 1)
             self.rect(left, top, small, small, line=RING, stroke=1.5)
-        self.frame(x, y, frame[row - reach : row + reach + 1, column - reach : column + reach + 1], scale, RING)
+        part = frame[row - reach : row + reach + 1, column - reach : column + reach + 1]
+        self.frame(x, y, (part * gain).clip(0, 255).astype(np.uint8), scale, RING)
 
     def grid(self, x: float, y: float, rows: int, columns: int, cell: float, fill: Mapping[tuple[int, int], str] | str = "none",
              text: Mapping[tuple[int, int], str] | None = None, size: float = 14, line="line", color="ink") -> None:  # fmt: skip
