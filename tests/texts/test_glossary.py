@@ -46,7 +46,7 @@ def test_every_score_of_the_glossary_is_measured_somewhere():
 
 
 def test_dimension_tables_and_the_axis_key_use_the_same_letters():
-    key = rows(section((REPOSITORY / "README.md").read_text(), "Axis key"))
+    key = rows(section((REPOSITORY / "GLOSSARY.md").read_text(), "Axis key"))
     letters = set(re.findall(r"\b[A-Z]\b", " ".join(row[0] for row in key)))
     for chapter in CHAPTERS:
         symbols = " ".join(row[0] for row in rows(section((REPOSITORY / chapter / "README.md").read_text(), "Dimensions")))
