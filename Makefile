@@ -11,6 +11,8 @@ VENV ?= .venv
 TORCH_INDEX ?=
 # the game that `make world` records and learns, and `make play` plays
 GAME ?= breakout
+# the chapter whose exercises `make exercises` checks; all of them without it
+CHAPTER ?=
 # how many test files run at a time, each on one thread
 TEST_PROCESSES ?= 2
 # passed on to pytest:  make test PYTEST_ARGS="tests/texts/test_readmes.py -x"
@@ -22,7 +24,7 @@ OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world play experiments bench pictures test faults lint clean
+.PHONY: help install world play exercises experiments bench pictures test faults lint clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -34,6 +36,10 @@ world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluat
 
 play: $(VENV)/installed  ## play a world in the browser, beside the real game: yours where `make world` has made one, else the reference world
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
+
+exercises: $(VENV)/installed  ## check your answers to the exercises, in seconds: all, or with CHAPTER=2 those of one chapter
+	@$(RUN) -c "import pytest" 2>/dev/null || $(INSTALL) "pytest>=8.0"
+	@$(RUN) tests/exercises/check.py $(CHAPTER)
 
 experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers side by side, papers' claims; hours
 	$(INSTALL) $(INDEX) --editable ".[lab]"

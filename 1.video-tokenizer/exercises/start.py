@@ -1,6 +1,6 @@
 """Starting points for the exercises of chapter 1. Fill in the functions, then check them:
 
-pytest tests/exercises/test_chapter_1.py --run-exercises
+make exercises CHAPTER=1
 """
 
 import numpy as np

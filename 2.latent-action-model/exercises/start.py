@@ -1,6 +1,6 @@
 """Starting points for the exercises of chapter 2. Fill in the functions, then check them:
 
-pytest tests/exercises/test_chapter_2.py --run-exercises
+make exercises CHAPTER=2
 """
 
 from torch import Tensor

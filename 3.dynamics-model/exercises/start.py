@@ -1,6 +1,6 @@
 """Starting points for the exercises of chapter 3. Fill in the functions, then check them:
 
-pytest tests/exercises/test_chapter_3.py --run-exercises
+make exercises CHAPTER=3
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Starting points for the exercises of chapter 4. Fill in the functions, then check them:
 
-pytest tests/exercises/test_chapter_4.py --run-exercises
+make exercises CHAPTER=4
 """
 
 import gymnasium

@@ -27,7 +27,9 @@ def test_exercise_1_the_sizes_are_predicted(answers):
 
 
 def test_exercise_2_a_vector_becomes_a_number(answers):
-    assert answers.token_of([math.atanh(0.1), math.atanh(0.4), math.atanh(0.8)], [3, 3, 3]) == 22  # the text's first example
+    assert (
+        answers.token_of([math.atanh(0.1), math.atanh(0.4), math.atanh(0.8)], [3, 3, 3]) == 22
+    )  # the digits 1, 1 and 2: 1 + 1 * 3 + 2 * 9
     latents = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 2
     expected = FiniteScalarQuantizer((5, 7, 3))(latents).indices.tolist()
     assert [answers.token_of(latent, [5, 7, 3]) for latent in latents.tolist()] == expected
@@ -66,6 +68,6 @@ def test_exercise_8_a_better_tokenizer(request):
     if not request.config.getoption("--run-exercises"):
         pytest.skip("takes a training: --run-exercises")
     folder = CHAPTER / "checkpoints" / "exercise"
-    assert (folder / "metrics.json").exists(), f"train into {folder} first"
+    assert (folder / "metrics.json").exists(), f"train into {folder.relative_to(REPOSITORY)} first"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["steps"] <= 1_000 and metrics["moving_psnr_db"] > 27

@@ -30,7 +30,7 @@ def test_exercise_1_the_sizes_are_predicted(answers):
     assert (encoded.indices.shape, encoded.codes.shape, video[:, :-1].shape) == (indices, codes, past)
 
 
-def test_exercise_2_what_words_tell_about_keys(answers):
+def test_exercise_2_what_latent_actions_reveal_about_keys(answers):
     assert answers.known_share([[25, 25, 0, 25], [0, 0, 25, 0]]) == pytest.approx(0.406, abs=0.001)  # one word for RIGHT
     assert answers.known_share([[7, 0], [0, 3]]) == pytest.approx(1) and abs(answers.known_share([[6, 3], [4, 2]])) < 1e-9
     counts = np.random.default_rng(0).integers(1, 20, (5, 4))
@@ -56,7 +56,7 @@ def test_exercise_4_idle_codes_are_moved_and_others_are_not(answers):
     assert torch.equal(answers.restart_idle_codes(codebook, torch.full((4,), 0.25), latents), codebook)
 
 
-def test_exercise_5_the_word_for_a_key(answers):
+def test_exercise_5_the_latent_action_for_a_key(answers):
     counts = np.array([[90, 80, 30, 30], [2, 1, 60, 0], [3, 0, 1, 70], [5, 19, 9, 0]])  # word 0 comes with every key
     assert answers.words_to_send(counts.tolist())[2:] == [1, 2]
     many = 1_000 * counts  # so many that the few imaginary transitions of action_map do not matter
@@ -68,6 +68,6 @@ def test_exercise_8_more_about_the_keys(request):
     if not request.config.getoption("--run-exercises"):
         pytest.skip("takes a training: --run-exercises")
     file = CHAPTER / "checkpoints" / "exercise" / "metrics.json"
-    assert file.exists(), f"train into {file.parent} first"
+    assert file.exists(), f"train into {file.parent.relative_to(REPOSITORY)} first"
     metrics = json.loads(file.read_text())
     assert metrics["steps"] <= 600 and metrics["action_information_single"] > 0.3
