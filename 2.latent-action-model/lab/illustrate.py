@@ -1,4 +1,4 @@
-"""Draw the pictures of this chapter's solutions: where the encoder looks, where its latents lie, and how codes collapse.
+"""Draw the pictures of this chapter: its parts, where the encoder looks, where its latents lie, and how codes collapse.
 
     python 2.latent-action-model/lab/illustrate.py
     python 2.latent-action-model/lab/illustrate.py --train-collapse --data-path data/breakout
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from action_lab.chapter_drawings import save_drawings
 from action_lab.draw import play_at_random, read_curves, save_collapse, save_collapsed_gallery, save_latents, save_pooling
 from latent_action_model.loading import build_latent_action_model, load_latent_action_model
 from latent_action_model.models.latent_action_model import LatentActionModel
@@ -90,7 +91,7 @@ def main() -> None:
     model = load_latent_action_model(Path(config.world) / "latent_action_model.pt")
     facts = load_checkpoint(Path(config.world) / "dynamics.pt", "dynamics")
     video = to_video(facts["start_frames"].numpy())  # (S, T, 3, H, W)
-    drawn = []
+    drawn = save_drawings(folder, model, video, facts.get("env_id") or "")
     if model.config.pooling == "change":
         save_pooling(folder / "pooling.png", model, video, facts.get("latent_names") or [""] * model.num_actions)
         drawn.append("pooling.png")

@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from video_tokenizer.training.atomic_files import write_atomically
 
@@ -50,6 +51,11 @@ def pixel_paths(frame: np.ndarray) -> str:
             done[y:bottom, x:right] = True
             shapes[f"#{values[y, x]:06x}"] += f"M{x} {y}h{right - x}v{bottom - y}h{x - right}z"
     return "".join(f'<path fill="{color}" d="{shape}"/>' for color, shape in shapes.items())
+
+
+def few_colors(frame: np.ndarray, count: int = 24) -> np.ndarray:
+    """The same frame in at most `count` colors: a network gives every pixel its own, too many for a file."""
+    return np.asarray(Image.fromarray(frame).quantize(count, Image.Quantize.MAXCOVERAGE).convert("RGB"))
 
 
 class Drawing:
@@ -119,6 +125,18 @@ class Drawing:
             lift = 0 if upright else size * (0.75 + 0.625 * label.count("\n"))
             place = (x1 + x2) / 2 + (10 if upright else 0), (y1 + y2) / 2 - lift
             self.text(*place, label, size, color, "start" if upright else "middle")
+
+    def curve(self, start: tuple[float, float], bend: tuple[float, float], end: tuple[float, float], color: str = "muted",
+              width: float = 2, dash: str | None = None) -> None:  # fmt: skip
+        """An arrow that leaves `start` towards `bend` and comes into `end` from there (a quadratic Bezier curve)."""
+        t = np.linspace(0, 1, 15)[:, None]
+        points = (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(bend) + t**2 * np.array(end)
+        self.line([(float(x), float(y)) for x, y in points], color, width, dash, arrow=True)
+
+    def badge(self, x: float, y: float, text: str, color: str = "accent", size: float = 14) -> None:
+        """A round mark with the number of a solution."""
+        self.rect(x - size * 0.8, y - size * 0.8, size * (1.6 + 0.5 * (len(text) - 1)), size * 1.6, color, "paper", 2, size * 0.8)
+        self.text(x + size * 0.25 * (len(text) - 1), y, text, size, "paper", bold=True)
 
     def frame(self, x: float, y: float, frame: np.ndarray, scale: float, border: str = "line") -> None:
         """A frame, uint8 (H, W, 3), with pixels of size `scale`."""
