@@ -58,16 +58,18 @@ def save_filling_in(path: Path, model, tokenizer, tokens: Tensor, actions: Tenso
     for schedule in ("cosine", "halving"):
         trace = decoding_passes(model, tokens, actions, action, 4, schedule, seed)
         unmasked, _, probability = pass_pictures(tokenizer, tokens, trace)
-        rows += [(f"{schedule}:\nsettled", unmasked), ("probability", probability)]
+        rows += [(f"{schedule}:\nunmasked", unmasked), ("probability", probability)]
     labels = [f"pass {number}" for number in range(1, 5)]
-    save_picture(path, image_grid(rows, "Grey: still hidden. Yellow: the model was sure of its draw, blue: it was not.", labels))
+    save_picture(
+        path, image_grid(rows, "Gray: still masked. Yellow: the model was sure of its sample, blue: it was not.", labels)
+    )
 
 
 def save_filling_in_film(path: Path, model, tokenizer, tokens: Tensor, actions: Tensor, action: int, seed: int) -> None:
     """The same as a GIF of sixteen passes with the cosine schedule, which ends with the finished frame held for two seconds."""
     trace = decoding_passes(model, tokens, actions, action, 16, "cosine", seed)
     held = [*range(16), *[15] * 6]
-    pictures = zip(("settled", "all draws", "probability"), pass_pictures(tokenizer, tokens, trace), strict=True)
+    pictures = zip(("unmasked", "all samples", "probability"), pass_pictures(tokenizer, tokens, trace), strict=True)
     captions = [f"pass {number + 1} of 16" for number in held]
     save_gif(path, {label: frames[held] for label, frames in pictures}, frames_per_second=3.0, captions=captions)
 
@@ -177,7 +179,12 @@ def draw_cells(axes: Axes, before: Tensor, now: Tensor, guess: Tensor, columns: 
 def _draw_legend(axes: Axes) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    lines = ((GRID, "stays, as was said"), (GOOD, "changes, as was said"), (BAD, "said wrong"), (None, "bars: share said right"))
+    lines = (
+        (GRID, "unchanged, predicted right"),
+        (GOOD, "changed, predicted right"),
+        (BAD, "predicted wrong"),
+        (None, "bars: share right"),
+    )
     for height, (color, words) in zip((0.75, 0.53, 0.31, 0.05), lines, strict=True):
         if color is not None:
             axes.add_patch(Rectangle((0, height), 0.12, 0.13, facecolor=color, clip_on=False))
