@@ -183,7 +183,7 @@ def _draw_legend(axes: Axes) -> None:
         (GRID, "unchanged, predicted right"),
         (GOOD, "changed, predicted right"),
         (BAD, "predicted wrong"),
-        (None, "bars: share right"),
+        (None, "bars: share predicted right"),
     )
     for height, (color, words) in zip((0.75, 0.53, 0.31, 0.05), lines, strict=True):
         if color is not None:
