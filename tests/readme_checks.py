@@ -342,9 +342,10 @@ def _edited(text: str, edits: list[tuple[int, int, str]], first: int, last: int)
 
 def _measured_block(text: str, page: Path) -> tuple[list[Shown], list[Entry], list[str]]:
     """The numbers that the block of a page names, its entries, and what is wrong with them."""
-    block = MEASURED_BLOCK.search(text)
+    outside_code = FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]), text)
+    block = MEASURED_BLOCK.search(outside_code)
     if block is None:
-        return [], [], ["the block of measured numbers does not end with a line -->"] if "<!-- measured\n" in text else []
+        return [], [], ["the block of measured numbers does not end with a line -->"] if "<!-- measured\n" in outside_code else []
     prose, place = text[: block.start()], block.start("entries")
     complaints = ["the measured numbers are not at the end of the page"] if text[block.end() :].strip() else []
     files: dict[str, str] = {}

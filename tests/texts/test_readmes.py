@@ -215,6 +215,7 @@ m = metrics.json
 
 def test_the_numbers_of_the_block_at_the_end_of_a_page_are_those_of_the_files(page):
     assert checks.block_complaints(BLOCK, page) == checks.block_complaints("no block", page) == []
+    assert checks.block_complaints(f"```\n{BLOCK.replace('12,345', '1')}```\nshows how\n", page) == []
 
 
 @pytest.mark.parametrize(
