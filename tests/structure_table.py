@@ -24,7 +24,7 @@ MAIN_LINE = {  # chapter -> file, relative to the chapter -> what it holds
         "video_tokenizer/models/patch_embed.py": "frames to patches and back",
         "video_tokenizer/models/positional_encoding.py": "where and when a patch is",
         "video_tokenizer/models/st_transformer.py": "attention in space and in time, with its cache",
-        "video_tokenizer/models/fsq.py": "a vector becomes a whole number",
+        "video_tokenizer/models/fsq.py": "a vector becomes an integer",
         "video_tokenizer/models/video_tokenizer.py": "encoder, quantizer and decoder, put together",
     },
     "2.latent-action-model": {
