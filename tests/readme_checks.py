@@ -9,6 +9,7 @@ python tests/readme_checks.py --write README.md 4.inference/README.md
 import doctest
 import itertools
 import json
+import math
 import re
 import shlex
 import sys
@@ -27,8 +28,6 @@ EXCERPT = re.compile(
 )
 ELISION = re.compile(r"^[ \t]*# \.\.\.[ \t]*$\n?", re.MULTILINE)
 ARXIV = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)/|arXiv:\s?)(?P<id>\d{4}\.\d{4,5})", re.IGNORECASE)
-MEASURED = re.compile(r"<!-- measured: (?P<file>\S+)(?: (?P<key>\S+))? -->")
-MARK_BEFORE_PUNCTUATION = re.compile(r" <!-- measured: [^>]*-->[,.;:)]")
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:,\d{3})*(?:\.\d+)?(?:%| percent\b)?")
 MEASURED_BLOCK = re.compile(r"^<!-- measured[ \t]*\n(?P<entries>.*?)^-->[ \t]*\n?", re.MULTILINE | re.DOTALL)
 
@@ -211,49 +210,13 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def measured_complaints(text: str, page: Path) -> list[str]:
-    """Numbers marked as measured that differ, at the precision shown, from those in the JSON file that the mark names.
-
-    `0.97 <!-- measured: metrics.json tokenizer.foreground_recall -->` marks the number before it on its line.
-    `<!-- measured: metrics.json tokenizer -->` alone on a line marks the table below it: each row whose first cell is a key in
-    backticks shows that key's value in its second cell. The file is relative to the page.
-    """
-    complaints, prefix, file = [], None, ""
-    for line in text.splitlines():
-        marks = list(MEASURED.finditer(line))
-        if marks and line.strip() == marks[0][0]:
-            file, prefix = marks[0]["file"], marks[0]["key"] or ""
-            continue
-        if MARK_BEFORE_PUNCTUATION.search(line):
-            complaints.append(f"readers would see a space before the punctuation after a mark: {line.strip()[:60]}")
-        for mark in marks:
-            numbers = NUMBER.findall(MEASURED.sub("", line[: mark.start()]))
-            complaints += _number_complaint(numbers[-1] if numbers else "", page, mark["file"], mark["key"] or "")
-        if prefix is None or not line.startswith("|"):
-            prefix = None if line.strip() else prefix
-        elif row := re.match(r"\|\s*`([\w.]+)`[^|]*\|([^|]*)\|", line):
-            shown = NUMBER.findall(row[2])
-            complaints += _number_complaint(shown[0] if shown else "", page, file, f"{prefix}.{row[1]}".lstrip("."))
-    return complaints
-
-
-def _number_complaint(shown: str, page: Path, file: str, key: str) -> list[str]:
-    """[] if the number shown is the one in the file, rounded to the digits shown; else what is wrong, as one line."""
-    value = _value(page, file, key)
-    if value is None:
-        return [f"{file} holds no number called {key}"]
-    if not shown:
-        return [f"no number stands before the mark of {key}"]
-    return [] if _shows(shown, value) else [f"{key} is {value:.6g} in {file}, and {shown} is shown"]
-
-
 def _value(page: Path, file: str, key: str) -> float | None:
     """The number of that name in a JSON file beside the page, such as `games.0.psnr_db`; None if there is none."""
     try:
         value = json.loads((page.parent / file).read_text())
         for name in key.split("."):
             value = value[int(name)] if isinstance(value, list) else value[name]
-        return float(value)
+        return float(value) if math.isfinite(value) else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -301,7 +264,7 @@ class Entry:
     """where the block repeats the only place"""
 
 
-def block_complaints(text: str, page: Path) -> list[str]:
+def measured_complaints(text: str, page: Path) -> list[str]:
     """Numbers that differ from those that the block `<!-- measured ... -->` at the end of a page names; and wrong entries.
 
     The block gives JSON files a name, relative to the page, `world = ../assets/metrics.json`, and then says in each line
@@ -345,7 +308,11 @@ def _measured_block(text: str, page: Path) -> tuple[list[Shown], list[Entry], li
     outside_code = FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]), text)
     block = MEASURED_BLOCK.search(outside_code)
     if block is None:
-        return [], [], ["the block of measured numbers does not end with a line -->"] if "<!-- measured\n" in outside_code else []
+        return (
+            [],
+            [],
+            ["the block of measured numbers has no line --> or no line <!-- measured"] if "<!-- measured" in outside_code else [],
+        )
     prose, place = text[: block.start()], block.start("entries")
     complaints = ["the measured numbers are not at the end of the page"] if text[block.end() :].strip() else []
     files: dict[str, str] = {}
@@ -434,7 +401,7 @@ def main(arguments: list[str]) -> None:
     for page in (Path(argument) for argument in arguments if argument != "--write"):
         if "--write" in arguments:
             page.write_text(with_measured_numbers(page.read_text(), page))
-        complaints = block_complaints(page.read_text(), page)
+        complaints = measured_complaints(page.read_text(), page)
         wrong = wrong or bool(complaints)
         print("\n".join(f"{page}: {complaint}" for complaint in complaints or ["every number is the measured one"]))
     sys.exit(wrong)
