@@ -18,12 +18,19 @@ from typing import Any
 import torch
 
 from action_lab.chapter_drawings import save_drawings
-from action_lab.draw import play_at_random, read_curves, save_collapse, save_collapsed_gallery, save_latents, save_pooling
+from action_lab.draw import (
+    game_of,
+    play_at_random,
+    read_curves,
+    save_collapse,
+    save_collapsed_gallery,
+    save_latents,
+    save_pooling,
+)
 from latent_action_model.loading import build_latent_action_model, load_latent_action_model
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
-from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
@@ -68,12 +75,8 @@ def train(name: str, config: IllustrateConfig, folder: Path) -> dict[str, Any]:
 
 def draw_latents(path: Path, model: LatentActionModel, facts: Mapping[str, Any], num_frames: int) -> bool:
     """Draw the latents of games played now. Returns False, and prints why, if the world's game cannot be played."""
-    if not facts.get("env_id"):
-        print(f"{path.name} is left out: this world was trained on videos, and there is no game to play")
-        return False
     try:
-        timing = (facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames"))
-        game = Game(facts["env_id"], model.frame_size, *timing, bool(facts.get("linear_light")))
+        game = game_of(facts, model.frame_size)
     except InputError as error:
         print(f"{path.name} is left out: {error}")
         return False

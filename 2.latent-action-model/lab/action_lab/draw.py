@@ -18,6 +18,7 @@ from latent_action_model.models.latent_action_model import LatentActionModel
 from latent_action_model.models.quantizers import ActionQuantizer
 from tokenizer_lab.draw import bare, write_cells
 from video_tokenizer.data.clips import to_frames, to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PALE, PLAIN, difference, image_grid, save_figure, save_picture, style
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.policies import random_policy
@@ -92,6 +93,14 @@ class Played(NamedTuple):
     latents: Tensor
     indices: Tensor
     actions: Tensor
+
+
+def game_of(facts: Mapping[str, Any], frame_size: tuple[int, int]) -> Game:
+    """The game of a world, played and pictured as it was recorded. facts: of its dynamics checkpoint. Raises InputError."""
+    if not facts.get("env_id"):
+        raise InputError("this world was trained on videos, and there is no game to play")
+    timing = (facts.get("frame_skip") or 4, facts.get("picture_delay"), facts.get("merged_frames"))
+    return Game(facts["env_id"], frame_size, *timing, bool(facts.get("linear_light")))
 
 
 def play_at_random(game: Game, num_frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
