@@ -57,8 +57,9 @@ data/breakout: | $(VENV)/installed
 bench: $(VENV)/installed  ## measure how fast every part is on this machine, in minutes; let nothing else run meanwhile
 	$(RUN) 4.inference/lab/benchmark.py
 
-pictures: $(VENV)/installed data/breakout-unseen  ## draw every picture of the chapters again, from the reference worlds, in minutes
+pictures: $(VENV)/installed data/breakout-unseen data/breakout  ## draw every picture of the chapters again, from the reference worlds, in minutes
 	$(RUN) 1.video-tokenizer/lab/illustrate.py
+	$(RUN) 1.video-tokenizer/lab/learning.py
 	$(RUN) 1.video-tokenizer/validate.py --checkpoint assets/worlds/breakout/tokenizer.pt --data-path data/breakout-unseen --save-images --output assets/1.video-tokenizer --json assets/1.video-tokenizer/metrics.json
 	$(RUN) 2.latent-action-model/lab/illustrate.py
 	$(RUN) 2.latent-action-model/validate.py --checkpoint assets/worlds/breakout/latent_action_model.pt --data-path data/breakout-unseen --save-images --output assets/2.latent-action-model --json assets/2.latent-action-model/metrics.json

@@ -8,6 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tokenizer_lab.chapter_drawings import (
+    save_architecture,
+    save_fsq_dials,
+    save_patch_to_vector,
+    save_picture_delay,
+    save_space_time_attention,
+    save_straight_through,
+)
 from tokenizer_lab.draw import (
     check_clip,
     read_world,
@@ -65,10 +73,16 @@ def main() -> None:
     save_causal_mask(folder / "causal_mask.png", window=tokenizer.config.context_frames)
     save_quantizer_grid(folder / "quantizer.png", tokenizer, to_video(starts))
     save_tokens(folder / "tokens.png", tokenizer, starts, 0)
+    save_space_time_attention(folder / "space_time_attention")
+    save_fsq_dials(folder / "fsq_dials")
+    save_straight_through(folder / "straight_through")
+    save_picture_delay(folder / "picture_delay")
     facts = game_facts(env_id)
     if facts is not None and facts.ball is not None:
         save_psnr_trap(folder / "psnr_trap.png", tokenizer, starts, config.clip, env_id)
-    print(f"patches, positions, attention, causal_mask, quantizer, tokens.png and, with a ball, psnr_trap.png are in {folder}")
+        save_architecture(folder / "architecture", tokenizer, starts[config.clip], env_id)
+        save_patch_to_vector(folder / "patch_to_vector", tokenizer, frame, env_id)
+    print(f"the pictures and drawings of chapter 1 are in {folder}; lab/learning.py draws the one that needs a training")
 
 
 if __name__ == "__main__":

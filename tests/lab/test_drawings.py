@@ -8,7 +8,16 @@ import pytest
 from script_runner import call
 from structure_checks import REPOSITORY
 
+from tokenizer_lab.chapter_drawings import (
+    fsq_by_hand,
+    paddle_strips,
+    save_fsq_dials,
+    save_picture_delay,
+    save_space_time_attention,
+    save_straight_through,
+)
 from tokenizer_lab.drawing import DARK, LIGHT, Drawing, pixel_paths
+from video_tokenizer.games.emulator import Game
 from world_lab.overview import story_css
 
 DRAWINGS = sorted((REPOSITORY / "assets").glob("**/*.svg"))
@@ -61,6 +70,30 @@ def test_the_drawings_of_the_overview_come_from_one_command(tmp_path):
     for name in ("pipeline", "three_networks"):
         kept, drawn = ((folder / f"{name}_light.svg").read_text(encoding="utf-8") for folder in (REPOSITORY / "assets", tmp_path))
         assert labels(kept) == labels(drawn)
+
+
+def test_the_drawings_of_ideas_in_chapter_1_are_what_the_code_draws(tmp_path):
+    for save in (save_fsq_dials, save_picture_delay, save_space_time_attention, save_straight_through):
+        name = save.__name__.removeprefix("save_")
+        save(tmp_path / name)
+        for file in (f"{name}_light.svg", f"{name}_dark.svg"):
+            kept = REPOSITORY / "assets" / "1.video-tokenizer" / file
+            assert (tmp_path / file).read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), file
+
+
+def test_the_dials_show_the_chapters_worked_example():
+    rows = fsq_by_hand()
+    assert [digit for _, digit, _ in rows] == [6, 1, 2, 4] and [place for _, _, place in rows] == [1, 8, 40, 200]
+    assert [round(bounded, 2) for bounded, _, _ in rows] == [2.23, -0.58, 0.0, 1.81]
+
+
+def test_the_paddle_makes_half_of_its_way_before_delay_0_and_shows_the_next_key_from_delay_2_on():
+    game = Game("ALE/Breakout-v5")
+    nothing, left, right = (paddle_strips(game, key) for key in ("NOOP", "LEFT", "RIGHT"))
+    game.close()
+    assert nothing[1] == [0, 0, 3, 7, 12, 18, 21, 22, 23]  # 12 at the end of the step, then 6 more, as solution 2 says
+    same = [np.array_equal(nothing[0][t], left[0][t]) and np.array_equal(nothing[0][t], right[0][t]) for t in range(9)]
+    assert same == [True] * 6 + [False] * 3
 
 
 def test_the_animation_starts_with_the_whole_picture_and_stops_for_whoever_asks():

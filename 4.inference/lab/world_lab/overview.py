@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dynamics_model.models.base import DecodingPass
-from tokenizer_lab.drawing import Drawing
+from tokenizer_lab.drawing import Drawing, few_colors
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball, detect_player
@@ -49,13 +49,8 @@ def clear_step(world: WorldModel, key: str = "LEFT") -> Step:
         ball, player = detect_ball(both, env_id), detect_player(both, env_id)  # (2, 2), (2,)
         middle = (np.abs(ball - [32, 43]) < [26, 7]).all()  # NaN, no ball, is not
         if middle and abs(player[1] - player[0]) > 4:
-            return Step(clip[-1], tokens, key, action, passes, state.latest[0].numpy(), printable(predicted), ball)
+            return Step(clip[-1], tokens, key, action, passes, state.latest[0].numpy(), few_colors(predicted, 48), ball)
     raise InputError(f"no start clip of this world shows what {key} does; choose another world")
-
-
-def printable(frame: np.ndarray) -> np.ndarray:
-    """A decoded frame with levels rounded to multiples of 8: nobody sees it, and its drawing takes a sixth of the bytes."""
-    return (np.round(frame / 8) * 8).clip(0, 255).astype(np.uint8)
 
 
 # ---- one step, as an animation ------------------------------------------------------------------------------------------
@@ -237,7 +232,13 @@ def clear_transition(world: WorldModel) -> Transition:
     after = world.start_rollouts(clip[None, : t + 2], world.start_actions[None, number, : t + 2]).latest[0].cpu().numpy()
     frames, balls = clip[t : t + 2], detect_ball(clip[t : t + 2], env_id)
     return Transition(
-        frames, np.stack([tokens, after]), printable(redrawn), action, state.latest[0].cpu().numpy(), printable(drawn), balls
+        frames,
+        np.stack([tokens, after]),
+        few_colors(redrawn, 48),
+        action,
+        state.latest[0].cpu().numpy(),
+        few_colors(drawn, 48),
+        balls,
     )
 
 
