@@ -21,7 +21,7 @@ GOALS = "goals of a chapter: you+we at least 2.5, colons+semicolons at most 0.5,
 READER = re.compile(r"\b(?:you|your|yours|yourself|we|our|ours|ourselves|us|let['’]s)\b", re.IGNORECASE)
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?")
 POINTER = re.compile(r"\b(chapters?|solutions?|questions?|exercises?|steps?|sections?)(?: \d+(?:,| and| to)?)+", re.IGNORECASE)
-BY_HAND = re.compile(r"^>\s*\*{1,2}By hand.*\n?(?:^>.*\n?)*", re.MULTILINE)
+BY_HAND = re.compile(r"^ *(?:> *)?\*{1,2}By hand.*\n?(?:^ *>.*\n?)*", re.MULTILINE)
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"”*_)]*\s+(?=[\"“*_(]*[A-Z0-9])")
 
 # words of which one makes a sentence of a group of words: subjects that need a verb, and verbs

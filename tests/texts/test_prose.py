@@ -11,7 +11,8 @@ PAGE = """# A heading of 6 words
 
 Into 64 squares. We cut each frame; you see one [here](picture.png). In chapter 2 there are `8 codes`: why?
 
-> **By hand.** 2 times 3 is 6.
+   > **By hand.** 2 times 3
+   > is 6.
 
 ```python
 you = we
