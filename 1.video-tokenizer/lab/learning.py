@@ -75,7 +75,8 @@ def main() -> None:
     kept = Path(config.checkpoint_dir) / "frames.npz"
     if not kept.exists():
         running.Run = WatchedRun  # what train.py is about to import
-        sys.argv = ["train.py", "--data-path", config.data_path, "--checkpoint-dir", config.checkpoint_dir]
+        kept.with_name("resume.pt").unlink(missing_ok=True)  # a stopped run begins anew, because its early frames are lost
+        sys.argv = [sys.argv[0], "--data-path", config.data_path, "--checkpoint-dir", config.checkpoint_dir]
         specification: Any = spec_from_file_location("train", chapter_folder("tokenizer") / "train.py")
         train = module_from_spec(specification)
         specification.loader.exec_module(train)

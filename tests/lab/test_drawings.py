@@ -81,6 +81,14 @@ def test_the_drawings_of_ideas_in_chapter_1_are_what_the_code_draws(tmp_path):
             assert (tmp_path / file).read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), file
 
 
+def test_learning_is_drawn_again_from_the_frames_of_a_finished_training(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "frames.npz", steps=[0, 1000], original=frames[0], redrawn=frames, env_id="ALE/Breakout-v5")
+    script = REPOSITORY / "1.video-tokenizer" / "lab" / "learning.py"
+    assert call(script, "--checkpoint-dir", tmp_path, "--output", tmp_path) == 0
+    assert "1,000 steps" in labels((tmp_path / "learning_light.svg").read_text(encoding="utf-8"))
+
+
 def test_the_dials_show_the_chapters_worked_example():
     rows = fsq_by_hand()
     assert [digit for _, digit, _ in rows] == [6, 1, 2, 4] and [place for _, _, place in rows] == [1, 8, 40, 200]
