@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from dynamics_model.data.frame_cache import FrameClips, rollout_clips
 from dynamics_model.data.prepare import PreparedFrames, prepare_frames
 from dynamics_model.figures import (
@@ -102,7 +102,7 @@ def score_rollouts(
     return scores, {label: np.stack(part[: flags.num_samples]) for label, part in samples.items()}
 
 
-def prepare(flags: ValidateConfig, config: DynamicsConfig, content: dict[str, Any], path: Path, data, device) -> PreparedFrames:
+def prepare(flags: ValidateConfig, config: NextFrameConfig, content: dict[str, Any], path: Path, data, device) -> PreparedFrames:
     """The frames and actions of the store, encoded with the tokenizer used in training. Raises InputError for another one."""
 
     def neighbour(given: str | None, kind: str, trained_with: str | None) -> str | None:

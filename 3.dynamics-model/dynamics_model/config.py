@@ -29,8 +29,8 @@ PRESETS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class DynamicsConfig(TrainingConfig):
-    """Train the dynamics model of chapter 3."""
+class NextFrameConfig(TrainingConfig):
+    """What every dynamics model is told, the main line's and the variants'."""
 
     # --- data ---
     num_frames: int = 8
@@ -41,18 +41,10 @@ class DynamicsConfig(TrainingConfig):
     """checkpoint of chapter 2, for --actions latent; default: checkpoints/best_model.pt of that chapter, else the world's"""
 
     # --- model ---
-    model: Literal["maskgit"] = "maskgit"
+    model: str = ""
     """dynamics model to train"""
     actions: Literal["latent", "true", "none"] = "latent"
     """conditioning of the model: the latent actions of chapter 2, the recorded true actions, or none"""
-    embed_dim: int = 128
-    """width of the transformer (E); a multiple of num_heads"""
-    num_blocks: int = 3
-    """space-time blocks"""
-    num_heads: int = 4
-    """attention heads"""
-    head_dim: int | None = None
-    """length of a head's queries, keys and values; default: embed_dim / num_heads"""
     context_frames: int = 8
     """frames that attention over time covers, the present one included"""
     codebook_size: int = 1000
@@ -63,15 +55,6 @@ class DynamicsConfig(TrainingConfig):
     """number of actions; taken from the latent action model or the recording"""
 
     # --- loss ---
-    patch_share: float = 0.25
-    """share of a clip's patches that a step works on, those whose token changes first; the last tenth of the steps takes all.
-    1: always"""
-    smallest_mask_rate: float = 0.5
-    """the mask rate of each clip is sampled uniformly between this and 1"""
-    clean_context_share: float = 0.75
-    """share of the clips whose past is unmasked, as in a rollout; the others have a masked past, as in Genie"""
-    context_corruption: float = 0.1
-    """up to this share of the past tokens is replaced by random ones, to make rollouts robust to their own errors"""
     action_dropout: float = 0.1
     """share of the actions that are dropped, so that the model also works without an action"""
     changed_weight: float = 6.0
@@ -101,6 +84,43 @@ class DynamicsConfig(TrainingConfig):
                 raise InputError(f"{name} {getattr(self, name)} must be at least {least}")
         if self.prior_steps < 1:
             raise InputError(f"prior_steps {self.prior_steps} leaves the action prior untrained; give at least 1")
-        for name in ("smallest_mask_rate", "clean_context_share", "context_corruption", "action_dropout"):
+        self.check_shares("action_dropout")
+
+    def check_shares(self, *names: str) -> None:
+        """Raise InputError for a field that must lie between 0 and 1 and does not."""
+        for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)} must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class DynamicsConfig(NextFrameConfig):
+    """Train the dynamics model of chapter 3."""
+
+    # --- model ---
+    model: Literal["maskgit"] = "maskgit"
+    """dynamics model to train"""
+    embed_dim: int = 128
+    """width of the transformer (E); a multiple of num_heads"""
+    num_blocks: int = 3
+    """space-time blocks"""
+    num_heads: int = 4
+    """attention heads"""
+    head_dim: int | None = None
+    """length of a head's queries, keys and values; default: embed_dim / num_heads"""
+
+    # --- loss ---
+    patch_share: float = 0.25
+    """share of a clip's patches that a step works on, those whose token changes first; the last tenth of the steps takes all.
+    1: always"""
+    smallest_mask_rate: float = 0.5
+    """the mask rate of each clip is sampled uniformly between this and 1"""
+    clean_context_share: float = 0.75
+    """share of the clips whose past is unmasked, as in a rollout; the others have a masked past, as in Genie"""
+    context_corruption: float = 0.1
+    """up to this share of the past tokens is replaced by random ones, to make rollouts robust to their own errors"""
+
+    def check(self) -> None:
+        """Raise InputError, naming the two numbers that clash, for sizes that cannot work together."""
+        super().check()
+        self.check_shares("smallest_mask_rate", "clean_context_share", "context_corruption")

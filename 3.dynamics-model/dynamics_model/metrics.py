@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from dynamics_model.data.frame_cache import FrameClips
 from dynamics_model.models.base import DynamicsModel
 from video_tokenizer.data.training_data import evenly_spaced
@@ -145,7 +145,7 @@ class DynamicsMetrics:
 
 
 @torch.no_grad()
-def validate(model: DynamicsModel, clips: FrameClips, config: DynamicsConfig, device: torch.device) -> dict[str, float]:
+def validate(model: DynamicsModel, clips: FrameClips, config: NextFrameConfig, device: torch.device) -> dict[str, float]:
     """Score a model during training, always on the same clips, evenly spaced over the validation set.
 
     weighted_loss weights what changed as the training loss does; training keeps the weights for which it is lowest.

@@ -3,7 +3,7 @@
 import torch
 from tqdm import tqdm
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from dynamics_model.data.frame_cache import FrameClips
 from dynamics_model.models.action_prior import ActionPrior
 from video_tokenizer.data.clips import make_loader, to_device
@@ -15,7 +15,7 @@ DECAY_SHARE = 0.2
 """last share of the steps, over which the learning rate falls to zero"""
 
 
-def train_action_prior(prior: ActionPrior, clips: FrameClips, config: DynamicsConfig, device: torch.device) -> float:
+def train_action_prior(prior: ActionPrior, clips: FrameClips, config: NextFrameConfig, device: torch.device) -> float:
     """Train the prior for `config.prior_steps` steps. Returns the mean loss of the last tenth of them, in nats."""
     num_steps = config.prior_steps
     optimizer = torch.optim.AdamW(prior.parameters(), lr=config.learning_rate, weight_decay=0.0)

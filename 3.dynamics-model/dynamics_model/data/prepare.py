@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from dynamics_model.data.frame_cache import FrameClips, cached, encode_store
 from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.base import DynamicsModel
@@ -25,6 +25,8 @@ from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, lo
 from video_tokenizer.training.config import size_text
 from video_tokenizer.training.device import autocast
 
+ConfigT = TypeVar("ConfigT", bound=NextFrameConfig)
+
 NUM_LABELS = 200
 """transitions whose true action may be used to map keys to latent actions (Genie uses as many)"""
 NUM_STARTS = 8
@@ -34,10 +36,10 @@ NUM_TRANSITIONS = 2_000
 
 
 @dataclass(frozen=True)
-class PreparedFrames:
+class PreparedFrames(Generic[ConfigT]):
     """What a training or a validation of the dynamics model starts from."""
 
-    config: DynamicsConfig
+    config: ConfigT
     """with the sizes of tokenizer and actions filled in"""
     tokenizer: Tokenizer
     frames: np.ndarray
@@ -63,8 +65,8 @@ class LabeledActions(NamedTuple):
 
 
 def prepare_frames(
-    config: DynamicsConfig, store: ClipStore, device: torch.device, announce: Callable[[str], None] = print
-) -> PreparedFrames:
+    config: ConfigT, store: ClipStore, device: torch.device, announce: Callable[[str], None] = print
+) -> PreparedFrames[ConfigT]:
     """Encode the store with chapter 1's tokenizer and find the action of every frame."""
     model_class = dynamics_class(config.model)
     tokenizer, sizes = open_tokenizer(config, store, device, model_class, announce)
@@ -94,7 +96,7 @@ def prepare_frames(
 
 
 def open_tokenizer(
-    config: DynamicsConfig,
+    config: NextFrameConfig,
     store: ClipStore,
     device: torch.device,
     model_class: type[DynamicsModel],
@@ -112,7 +114,7 @@ def open_tokenizer(
 
 
 def label_actions(
-    config: DynamicsConfig, store: ClipStore, device: torch.device, announce: Callable[[str], None] = print
+    config: NextFrameConfig, store: ClipStore, device: torch.device, announce: Callable[[str], None] = print
 ) -> LabeledActions:
     """The action of every frame: the recorded one, chapter 2's latent one, or none, as `config.actions` says."""
     if config.actions == "latent":
@@ -128,7 +130,7 @@ def label_actions(
 
 
 def latent_actions(
-    config: DynamicsConfig, store: ClipStore, device: torch.device, announce: Callable[[str], None] = print
+    config: NextFrameConfig, store: ClipStore, device: torch.device, announce: Callable[[str], None] = print
 ) -> LabeledActions:
     """The latent action of every frame, and what the true actions are in terms of them."""
     path = find_checkpoint(config.latent_action_checkpoint, "latent_action_model", game_of(store), announce)
@@ -149,7 +151,7 @@ def latent_actions(
     return LabeledActions(actions, model.num_actions, metadata | learn_action_map(config, store, actions, model.num_actions))
 
 
-def learn_action_map(config: DynamicsConfig, store: ClipStore, actions: np.ndarray, num_actions: int) -> dict[str, Any]:
+def learn_action_map(config: NextFrameConfig, store: ClipStore, actions: np.ndarray, num_actions: int) -> dict[str, Any]:
     """action_map, latent_names and code_counts from NUM_LABELS transitions of the training episodes whose true action is known.
 
     A store without recorded actions has an action_map of arrow keys only, after what moves under each code.
@@ -175,7 +177,7 @@ def learn_action_map(config: DynamicsConfig, store: ClipStore, actions: np.ndarr
     }
 
 
-def start_clips(config: DynamicsConfig, store: ClipStore, actions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def start_clips(config: NextFrameConfig, store: ClipStore, actions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """A few validation clips to start rollouts from: uint8 (S, T, H, W, 3), and the actions (S, T) that led to them."""
     _, episodes = split_episodes(store, config.validation_share, config.seed)
     length = config.context_frames

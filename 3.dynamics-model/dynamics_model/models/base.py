@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get
 
 from torch import Tensor, nn
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from dynamics_model.models.action_prior import ActionPrior
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Encoded, Tokenizer
@@ -58,11 +58,12 @@ class DynamicsModel(nn.Module):
     """
 
     reads: ClassVar[Literal["tokens", "latents"]] = "tokens"
-    config_class: ClassVar[type[DynamicsConfig]] = DynamicsConfig
+    config_class: ClassVar[type[NextFrameConfig]]
     """a model of latents adds a field `code_length`, the numbers per latent"""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
     sampling_class: ClassVar[type[Sampling]]
 
-    def __init__(self, config: DynamicsConfig):
+    def __init__(self, config: NextFrameConfig):
         super().__init__()
         self.config = config
         self.action_kind = config.actions

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import PRESETS, DynamicsConfig
 from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.models.base import DecodingPass, DynamicsModel, Predictions, Sampling
 from dynamics_model.models.masking import corrupt, random_mask, sample_tokens, tokens_left_masked
@@ -58,7 +58,11 @@ class MaskGIT(DynamicsModel):
     """
 
     reads = "tokens"
+    config_class = DynamicsConfig
+    presets = PRESETS
     sampling_class: ClassVar[type[Sampling]] = MaskGITSampling
+
+    config: DynamicsConfig
 
     def __init__(self, config: DynamicsConfig):
         super().__init__(config)

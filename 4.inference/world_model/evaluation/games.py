@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import split_episodes
 from video_tokenizer.data.seen_frames import frame_hashes, frames_of, seen_frames
@@ -149,7 +149,7 @@ def halves(games: RealGames) -> tuple[RealGames, RealGames]:
     return replace(games, store=stores[0]), replace(games, store=stores[1])
 
 
-def validation_games(store: ClipStore, config: DynamicsConfig, known: np.ndarray | None = None) -> RealGames:
+def validation_games(store: ClipStore, config: NextFrameConfig, known: np.ndarray | None = None) -> RealGames:
     """For worlds learned from videos: the episodes that a training with this config keeps for validation.
 
     known: the hashes of the frames that the world was trained on; None: it was trained on the other episodes.
