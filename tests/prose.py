@@ -68,6 +68,7 @@ def prose(text: str) -> str:
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"^ *(`{3,}|~{3,}).*?^ *\1[ \t]*$", "", text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"^## References.*?(?=^## |\Z)", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^ *\|.*$", "", text, flags=re.MULTILINE)  # tables, before a <br> in a cell ends their lines
     text = re.sub(r"^From \[[^\]]+\]\([^)]+\):[ \t]*$", "", text, flags=re.MULTILINE)  # the announcement of an excerpt
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
     text = re.sub(r"\[([^\[\]]*)\]\([^()\s]*\)", r"\1", text)

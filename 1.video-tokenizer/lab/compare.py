@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tokenizer_lab.comparison import EQUAL_PARAMETERS, PAGE, comparison, save_gallery, save_quality_against_bits, steps_for
+from tokenizer_lab.comparison import EQUAL_PARAMETERS, TEXTS, comparison, save_gallery, save_quality_against_bits, steps_for
 from tokenizer_lab.sweep import (
     SweepConfig,
     markdown,
+    page_with,
     read_results,
     sweep,
     table_of,
@@ -91,7 +92,7 @@ def main() -> None:
     if config.readme:
         results = read_results(study, config)
         text = markdown(comparison(config.name, {name: row["flags"] for name, row in results["rows"].items()}), results)
-        write_block(PAGE, config.name, text)
+        write_block(page_with(TEXTS, config.name), config.name, text)
         return print(text)
 
     config.check()

@@ -9,13 +9,12 @@ An arm that several experiments share is trained once. The same command resumes 
 
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
 
 from tokenizer_lab.claims import markdown, reading, runs_of_arms, table_of, trainings_of
 from tokenizer_lab.claims_of_papers import EXPERIMENTS
-from tokenizer_lab.comparison import PAGE, tokenizer_study
+from tokenizer_lab.comparison import TEXTS, tokenizer_study
 from tokenizer_lab.elastic_lengths import length_scores
-from tokenizer_lab.sweep import Column, SweepConfig, read_results, sweep, write_block
+from tokenizer_lab.sweep import Column, SweepConfig, page_with, read_results, sweep, write_block
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import parse_config, run_script
 
@@ -52,13 +51,6 @@ class ExperimentsConfig(SweepConfig):
             raise InputError(f"--names {unknown[0]}: there is no such experiment; choose from {', '.join(EXPERIMENTS)}")
 
 
-def page_of(name: str) -> Path:
-    """The text with a place for this experiment's table."""
-    return next(
-        (page for page in PAGE.parent.rglob("*.md") if f"<!-- {name}: begin -->" in page.read_text(encoding="utf-8")), PAGE
-    )
-
-
 def main() -> None:
     config = parse_config(ExperimentsConfig)
     config.check()
@@ -76,7 +68,7 @@ def main() -> None:
         results = read_results(STUDY, config)
         for one in experiments:
             if not (runs := runs_of_arms(one, results)).empty:
-                write_block(page_of(one.name), one.name, markdown(one, runs))
+                write_block(page_with(TEXTS, one.name), one.name, markdown(one, runs))
                 print(markdown(one, runs) + "\n")
     else:
         flags = ["--num-steps", str(config.num_steps), *config.flags.split()]

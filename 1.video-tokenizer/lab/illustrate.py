@@ -27,6 +27,7 @@ from tokenizer_lab.draw import (
     save_quantizer_grid,
     save_tokens,
 )
+from tokenizer_lab.variant_drawings import save_drawings
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
@@ -77,6 +78,7 @@ def main() -> None:
     save_fsq_dials(folder / "fsq_dials")
     save_straight_through(folder / "straight_through")
     save_picture_delay(folder / "picture_delay")
+    save_drawings(folder / "variants", frame)
     facts = game_facts(env_id)
     if facts is not None and facts.ball is not None:
         save_psnr_trap(folder / "psnr_trap.png", tokenizer, starts, config.clip, env_id)

@@ -6,13 +6,13 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from script_runner import call, load_script
+from script_runner import call
 from structure_checks import REPOSITORY
 
 from tokenizer_lab.claims import Experiment, markdown, reading, runs_of_arms, trainings_of
 from tokenizer_lab.claims_of_papers import EXPERIMENTS
-from tokenizer_lab.comparison import read_flags
-from tokenizer_lab.sweep import block_of
+from tokenizer_lab.comparison import TEXTS, read_flags
+from tokenizer_lab.sweep import block_of, page_with
 from video_tokenizer.games.moving_square import dummy_clip_store
 
 SCRIPT = REPOSITORY / "1.video-tokenizer" / "lab" / "experiments.py"
@@ -70,7 +70,7 @@ def test_only_seeds_that_all_arms_have_are_read():
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_the_table_in_the_text_has_the_measured_numbers_and_verdict(experiment):
     results = json.loads((REPOSITORY / "assets" / "1.video-tokenizer" / "experiments.json").read_text())
-    shown = block_of(experiment.name).search(load_script(SCRIPT).page_of(experiment.name).read_text())
+    shown = block_of(experiment.name).search(page_with(TEXTS, experiment.name).read_text())
     assert shown, f"no text has a place for {experiment.name}"
     runs = runs_of_arms(experiment, results)
     made = "" if runs.empty else markdown(experiment, runs)

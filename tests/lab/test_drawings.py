@@ -17,7 +17,10 @@ from tokenizer_lab.chapter_drawings import (
     save_straight_through,
 )
 from tokenizer_lab.drawing import DARK, LIGHT, Drawing, pixel_paths
+from tokenizer_lab.variant_drawings import save_drawings
 from video_tokenizer.games.emulator import Game
+from video_tokenizer.registry import VARIANTS
+from video_tokenizer.training.checkpoint import load_checkpoint
 from world_lab.overview import story_css
 
 DRAWINGS = sorted((REPOSITORY / "assets").glob("**/*.svg"))
@@ -79,6 +82,16 @@ def test_the_drawings_of_ideas_in_chapter_1_are_what_the_code_draws(tmp_path):
         for file in (f"{name}_light.svg", f"{name}_dark.svg"):
             kept = REPOSITORY / "assets" / "1.video-tokenizer" / file
             assert (tmp_path / file).read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), file
+
+
+def test_every_variant_has_a_drawing_and_it_is_what_the_code_draws(tmp_path):
+    starts = load_checkpoint(REPOSITORY / "assets/worlds/breakout/dynamics.pt", "dynamics")["start_frames"].numpy()
+    save_drawings(tmp_path, starts[3, -1])
+    kept = REPOSITORY / "assets" / "1.video-tokenizer" / "variants"
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    folders = [path.split(".")[1] for path in VARIANTS.values()]
+    assert drawn == sorted(f"{folder}_{look}.svg" for folder in folders for look in ("light", "dark"))
+    assert all((tmp_path / name).read_text(encoding="utf-8") == (kept / name).read_text(encoding="utf-8") for name in drawn)
 
 
 def test_learning_is_drawn_again_from_the_frames_of_a_finished_training(tmp_path):

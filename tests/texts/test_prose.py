@@ -4,7 +4,7 @@ import prose
 
 PAGE = """# A heading of 6 words
 
-| a table | 5 |
+| a table | 5<br>±1 |
 |---|---|
 
 ### 1. How do we cut?

@@ -27,8 +27,8 @@ from video_tokenizer.training.command_line import parse_config, value_of_flag
 from video_tokenizer.training.results import read_json
 
 CHAPTER = "1.video-tokenizer"
-PAGE = REPOSITORY / CHAPTER / "tokenizer_variants" / "README.md"
-"""the text that shows the tables"""
+TEXTS = REPOSITORY / CHAPTER / "tokenizer_variants"
+"""the folder of the texts that show the tables"""
 SHORT, LONG = 20, 140
 """steps of the two trainings that time a tokenizer"""
 TRAINED_ALIKE = (

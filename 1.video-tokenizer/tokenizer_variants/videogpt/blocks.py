@@ -130,7 +130,7 @@ def blocks_without_attention(channels: int, inner_channels: int, num_blocks: int
     """How many blocks without attention have about as many parameters as num_blocks with attention.
 
     With 64 channels, a block has 106,816 parameters with attention and 57,536 without. Two of the first match 3.7, rounded to 4,
-    of the second. This is the baseline of the experiment in the README.
+    of the second. This is the baseline of an experiment in LOG.md.
     """
 
     def parameters(num_heads: int) -> int:

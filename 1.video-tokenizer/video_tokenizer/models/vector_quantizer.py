@@ -11,8 +11,8 @@ from video_tokenizer.models.fsq import Quantized
 class Codebook(nn.Embedding):
     """K vectors of length D: a parameter where a loss moves them, a buffer where they follow running means.
 
-    They start close together, uniform in [-1/K, 1/K]. Far apart, as from a normal distribution, one of them is the nearest to
-    every latent of a fresh encoder, and no other is ever chosen. As an embedding, a codebook has no weight decay.
+    They start close together, uniform in [-1/K, 1/K]. Far apart, as from a normal distribution, a few of them are the nearest to
+    all latents of a fresh encoder, and training may end on a single one. As an embedding, a codebook has no weight decay.
     """
 
     def __init__(self, num_codes: int, latent_dim: int, learned: bool = True):
