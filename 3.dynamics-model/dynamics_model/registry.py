@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dynamics_model.config import DynamicsConfig
+from dynamics_model.config import NextFrameConfig
 from dynamics_model.models.base import DynamicsModel
 from dynamics_model.models.maskgit import MaskGIT
 from video_tokenizer.errors import InputError
@@ -26,12 +26,12 @@ def dynamics_class(name: str) -> type[DynamicsModel]:
     return getattr(import_module(module), attribute)
 
 
-def dynamics_config(values: dict[str, Any]) -> DynamicsConfig:
+def dynamics_config(values: dict[str, Any]) -> NextFrameConfig:
     """The settings in a checkpoint. Raises InputError if they are not those of their model."""
     return config_from_dict(dynamics_class(str(values.get("model", "maskgit"))).config_class, values)
 
 
-def build_dynamics(config: DynamicsConfig) -> DynamicsModel:
+def build_dynamics(config: NextFrameConfig) -> DynamicsModel:
     """A dynamics model with fresh weights. Raises InputError for sizes that do not fit together."""
     config.check()
     return dynamics_class(config.model)(config)
