@@ -1,7 +1,6 @@
 """Find a dynamics model by its name, and rebuild one from its checkpoint alone."""
 
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from video_tokenizer.training.command_line import config_from_dict
 
 def dynamics_class(name: str) -> type[DynamicsModel]:
     """The class of a dynamics model: MaskGIT, or one that `dynamics_variants.DYNAMICS` names, {"name": "module.Class"}."""
-    variants = import_module("dynamics_variants").DYNAMICS if find_spec("dynamics_variants") else {}
+    variants = import_module("dynamics_variants").DYNAMICS
     if name == "maskgit":
         return MaskGIT
     if name not in variants:

@@ -1,0 +1,4 @@
+"""Published dynamics models with the interface of the main line. Each is documented as a difference from it."""
+
+DYNAMICS: dict[str, str] = {}
+"""name -> class, imported when a checkpoint or a command line asks for it: the lesson imports no variant"""
