@@ -5,6 +5,7 @@
 Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -201,13 +202,16 @@ def main() -> None:
     scored = f"{metrics.right.num_tokens:,} {model.reads} of {data.store.path.name}"
     print(f"{path} | step {content['step']:,} | {scored}, held out")
     print_frames(next_frames, model)
+    report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path)}
+    report |= {"seen_in_training": data.seen_share, **next_frames}
+    if model.is_exact_likelihood:
+        report["bits_per_code"], most = next_frames["loss"] / math.log(2), math.log2(model.config.codebook_size)
+        print(f"{report['bits_per_code']:.3f} bits per code, of {most:.3f} if all codes were equally likely")
 
     _, episodes = split_episodes(data.store, config.validation_share, config.seed)
     clips = rollout_clips(data.store, episodes, model.context_frames + max(HORIZONS), prepared.tokenizer)
     clips = unseen_clips(clips, data.seen, model.context_frames)
     scores, videos = score_rollouts(model, prepared, clips, flags, sampling, device)
-    report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path)}
-    report |= {"seen_in_training": data.seen_share, **next_frames}
     report |= print_rollouts(scores, model)
     if flags.true_checkpoint is not None:
         ceiling = load_dynamics(flags.true_checkpoint, device)

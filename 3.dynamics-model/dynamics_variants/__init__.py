@@ -1,4 +1,6 @@
 """Published dynamics models with the interface of the main line. Each is documented as a difference from it."""
 
-DYNAMICS: dict[str, str] = {}
+DYNAMICS: dict[str, str] = {
+    "gpt": "dynamics_variants.gpt.model.GPT",
+}
 """name -> class, imported when a checkpoint or a command line asks for it: the lesson imports no variant"""

@@ -55,6 +55,7 @@ def main() -> None:
     model = model_class(config).to(device)
     averaged = model_class(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "dynamics")
+    model.fit_tokenizer(prepared.tokenizer)
     run = Run("dynamics", config, data._replace(training=training, validation=validation), prepared.fingerprints, prepared.extra)
     if model.action_prior is not None and not run.resumes:
         prior_loss = train_action_prior(model.action_prior, training, config, device)

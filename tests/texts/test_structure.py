@@ -125,7 +125,7 @@ def test_a_chapter_begins_with_what_to_read_in_which_order(chapter):
 def test_a_script_explains_itself_and_refuses_flags_that_it_does_not_have(script, monkeypatch, capsys):
     assert script.read_text().endswith('if __name__ == "__main__":\n    run_script(main)\n')
     module = load_script(script)
-    model = ["--model", "videogpt"] if script.parent.name == "tokenizer_variants" else []
+    model = {"tokenizer_variants": ["--model", "videogpt"], "dynamics_variants": ["--model", "gpt"]}.get(script.parent.name, [])
     for flags, code in ((["--help"], 0), (["--no-such-flag", "1"], 2)):
         monkeypatch.setattr(sys, "argv", [str(script), *model, *flags])
         with pytest.raises(SystemExit) as ended:

@@ -62,6 +62,8 @@ class DynamicsModel(nn.Module):
     """a model of latents adds a field `code_length`, the numbers per latent"""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {}}
     sampling_class: ClassVar[type[Sampling]]
+    is_exact_likelihood: ClassVar[bool] = False
+    """True if the errors of `teacher_forced` add up to the negative log-likelihood of a frame under the model that samples it"""
 
     def __init__(self, config: NextFrameConfig):
         super().__init__()
@@ -110,6 +112,9 @@ class DynamicsModel(nn.Module):
         sizes: dict[str, Any] = {"grid_size": tuple(tokenizer.grid_size)}
         name = "codebook_size" if cls.reads == "tokens" else "code_length"
         return sizes | {name: getattr(tokenizer, name)}
+
+    def fit_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Copy what the model needs of the tokenizer besides sizes, such as its codes, into a buffer. Called before training."""
 
     @classmethod
     def frames_of(cls, encoded: Encoded) -> Tensor:
