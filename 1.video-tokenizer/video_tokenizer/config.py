@@ -110,7 +110,9 @@ class TokenizerConfig(SpaceTimeConfig):
     patch_share: float = 0.25
     """share of a clip's patches that a step works on, those that move first; in the last fifth of the steps all; 1 is always"""
     patch_weight: float = 3.0
-    """extra weight, in the last two fifths of the steps, of all pixels of patches in which something moves"""
+    """extra weight of all pixels of patches in which something moves, after the share patch_weight_from of the steps"""
+    patch_weight_from: float = 0.6
+    """share of the steps without patch_weight; 0, for a training that starts from trained weights: none"""
     stability_from: float = 0.5
     """share of the steps after which the temporal consistency loss sets in; 0 is from the start"""
 
@@ -126,8 +128,8 @@ class TokenizerConfig(SpaceTimeConfig):
 
     def phase(self, progress: float) -> tuple[float, float, float]:
         """(patch_share, patch_weight, stability_weight) at this point of the training, from 0 (its start) to 1 (its end)."""
-        stability_weight = self.stability_weight if progress > self.stability_from else 0.0
-        return self.patch_share if progress <= 0.8 else 1.0, self.patch_weight if progress > 0.6 else 0.0, stability_weight
+        late = progress > self.patch_weight_from, progress > self.stability_from
+        return self.patch_share if progress <= 0.8 else 1.0, self.patch_weight * late[0], self.stability_weight * late[1]
 
     def check(self) -> None:
         """Raise InputError, naming the two numbers that clash, for settings that cannot work together."""

@@ -132,6 +132,13 @@ def test_a_ball_too_many_costs_as_much_as_a_missing_one_once_its_patch_counts():
     assert weighted_mse(erased, video, black, 0.0, 0.0, 3.0, patch_size=4) == pytest.approx(4 / (128 + 3 * 16))
 
 
+def test_the_votes_of_a_moving_patch_and_the_rest_of_the_tokens_come_late():
+    config = TokenizerConfig(patch_share=0.25, patch_weight=3.0, stability_weight=0.1)
+    assert config.phase(0.4) == (0.25, 0.0, 0.0) and config.phase(0.55) == (0.25, 0.0, 0.1)
+    assert config.phase(0.7) == (0.25, 3.0, 0.1) and config.phase(0.9) == (1.0, 3.0, 0.1)
+    assert replace(config, patch_weight_from=0.0).phase(0.001) == (0.25, 3.0, 0.0)
+
+
 def test_a_step_works_on_the_patches_that_move_and_copies_the_others():
     torch.manual_seed(0)
     tokenizer: Any = build_tokenizer(replace(TINY, frame_size=32)).train()  # 4 x 4 patches
