@@ -13,6 +13,7 @@ MODELS = ["maskgit", *DYNAMICS]
 SIZES: dict[str, dict[str, Any]] = {
     "maskgit": {"embed_dim": 32, "num_blocks": 2, "num_heads": 2},
     "gpt": {"embed_dim": 32, "num_blocks": 2, "num_heads": 2, "time_rows": 9, "resnet_blocks": 1},
+    "dreamer4": {"embed_dim": 32, "num_heads": 2, "num_layers": 4, "time_every": 2, "finest_steps": 8},
 }
 CERTAIN: dict[str, dict[str, Any]] = {"maskgit": {"num_steps": 1, "temperature": 0.0}, "gpt": {"temperature": 0.0}}
 """sampling settings under which the next frame is the most likely one; models that begin with noise have none"""

@@ -53,6 +53,7 @@ def main() -> None:
     training, validation = (prepared.clips(clips) for clips in (data.training, data.validation))
 
     model = model_class(config).to(device)
+    model.fit_statistics(prepared.frames)
     averaged = model_class(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "dynamics")
     model.fit_tokenizer(prepared.tokenizer)

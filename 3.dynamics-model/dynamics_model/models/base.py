@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
+import numpy as np
 from torch import Tensor, nn
 
 from dynamics_model.config import NextFrameConfig
@@ -78,6 +79,10 @@ class DynamicsModel(nn.Module):
     def loss(self, frames: Tensor, actions: Tensor) -> dict[str, Tensor]:
         """The terms whose sum a training step minimizes. Computed in `forward`, so that torch.compile and FSDP see it."""
         return self(frames, actions)
+
+    def fit_statistics(self, frames: np.ndarray) -> None:
+        """Measure the recording before the first step, without random numbers, into buffers. frames: all of it, encoded,
+        memory-mapped: tokens (F, N) or latents (F, N, D)."""
 
     def teacher_forced(self, frames: Tensor, actions: Tensor) -> Predictions:
         """Predict frames 1 .. T - 1, each from the real frames before it; nothing of the frame itself is visible."""
