@@ -9,7 +9,7 @@ class SamplingFlags:
     """How the frames are sampled; a flag that is not given keeps the model's own default."""
 
     num_steps: int | None = None
-    """decoding passes per frame; default 4. Fewer are faster"""
+    """decoding passes per frame, of dreamer4 denoising steps; default 4. Fewer are faster"""
     temperature: float | None = None
     """divides the logits: 0 takes the most likely token, 1 samples as predicted; default 1"""
     top_k: int | None = None
@@ -20,6 +20,8 @@ class SamplingFlags:
     """how many tokens are unmasked in each pass: most at once and the last few one by one, or few first; default halving"""
     order: Literal["confidence", "random"] | None = None
     """which tokens of a frame are unmasked first; default confidence"""
+    context_signal: float | None = None
+    """dreamer4 only: share of signal in the past frames, the rest is noise; default 0.9"""
 
     def given(self) -> dict[str, Any]:
         """Name -> value of the flags that were given."""

@@ -43,13 +43,9 @@ class Dreamer4Sampling(Sampling):
 
 @dataclass
 class Dreamer4State:
-    """A batch of rollouts: the cached past, and the frames that the next step adds to it. It does not grow with the rollout."""
+    """A batch of rollouts: keys and values of the past. Its size does not grow with the rollout."""
 
-    cache: KVCache | None
-    frames: Tensor
-    """(B, P, N, D) normalized latents that are not in the cache yet: the prompt, later the newest frame"""
-    actions: Tensor
-    """(B, P) int64, the actions that led to `frames`; -1 unknown"""
+    cache: KVCache
 
 
 class LatentNormaliser(nn.Module):
@@ -96,6 +92,7 @@ class Dreamer4Dynamics(DynamicsModel):
     presets: ClassVar = {"tiny": {}, "small": SMALL, "paper": PAPER}
     sampling_class: ClassVar[type[Sampling]] = Dreamer4Sampling
     config: Dreamer4Config
+    past_noise: Tensor
 
     def __init__(self, config: Dreamer4Config):
         super().__init__(config)
@@ -120,6 +117,15 @@ class Dreamer4Dynamics(DynamicsModel):
         # every token of a step attends to every other; latents have no place in the picture, so rotary positions stay 0
         self.transformer = BlockCausalTransformer(sizes, step_mask([num_tokens], [[1]]), torch.zeros(num_tokens, 2))
         self.to_latents = nn.Linear(width, config.code_length)
+        # noise of the past, by the number of a frame: fixed, so that a past read frame by frame is the past read at once
+        past_noise = torch.randn(
+            config.context_frames,
+            self.tokens_per_frame,
+            config.code_length,
+            generator=torch.Generator().manual_seed(0),
+            device="cpu",
+        )
+        self.register_buffer("past_noise", past_noise, persistent=False)
 
     def fit_statistics(self, frames: np.ndarray) -> None:
         self.normalise.measure(frames)
@@ -205,17 +211,15 @@ class Dreamer4Dynamics(DynamicsModel):
     def teacher_forced(self, frames: Tensor, actions: Tensor) -> Predictions:
         """Frames 1 .. T - 1, each formed out of noise as in a rollout, but after the real frames before it.
 
-        The noise is the same in every call, so two calls differ only by what they are given. The error is the mean squared
-        error per latent, in the units of the tokenizer. Since a frame is a sample of what may happen, it is larger than the error
-        of the best guess, up to twice.
+        All begin with the same noise, in every call, so two calls differ only by what they are given. The error is the mean
+        squared error per latent, in the units of the tokenizer. Since a frame is a sample of what may happen, its error is larger
+        than that of the best guess, up to twice.
         """
-        sampling, clean = Dreamer4Sampling(), self.normalise(frames)
-        noise = frame_noise(clean, clean.shape[1], torch.Generator(clean.device).manual_seed(0))
-        cache, predicted = None, []
-        for t in range(1, clean.shape[1]):
-            past = slice(t - 1, t)
-            cache = self._read(clean[:, past], noise[:, past], actions[:, past], cache, sampling)
-            predicted.append(self._denoise(noise[:, t], actions[:, t], cache, sampling))
+        sampling, noise = Dreamer4Sampling(), self._noise(actions[:, 0], torch.Generator(frames.device).manual_seed(0))
+        cache, predicted = KVCache(), []
+        for t in range(1, frames.shape[1]):
+            cache = self._read(frames[:, t - 1 : t], actions[:, t - 1 : t], cache, sampling)
+            predicted.append(self._denoise(noise, actions[:, t], cache, sampling))
         latents = self.normalise.undo(torch.stack(predicted, dim=1))  # (B, T-1, N, D)
         return Predictions((latents - frames[:, 1:]).square().mean(dim=-1), latents)
 
@@ -225,7 +229,7 @@ class Dreamer4Dynamics(DynamicsModel):
     def start(self, frames: Tensor, actions: Tensor | None = None) -> Dreamer4State:
         if actions is None:
             actions = torch.full(frames.shape[:2], -1, dtype=torch.int64, device=frames.device)
-        return Dreamer4State(None, self.normalise(frames), actions)
+        return Dreamer4State(self._read(frames, actions, KVCache(), Dreamer4Sampling()))
 
     @torch.no_grad()
     def step(
@@ -241,19 +245,22 @@ class Dreamer4Dynamics(DynamicsModel):
         trace stays empty, because a frame of latents has no tokens to watch.
         """
         sampling = sampling or Dreamer4Sampling()
-        noise = frame_noise(state.frames, state.frames.shape[1] + 1, generator)
-        cache = self._read(state.frames, noise[:, :-1], state.actions, state.cache, sampling)
-        frame = self._denoise(noise[:, -1], action, cache, sampling)
-        state.cache, state.frames, state.actions = cache, frame[:, None], action[:, None]
-        return self.normalise.undo(frame)
+        frame = self.normalise.undo(self._denoise(self._noise(action, generator), action, state.cache, sampling))
+        state.cache = self._read(frame[:, None], action[:, None], state.cache, sampling)
+        return frame
 
-    def _read(
-        self, frames: Tensor, noise: Tensor, actions: Tensor, cache: KVCache | None, sampling: Dreamer4Sampling
-    ) -> KVCache:
-        """The cache with these frames (B, T, N, D) added, slightly noised, as most of what training saw."""
+    def _noise(self, action: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Standard normal numbers (B, N, D) from which a frame is formed. action: (B,), on the device of the model."""
+        shape = (len(action), self.tokens_per_frame, self.config.code_length)
+        return torch.randn(shape, generator=generator, device=action.device)
+
+    def _read(self, frames: Tensor, actions: Tensor, cache: KVCache, sampling: Dreamer4Sampling) -> KVCache:
+        """The cache with these frames (B, T, N, D) of the tokenizer added, slightly noised, as most of what training saw."""
         level = min(round(sampling.context_signal * self.num_levels), self.num_levels - 1)
         signal = torch.full(actions.shape, level / self.num_levels, device=frames.device)
-        return self.predict(mix(noise, frames, signal), signal, torch.zeros_like(actions), actions, cache)[1]
+        numbers = torch.arange(cache.position, cache.position + frames.shape[1], device=frames.device)
+        noisy = mix(self.past_noise[numbers % len(self.past_noise)], self.normalise(frames), signal)  # (B, T, N, D)
+        return self.predict(noisy, signal, torch.zeros_like(actions), actions, cache)[1]
 
     def _denoise(self, noise: Tensor, action: Tensor, cache: KVCache, sampling: Dreamer4Sampling) -> Tensor:
         """From noise to a frame, both (B, N, D), under action (B,), in equal steps. The cache stays as it is."""
@@ -265,12 +272,3 @@ class Dreamer4Dynamics(DynamicsModel):
             clean, _ = self.predict(frame, signal, torch.full_like(actions, size), actions, cache)
             frame = frame + (clean - frame) / (num_steps - step)  # an equal part of the way that is left; at last all of it
         return frame[:, 0]
-
-
-def frame_noise(like: Tensor, num_frames: int, generator: torch.Generator | None) -> Tensor:
-    """(B, num_frames, N, D) standard normal numbers, drawn frame by frame: the first ones do not depend on how many follow.
-
-    like: (B, T, N, D), gives sizes and device.
-    """
-    shape = (like.shape[0], *like.shape[2:])
-    return torch.stack([torch.randn(shape, generator=generator, device=like.device) for _ in range(num_frames)], dim=1)
