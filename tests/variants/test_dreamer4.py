@@ -6,6 +6,7 @@ thing, and see what moves and what does not.
 
 import numpy as np
 import pytest
+import tiny_dynamics
 import torch
 from einops import rearrange
 from tiny_tokenizers import BLACK, built, scrolling_walls, tiny_config
@@ -17,7 +18,6 @@ from tokenizer_variants.dreamer4.block_causal_transformer import (
     RotaryAttention,
     angles,
     rotate,
-    step_mask,
 )
 from tokenizer_variants.dreamer4.model import RunningScale
 from tokenizer_variants.dreamer4.parts import hidden_patches
@@ -234,21 +234,17 @@ def test_frames_come_one_by_one_for_longer_than_any_clip_of_the_training_and_mem
 
 # ---- claim 6: the same architecture for the tokenizer and for the dynamics model -------------------------------------------
 
-ENCODER = BlockCausalSizes(embed_dim=32, num_heads=2, num_layers=4, window=3)
-DYNAMICS = BlockCausalSizes(embed_dim=48, num_heads=4, num_layers=4, window=5, key_value_heads=2, soft_cap=50.0)
-LAYOUTS = {  # (sizes of all numbers, groups of tokens in a step, who looks at whom)
-    "tokenizer": (ENCODER, [4, 6], [[1, 1], [0, 1]]),  # latents, patches
-    "dynamics": (DYNAMICS, [1, 1, 4, 2], [[1] * 4] * 4),  # action, signal level and step size, latents, registers
-}
+BOTH = ["encoder", "decoder", "dynamics"]
 
 
 def transformer_of(name: str) -> BlockCausalTransformer:
-    torch.manual_seed(0)
-    sizes, groups, looks_at = LAYOUTS[name]
-    return BlockCausalTransformer(sizes, step_mask(groups, looks_at), torch.zeros(sum(groups), 2)).eval()
+    """The transformer of the tokenizer's encoder or decoder, or of the dynamics model on its latents; four layers, fresh."""
+    if name == "dynamics":
+        return tiny_dynamics.built("dreamer4", time_every=4, key_value_heads=1, soft_cap=50.0).transformer  # type: ignore[return-value]
+    return getattr(built(num_layers=4), name).transformer
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", BOTH)
 @torch.no_grad()
 def test_one_class_is_both_models_and_both_are_causal(name):
     transformer = transformer_of(name)
@@ -268,11 +264,10 @@ def test_one_class_is_both_models_and_both_are_causal(name):
 
 
 def test_the_parameters_of_both_have_the_same_names_and_one_layer_in_four_looks_back():
-    names = [{name for name, _ in transformer_of(layout).named_parameters()} for layout in LAYOUTS]
-    assert names[0] == names[1]
-    tokenizer = built()
-    assert {name for name, _ in tokenizer.encoder.transformer.named_parameters()} <= names[0]
-    assert type(tokenizer.encoder.transformer) is type(tokenizer.decoder.transformer) is BlockCausalTransformer
+    transformers = [transformer_of(name) for name in BOTH]
+    assert {type(transformer) for transformer in transformers} == {BlockCausalTransformer}
+    names = [{name for name, _ in transformer.named_parameters()} for transformer in transformers]
+    assert names[0] == names[1] == names[2]
     deep = BlockCausalTransformer(BlockCausalSizes(32, 2, 12, 3), torch.ones(2, 2).bool(), torch.zeros(2, 2))
     assert [number for number, layer in enumerate(deep.layers) if layer.looks_back] == [1, 5, 9]
 

@@ -1,6 +1,5 @@
 """Dreamer 4's dynamics model: each thing the paper says about it, as numbers to check by hand or as one thing changed."""
 
-import inspect
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,6 @@ from tiny_tokenizers import built as built_tokenizer
 from torch import Tensor
 
 from dynamics_model.registry import build_dynamics, load_dynamics
-from dynamics_variants.dreamer4 import model as dreamer4
 from dynamics_variants.dreamer4.config import PAPER, SMALL, Dreamer4Config
 from dynamics_variants.dreamer4.forcing import clean_latents, mix, random_signal, velocity
 from dynamics_variants.dreamer4.model import Dreamer4Dynamics, Dreamer4Sampling
@@ -416,9 +414,3 @@ def test_the_presets_fit_together_and_the_largest_is_of_the_published_size():
         model = Dreamer4Dynamics(config)
     assert 1.5e9 < sum(parameter.numel() for parameter in model.parameters()) < 1.7e9
     assert config.finest_steps == 64 and config.context_frames == 192
-
-
-def test_the_transformer_is_imported_not_copied():
-    source = inspect.getsource(dreamer4)
-    assert "from tokenizer_variants.dreamer4.block_causal_transformer import" in source
-    assert type(built().transformer) is type(built_tokenizer().encoder.transformer)
