@@ -299,3 +299,12 @@ def test_a_complete_player_is_not_distorted_and_a_torn_one_is(linear):
     assert distortion_of(torn)[0] > 0.5
     with pytest.raises(InputError, match="changes its shape"):
         player_distortion(np.zeros((1, 64, 64, 3), np.uint8), "ALE/Boxing-v5")
+
+
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ALE/Freeway-v5"])
+def test_a_new_game_is_that_of_an_emulator_that_has_just_loaded_it(env_id):
+    """Whatever was played before. Freeway's own reset does not promise that."""
+    used, fresh = Game(env_id, (32, 32)), Game(env_id, (32, 32))
+    record_episode(used, random_policy, 77, seed=1)
+    again, first = (record_episode(game, random_policy, 40, seed=2) for game in (used, fresh))
+    assert np.array_equal(again.frames, first.frames) and np.array_equal(again.ram, first.ram)

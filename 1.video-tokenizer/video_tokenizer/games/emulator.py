@@ -81,6 +81,7 @@ class Game:
         self._env = _make_environment(env_id)
         self._ale = getattr(self._env.unwrapped, "ale", None)
         if self._ale is not None:
+            self._first_state, self._first_screen = self._ale.cloneState(), self._ale.getScreenRGB()  # loading a ROM takes 0.1 s
             self._emulator_actions = list(self._ale.getMinimalActionSet())
             self.action_names = list(self._env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
             emulator_rate = 60.0
@@ -105,9 +106,13 @@ class Game:
 
     def reset(self, seed: int) -> None:
         """Start a new game, with `score` at 0; the same seed and actions give the same game."""
-        with _environment_errors(self.env_id, "reset"):
-            self._env.reset(seed=seed)
         self.over, self.score, self._screen_now = False, 0.0, None
+        if self._ale is not None:
+            self._ale.restoreState(self._first_state)  # without sticky keys the seed changes nothing but the NOOPs below
+            self._screen_now = self._first_screen  # restoring the emulator does not restore its screen
+        else:
+            with _environment_errors(self.env_id, "reset"):
+                self._env.reset(seed=seed)
         self._lives = self._count_lives()
         self.needs_fire = self.fire_action is not None
         self._older = self.screen()
