@@ -249,7 +249,10 @@ def world_steps(config: BuildConfig, folders: Folders, env_id: str | None, knows
     facts = game_facts(env_id) if env_id and knows_keys else None
     keys = f"{facts.player_keys[1]}*10,NOOP*2,{facts.player_keys[0]}*10,NOOP*2" if facts else "random"
     film = [script("4.inference/generate.py"), *world, "--num-frames", "8" if config.quick else "72", "--actions", keys]
-    result = "In {obedience:.0%} (+-{spread[obedience]:.0%}) of the steps the player moves as in the game under the same key."
+    result = (
+        "In {obedience:.0%} +- {margin_of_error[obedience]:.0%} (95% confidence) of the steps the player moves as in the game "
+        "under the same key."
+    )
     title = f"Chapter 4, evaluation: compare the world with {'the real game' if env_id else 'videos it has not seen'}"
     steps = [Step(f"evaluate_{config.actions}", title, evaluate, models, [metrics], result)]
     title = f"Chapter 4, dream: play the world with {'a fixed sequence of keys' if facts else 'random actions'}"
@@ -373,9 +376,9 @@ PAGE = Template("""<!DOCTYPE html>
 <p>How it was built, the last step first, with the command of each:</p>
 $steps
 <h2>All metrics</h2>
-<p>Measured on frames that this world was not trained on. Each number is the mean over several seeds, and +- is their standard
-deviation. The controls are the same models without training, and a predictor that repeats the last frame, which already scores
-high where little moves.</p>
+<p>Measured on frames that this world was not trained on. Each number is the mean over several seeds, and +- is half of its 95%
+confidence interval: it covers the choice of the games, not the luck of another training. The controls are the same models
+without training, and a predictor that repeats the last frame, which already scores high where little moves.</p>
 <pre>$metrics</pre>
 </body>
 </html>

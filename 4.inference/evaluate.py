@@ -2,7 +2,7 @@
 
     python 4.inference/evaluate.py --world assets/worlds/breakout --json metrics.json
 
-Every score is the mean over several seeds, each with games of its own, and stands beside its standard deviation. The chapter's
+Every score is the mean over several seeds, each with games of its own, +- half of its 95% confidence interval. The chapter's
 README explains each number. Controls are an untrained world and the repeated last frame.
 """
 
@@ -45,7 +45,7 @@ from world_model.evaluation.model_scores import (
     untrained_copy,
 )
 from world_model.evaluation.rollouts import delta_psnr_scores, obedience_scores, rollout_scores, speed_scores
-from world_model.evaluation.table import mean_over_seeds, reasons_for_gaps, results_table, spread_over_seeds
+from world_model.evaluation.table import margin_over_seeds, mean_over_seeds, reasons_for_gaps, results_table, spread_over_seeds
 from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
 from world_model.real_game import open_its_game
 from world_model.world import WorldModel
@@ -97,7 +97,7 @@ class EvaluateConfig:
     true_metrics: str | None = None
     """metrics.json of the same game's world of true actions; adds what share of its delta_psnr_db this world reaches"""
     brief: bool = False
-    """a minute instead of five: fewer and shorter games, no long rollouts, no untrained models, no supervised ceiling"""
+    """at most a minute instead of five: fewer and shorter games, no long rollouts, no untrained models, no supervised ceiling"""
     quick: bool = False
     """seconds instead of minutes, to check that everything runs; the numbers mean little"""
     json: str | None = None
@@ -121,7 +121,7 @@ class EvaluateConfig:
         return range(self.seed, self.seed + (self.num_seeds if self.data_path is None else 1))
 
 
-BRIEF = dict(num_episodes=3, num_frames=300, num_labelled_games=12, num_clips=24, num_rollouts=16, num_beginnings=4,
+BRIEF = dict(num_seeds=4, num_episodes=2, num_frames=300, num_labelled_games=8, num_clips=16, num_rollouts=8, num_beginnings=4,
              probe_steps=0, speed_frames=50)  # fmt: skip
 QUICK = dict(num_seeds=2, num_episodes=2, num_other_games=4, num_frames=120, num_labelled_games=2, num_clips=8, num_rollouts=2,
              num_beginnings=1, hold_frames=2, long_frames=20, num_long_dreams=1, probe_steps=3, speed_frames=5)  # fmt: skip
@@ -281,6 +281,7 @@ def main() -> None:
     results |= shares_of_baseline(results, true_metrics) if true_metrics is not None else {}
     results |= {name: None for name in reasons if name not in results or name == "seen_in_training"}
     results["spread"] = spread_over_seeds([*per_seed.values()])
+    results["margin_of_error"] = margin_over_seeds([*per_seed.values()])
     results["per_seed"] = per_seed
     results["controls"] = ({"untrained": control} if control else {}) | {"copy_last": mean_over_seeds(stills)}
     results["reasons"] = reasons
@@ -293,6 +294,7 @@ def main() -> None:
     share = f", {results['seen_in_training']:.1%} of which it was trained on; those are not scored" if not unknown else ""
     print(f"\n{config.world} on {num_frames:,} frames of games with {len(per_seed)} seeds{share}\n")
     print(results_table(plain(results)))
+    print("\n+- is half of the 95% confidence interval of the mean over games; another training may differ by more")
     if config.json is not None:
         save_json(config.json, results)
         print(f"\nnumbers in {config.json}, after {results['settings']['seconds']:.0f} s")

@@ -43,7 +43,7 @@ from world_model.evaluation.rollouts import (
     sprite_scores,
     world_actions,
 )
-from world_model.evaluation.table import flatten, mean_over_seeds, results_table, spread_over_seeds
+from world_model.evaluation.table import flatten, margin_over_seeds, mean_over_seeds, results_table, spread_over_seeds
 from world_model.evaluation.true_action_baseline import read_true_metrics, shares_of_baseline
 from world_model.real_game import open_game, open_its_game, play_beginning, play_keys
 from world_model.world import WorldModel
@@ -296,11 +296,23 @@ def test_a_score_is_the_mean_over_the_seeds_beside_their_standard_deviation():
     assert spread["a"] == 2.0 and spread["rollout"][4]["px"] == pytest.approx(math.sqrt(8)) and math.isnan(spread["b"])
 
 
+def test_a_margin_of_error_is_half_of_the_confidence_interval_of_the_mean():
+    """Of three seeds with a standard deviation of 2, t = 4.303 in any table of Student's distribution: 4.303 * 2 / sqrt(3)."""
+    margin = margin_over_seeds([{"a": 1.0, "b": 4.0}, {"a": 3.0, "b": math.nan}, {"a": 5.0}])
+    assert margin["a"] == pytest.approx(4.303 * 2 / math.sqrt(3), rel=1e-4) and math.isnan(margin["b"])
+    draws = np.random.default_rng(0).normal(size=(4000, 4))  # true mean 0
+    held = [
+        abs(mean_over_seeds(rows)["a"]) <= margin_over_seeds(rows)["a"] for rows in [[{"a": x} for x in row] for row in draws]
+    ]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.01)
+
+
 def test_nested_scores_become_rows_with_their_controls():
     results = {
         "rollout": {"4": {"psnr_db": 30.0}},
         "obedience": None,
-        "spread": {"rollout": {"4": {"psnr_db": 1.5}}},
+        "spread": {"rollout": {"4": {"psnr_db": 0.6}}},
+        "margin_of_error": {"rollout": {"4": {"psnr_db": 1.5}}},
         "controls": {"untrained": {"rollout": {"4": {"psnr_db": 5.5}}}, "copy_last": {}},
         "reasons": {"obedience": "no player"},
     }
@@ -337,7 +349,11 @@ def test_brief_leaves_out_untrained_models_and_the_ceiling_and_keeps_the_headlin
     assert call(EVALUATE, *flags, "--json", tmp_path / "m.json") == 0
     results = json.loads((tmp_path / "m.json").read_text())
     assert set(results["controls"]) == {"copy_last"}
-    assert {"object_recall", "obedience", "obedience_moving", "rollout"} <= results["spread"].keys()
+    assert (
+        {"object_recall", "obedience", "obedience_moving", "rollout"}
+        <= results["margin_of_error"].keys()
+        == results["spread"].keys()
+    )
 
 
 def test_a_world_of_videos_learns_its_keys_from_their_game(tmp_path, games):

@@ -1,16 +1,17 @@
-"""The numbers of an evaluation: mean and spread over its seeds, and a table with one row per metric."""
+"""The numbers of an evaluation: mean, spread and margin of error over its seeds, and a table with one row per metric."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.results import format_number
 from world_model.evaluation.games import RealGames, player_keys
 from world_model.world import WorldModel
 
-NOT_METRICS = ("spread", "per_seed", "controls", "reasons", "settings")
+NOT_METRICS = ("spread", "margin_of_error", "per_seed", "controls", "reasons", "settings")
 COLUMNS = ("world", "+-", "untrained", "copy last frame")
 
 
@@ -22,6 +23,20 @@ def mean_over_seeds(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
 def spread_over_seeds(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
     """The same with standard deviations: those of single seeds, estimated with n - 1. NaN if fewer than two have the number."""
     return combine(tables, lambda numbers: float(np.std(numbers, ddof=1)) if len(numbers) > 1 else np.nan)
+
+
+def margin_over_seeds(tables: Sequence[Mapping[Any, Any]]) -> dict[Any, Any]:
+    """The same with margins of error, half of the 95% confidence interval of each mean: t s / sqrt(n), where s is the standard
+    deviation and t belongs to Student's distribution with n - 1 degrees of freedom (4.3 for three seeds, 3.2 for four).
+
+    The interval covers the choice of the games and the luck of the sampling, not that of another training.
+    """
+
+    def margin(numbers: list[float]) -> float:
+        degrees = len(numbers) - 1
+        return float(stdtrit(degrees, 0.975) * np.std(numbers, ddof=1) / np.sqrt(len(numbers))) if degrees > 0 else np.nan
+
+    return combine(tables, margin)
 
 
 def combine(tables: Sequence[Mapping[Any, Any]], merge: Callable[[list[float]], float]) -> dict[Any, Any]:
@@ -48,9 +63,9 @@ def flatten(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """(metric, world, standard deviation over the seeds, untrained, copy last frame), numbers as text, "" for those not there."""
+    """(metric, world, margin of error, untrained, copy last frame), numbers as text, "" for those not there."""
     world = flatten({name: value for name, value in results.items() if name not in NOT_METRICS})
-    spread = flatten(results.get("spread", {}))
+    margin = flatten(results.get("margin_of_error", {}))
     controls = results.get("controls", {})
     untrained, copied = (flatten(controls.get(name, {})) for name in ("untrained", "copy_last"))
 
@@ -58,7 +73,7 @@ def table_rows(results: Mapping[str, Any]) -> list[tuple[str, str, str, str, str
         return format_number(scores[name]) if name in scores else ""
 
     return [
-        (name, format_number(value), shown(spread, name), shown(untrained, name), shown(copied, name))
+        (name, format_number(value), shown(margin, name), shown(untrained, name), shown(copied, name))
         for name, value in world.items()
     ]
 
