@@ -7,6 +7,7 @@ import torch
 
 from latent_action_model.config import PRESETS, LatentActionConfig
 from latent_action_model.figures import save_samples
+from latent_action_model.labels import KeyLabels
 from latent_action_model.metrics import validate
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clips import make_loader, to_video
@@ -25,6 +26,7 @@ def main() -> None:
     config = parse_config(LatentActionConfig, PRESETS)
     device = start_training(config)
     data, config = open_training_data(config)
+    labels = KeyLabels(data, config)  # keys that training may see: none by default
 
     model = LatentActionModel(config).to(device)
     averaged = LatentActionModel(config).to(device)  # holds the averaged weights, which are validated and saved
@@ -45,7 +47,7 @@ def main() -> None:
         for part in sync_on_last(parallel, video.chunk(config.accumulate)):
             with autocast(device, config.precision):
                 output = parallel(part)
-            losses = output.losses  # reconstruction of the next frames, and the quantizer's terms
+                losses = output.losses | labels.loss(model.encoder, step)  # of next frames and quantizer, and of keys if labeled
             loss = torch.stack([*losses.values()]).sum() / config.accumulate
             loss.backward()
             total += loss.detach()

@@ -70,6 +70,8 @@ class LatentActionConfig(TrainingConfig):
     """vq: steps over which usage is averaged before an idle code is restarted"""
     balance_weight: float = 1.0
     """fsq: weight of the loss that makes every bit use both of its values"""
+    label_share: float = 0.0
+    """share of the recorded transitions whose key training may see, such as 0.02 where the codes miss the player; 0: none"""
 
     # --- optimization ---
     batch_size: int = 24

@@ -24,6 +24,7 @@ TRAININGS = {
     "tokenizer": ("1.video-tokenizer", "--embed-dim", 32, "--num-blocks", 1),
     "latent actions": ("2.latent-action-model", "--conv-width", 16, "--embed-dim", 32, "--noisy-steps", 3),
     "sign bits": ("2.latent-action-model", "--conv-width", 16, "--embed-dim", 32, "--quantizer", "fsq"),
+    "a few labels": ("2.latent-action-model", "--conv-width", 16, "--embed-dim", 32, "--noisy-steps", 3, "--label-share", 0.1),
 }
 
 
