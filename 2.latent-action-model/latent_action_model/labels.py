@@ -15,8 +15,10 @@ from video_tokenizer.data.clips import split_episodes, to_video
 from video_tokenizer.data.training_data import TrainingData
 from video_tokenizer.errors import InputError
 
-LABELED_PER_STEP = 64
-"""labeled transitions of a step, which come on top of its batch: of a share of 0.02, the batch itself would hold one or two"""
+LABELED_PER_KEY = 8
+"""labeled transitions of a step for each key. They come on top of its batch, in which a share of 0.02 would be one or two"""
+WEIGHT = 0.1
+"""weight of their loss, low enough that the encoder still learns from every other transition"""
 
 
 class KeyLabels:
@@ -53,12 +55,12 @@ class KeyLabels:
         """
         if len(self.frames) == 0:
             return {}
-        number = min(LABELED_PER_STEP, len(self.frames))
+        number = min(LABELED_PER_KEY * self.store.num_actions, len(self.frames))
         chosen = np.random.default_rng((self.seed, step)).choice(self.frames, number, replace=False)
         device = next(encoder.parameters()).device
         pairs = to_video(self.store.frames[chosen[:, None] + np.array([-1, 0])], device)  # (L, 2, C, H, W), before and after
         keys = torch.from_numpy(self.store.actions[chosen].astype(np.int64)).to(device)  # (L,)
-        return {"by_key": gather_by_key(encoder(pairs)[:, 0], keys, self.store.num_actions)}
+        return {"by_key": WEIGHT * gather_by_key(encoder(pairs)[:, 0], keys, self.store.num_actions)}
 
 
 def gather_by_key(latents: Tensor, keys: Tensor, num_keys: int) -> Tensor:
@@ -66,17 +68,19 @@ def gather_by_key(latents: Tensor, keys: Tensor, num_keys: int) -> Tensor:
     and moves those of different keys apart. So they fall on different codes.
 
     A prototype is the mean latent of a key (prototypical networks, arXiv:1703.05175), here without the latent that is being
-    guessed, which would attract itself. P(key) is the softmax of minus the squared distances. If latents 0 and 1 have one key,
-    and 2 and 3 another, the prototypes for 1 are 0 and 2.5, at squared distances 1 and 2.25: log(1 + exp(1 - 2.25)) = 0.25.
+    guessed, which would attract itself. Latents are standardized first, as in the quantizer, so that the encoder gains nothing by
+    making them larger. P(key) is the softmax of minus the squared distances, averaged over dimensions.
+    If latents 0 and 1 have one key, and 2 and 3 another, their variance is 1.25. The prototypes for 1 are 0 and 2.5, at squared
+    distances 1 / 1.25 = 0.8 and 2.25 / 1.25 = 1.8, and its loss is log(1 + exp(0.8 - 1.8)) = 0.31.
     latents: (L, A), not quantized. keys: (L,) int64 in [0, num_keys). A key that occurs once has no prototype and is not guessed.
     Returns the mean over the others, 0 if there are none.
     """
-    latents = latents.float()
+    latents = F.batch_norm(latents.float(), None, None, training=True)
     own = F.one_hot(keys, num_keys)  # (L, K)
     others = own.sum(dim=0) - own  # (L, K): latents of each key, this one left out
     summed = (own[:, :, None] * latents[:, None]).sum(dim=0)  # (K, A)
     prototypes = (summed - own[:, :, None] * latents[:, None]) / others.clamp(min=1)[:, :, None]  # (L, K, A)
-    distances = (latents[:, None] - prototypes).square().sum(dim=2)  # (L, K)
+    distances = (latents[:, None] - prototypes).square().mean(dim=2)  # (L, K)
     guesses = (-distances).masked_fill(others == 0, torch.finfo(torch.float32).min)  # a key without prototype: probability 0
     guessed = (own * others).sum(dim=1) > 0  # (L,)
     targets = torch.where(guessed, keys, -100)  # which cross_entropy ignores

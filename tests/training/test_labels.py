@@ -12,7 +12,7 @@ from structure_checks import REPOSITORY
 from torch import nn
 
 from latent_action_model.config import LatentActionConfig
-from latent_action_model.labels import LABELED_PER_STEP, KeyLabels, gather_by_key
+from latent_action_model.labels import LABELED_PER_KEY, WEIGHT, KeyLabels, gather_by_key
 from latent_action_model.loading import build_latent_action_model
 from video_tokenizer.data.clips import split_episodes
 from video_tokenizer.data.training_data import split_clips
@@ -49,18 +49,19 @@ class Pairs(nn.Module):
 
 
 def test_four_latents_of_two_keys_by_hand():
-    latents, keys = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1, 1])
+    latents, keys = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1, 1])  # variance 1.25
     # 0: prototypes 1 and 2.5, squared distances 1 and 6.25. 1: prototypes 0 and 2.5, 1 and 2.25. 3 and 2 mirror them
-    outer, inner = math.log(1 + math.exp(1 - 6.25)), math.log(1 + math.exp(1 - 2.25))
-    assert gather_by_key(latents, keys, num_keys=2).item() == pytest.approx((outer + inner) / 2)
-    assert gather_by_key(latents, 2 * keys, num_keys=4).item() == pytest.approx((outer + inner) / 2)  # absent keys: never guessed
+    outer, inner = (math.log(1 + math.exp((own - other) / 1.25)) for own, other in ((1, 6.25), (1, 2.25)))
+    assert gather_by_key(latents, keys, num_keys=2).item() == pytest.approx((outer + inner) / 2, rel=1e-4)
+    absent = gather_by_key(10 * latents + 5, 2 * keys, num_keys=4)  # nothing is gained by size, and absent keys are never guessed
+    assert absent.item() == pytest.approx((outer + inner) / 2, rel=1e-4)
 
 
 def test_a_key_that_occurs_once_is_not_guessed_but_can_be_mistaken():
-    latents, keys = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 0, 1])
+    latents, keys = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 0, 1])  # variance 2/3
     # 0: prototypes 1 and 2, squared distances 1 and 4. 1: prototypes 0 and 2, 1 and 1, a toss-up. 2 has no prototype of its own
-    expected = (math.log(1 + math.exp(1 - 4)) + math.log(2)) / 2
-    assert gather_by_key(latents, keys, num_keys=2).item() == pytest.approx(expected)
+    expected = (math.log(1 + math.exp((1 - 4) / (2 / 3))) + math.log(2)) / 2
+    assert gather_by_key(latents, keys, num_keys=2).item() == pytest.approx(expected, rel=1e-4)
     alone = torch.tensor([[0.0], [1.0]], requires_grad=True)
     gather_by_key(alone, torch.tensor([0, 1]), num_keys=3).backward()  # nothing can be guessed
     assert alone.grad is not None and torch.equal(alone.grad, torch.zeros(2, 1))
@@ -97,12 +98,12 @@ def test_a_step_shows_each_key_with_the_two_frames_of_its_transition(store):
     assert set(loss) == {"by_key"} and loss["by_key"].requires_grad
     (pairs,) = encoder.seen
     chosen = np.random.default_rng((CONFIG.seed, 3)).choice(labels.frames, len(pairs), replace=False)
-    assert pairs.shape == (min(LABELED_PER_STEP, len(labels.frames)), 2, 3, 16, 16) and set(chosen) <= set(labels.frames)
+    assert pairs.shape == (min(5 * LABELED_PER_KEY, len(labels.frames)), 2, 3, 16, 16) and set(chosen) <= set(labels.frames)
     shown = torch.tensor(np.stack([store.frames[frame - 1 : frame + 1] for frame in chosen])).permute(0, 1, 4, 2, 3)
     assert torch.equal((pairs * 255).round().byte(), shown)
     latents = pairs.flatten(2).mean(dim=2)
     keys = torch.from_numpy(store.actions[chosen].astype(np.int64))
-    assert torch.equal(gather_by_key(latents, keys, 5), loss["by_key"].detach())
+    assert torch.equal(WEIGHT * gather_by_key(latents, keys, 5), loss["by_key"].detach())
 
 
 def test_the_choice_depends_on_the_seed_alone(store):
