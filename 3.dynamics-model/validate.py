@@ -27,7 +27,7 @@ from dynamics_model.figures import (
 )
 from dynamics_model.metrics import DynamicsMetrics, HorizonScores, delta_psnr_db
 from dynamics_model.models.base import DynamicsModel, Sampling
-from dynamics_model.registry import dynamics_config, load_dynamics
+from dynamics_model.registry import load_dynamics
 from dynamics_model.rollouts import rollouts_and_baselines
 from dynamics_model.sampling_flags import SamplingFlags
 from video_tokenizer.data.clips import Clips, split_episodes, to_frames
@@ -58,6 +58,10 @@ class ValidateConfig(ValidationConfig):
     """checkpoint of chapter 2, for latent actions; default: as for the tokenizer"""
     true_checkpoint: str | None = None
     """a dynamics model trained with --actions true on the same tokens; its delta_psnr_db is the ceiling"""
+    num_frames: int | None = None
+    """frames per clip of the next-frame scores; default: as in training"""
+    context_frames: int | None = None
+    """frames that attention covers; default: as in training. More ask whether the model's positions extrapolate"""
     batch_size: int = 16
     """clips per batch, at least 2"""
     num_rollouts: int = 32
@@ -190,9 +194,10 @@ def main() -> None:
     device = choose_device(flags.device)
     path = find_checkpoint(flags.checkpoint, "dynamics")
     content = load_checkpoint(path, "dynamics")
-    model = load_dynamics(path, device)
+    lengths = {"num_frames": flags.num_frames, "context_frames": flags.context_frames}
+    model = load_dynamics(path, device, **{name: value for name, value in lengths.items() if value is not None})
     sampling = config_from_dict(model.sampling_class, flags.sampling.given())
-    config = dynamics_config(content["config"])
+    config = model.config
     data = open_validation_data(flags, config, content)
     prepared = prepare(flags, config, content, path, data, device)
     folder = output_folder(flags.output, path)

@@ -1,5 +1,6 @@
 """Find a dynamics model by its name, and rebuild one from its checkpoint alone."""
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ def build_dynamics(config: NextFrameConfig) -> DynamicsModel:
     return dynamics_class(config.model)(config)
 
 
-def load_dynamics(path: str | Path, device: str | torch.device = "cpu") -> DynamicsModel:
-    """The model of a checkpoint, in evaluation mode. Raises InputError for a file of another chapter or version."""
+def load_dynamics(path: str | Path, device: str | torch.device = "cpu", **changes: Any) -> DynamicsModel:
+    """The model of a checkpoint, in evaluation mode. Raises InputError for a file of another chapter or version.
+
+    changes: settings to replace that no weight depends on, such as context_frames.
+    """
     content = load_checkpoint(path, "dynamics")
-    config = dynamics_config(content["config"])
+    config = replace(dynamics_config(content["config"]), **changes)
     return build_with_weights(lambda: build_dynamics(config), content, path).to(device).eval()

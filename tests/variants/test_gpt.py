@@ -1,6 +1,7 @@
 """What makes the autoregressive model VideoGPT's prior: its checklist, with numbers small enough to check by hand."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -8,12 +9,14 @@ from tiny_dynamics import built, changed, clip, tiny_config
 from tiny_tokenizers import WITHOUT_CODEBOOK
 from tiny_tokenizers import tiny_config as tiny_tokenizer_config
 
+from dynamics_model import load_dynamics
 from dynamics_model.registry import build_dynamics
 from dynamics_variants.gpt.blocks import ConditionalNorm, Memory, alibi_slopes, attention_with_bias, rotate, rotation
 from dynamics_variants.gpt.model import GPTSampling
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.st_transformer import attention
 from video_tokenizer.registry import TOKENIZERS, build_tokenizer
+from video_tokenizer.training.checkpoint import save_checkpoint
 
 POSITIONS = ["learned", "rope", "alibi"]
 
@@ -234,6 +237,20 @@ def test_rows_of_time_that_training_never_enters_stay_as_they_began():
         with torch.enable_grad():
             sum(model.loss(frames, actions).values()).backward()
         assert int(model.positions.time.weight.grad.any(dim=1).sum()) == reached
+
+
+@pytest.mark.parametrize("name", ["maskgit", "gpt"])
+@torch.no_grad()
+def test_a_model_may_be_asked_to_look_further_back_than_it_was_trained_to(name, tmp_path):
+    """Frame 6 is predicted from frames 0 .. 5: with a window of seven it depends on frame 0, and the weights are the same."""
+    trained, path = built(name, num_blocks=1), tmp_path / "dynamics.pt"
+    save_checkpoint(path, "dynamics", name, asdict(trained.config), trained.state_dict(), 0, {}, "no data")
+    further = load_dynamics(path, context_frames=7)
+    frames, actions = clip(trained, num_frames=7)
+    other = torch.cat([changed(frames[:, :1]), frames[:, 1:]], dim=1)
+    for model, notices in ((trained, False), (further, True)):
+        moved = model.teacher_forced(frames, actions).error[:, 5] - model.teacher_forced(other, actions).error[:, 5]
+        assert bool(moved.abs().max() > 1e-4) == notices
 
 
 @pytest.mark.parametrize(
