@@ -25,7 +25,7 @@ from dynamics_model.figures import (
     save_real_and_predicted,
     save_rollout_strips,
 )
-from dynamics_model.metrics import DynamicsMetrics, HorizonScores, delta_psnr_db
+from dynamics_model.metrics import DynamicsMetrics, HorizonScores, copy_bits_per_code, delta_psnr_db
 from dynamics_model.models.base import DynamicsModel, Sampling
 from dynamics_model.registry import load_dynamics
 from dynamics_model.rollouts import rollouts_and_baselines
@@ -210,8 +210,10 @@ def main() -> None:
     report: dict[str, Any] = {"checkpoint": str(path), "step": content["step"], "data": str(data.store.path)}
     report |= {"seen_in_training": data.seen_share, **next_frames}
     if model.is_exact_likelihood:
-        report["bits_per_code"], most = next_frames["loss"] / math.log(2), math.log2(model.config.codebook_size)
-        print(f"{report['bits_per_code']:.3f} bits per code, of {most:.3f} if all codes were equally likely")
+        bits = {"bits_per_code": next_frames["loss"] / math.log(2)}
+        bits["copy_bits_per_code"] = copy_bits_per_code(next_frames["share_changed"], model.config.codebook_size)
+        report |= bits
+        print(f"{bits['bits_per_code']:.3f} bits per code; {bits['copy_bits_per_code']:.3f} for a copy that may be wrong")
 
     _, episodes = split_episodes(data.store, config.validation_share, config.seed)
     clips = rollout_clips(data.store, episodes, model.context_frames + max(HORIZONS), prepared.tokenizer)

@@ -78,6 +78,15 @@ class FrameScores:
         }
 
 
+def copy_bits_per_code(share_changed: float, codebook_size: int) -> float:
+    """Bits per code of a copy of the last frame that knows how often it is wrong, and nothing else: the baseline of a likelihood.
+
+    With half of 5 codes changed, 1 bit says whether this one has changed, and every second time 2 bits say which of 4 it is: 2.
+    """
+    shares = [(1 - share_changed, 1), (share_changed, codebook_size - 1)]
+    return sum(-one * math.log2(one / codes) for one, codes in shares if one)
+
+
 class HorizonScores:
     """Scores of rollouts after given numbers of steps, over any number of batches."""
 

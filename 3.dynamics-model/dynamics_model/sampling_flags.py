@@ -23,6 +23,9 @@ class SamplingFlags:
     context_signal: float | None = None
     """dreamer4 only: share of signal in the past frames, the rest is noise; default 0.9"""
 
+    num_drafted: int | None = None
+    """gpt only: tokens per call of the network that are drafted, as copies of the frame before; 1 drafts none; default 64"""
+
     def given(self) -> dict[str, Any]:
         """Name -> value of the flags that were given."""
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -23,6 +23,7 @@ from world_model.world import WorldModel
 CPU = torch.device("cpu")
 WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
 COSTS = REPOSITORY / "3.dynamics-model" / "lab" / "costs.py"
+STEP_COSTS = REPOSITORY / "3.dynamics-model" / "lab" / "step_costs.py"
 
 
 def test_a_matrix_product_counts_two_operations_for_each_of_its_multiplications():
@@ -107,3 +108,9 @@ def test_costs_follow_from_their_formulas(tmp_path, capsys):
     assert genie["tflop_of_a_step"] * 1e12 * genie["steps"] == pytest.approx(6.6e22, rel=0.15)
     assert genie["fits_on_1"] == "no" and rows["tiny"]["fits_on_1"] == "yes"
     assert call(COSTS, "--utilisation", 1.5) == 2 and "--utilisation 1.5 is not a share" in capsys.readouterr().err
+
+
+def test_a_step_is_timed_with_the_passes_that_it_took(tmp_path):
+    assert call(STEP_COSTS, "--num-frames", 2, "--json", tmp_path / "costs.json") == 0
+    row = json.loads((tmp_path / "costs.json").read_text())["rows"]["maskgit"]
+    assert row["passes"] == 4 and 0 < row["fastest_ms"] <= row["median_ms"]

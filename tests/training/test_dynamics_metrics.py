@@ -148,3 +148,8 @@ def test_delta_psnr_is_what_the_right_actions_are_worth():
     inferred.update(real + 0.01, real, before=real[:, 0])
     random.update(real + 0.1, real, before=real[:, 0])
     assert metrics.delta_psnr_db(inferred, random)[1] == pytest.approx(20.0, abs=1e-3)
+
+
+def test_a_copy_pays_for_saying_whether_a_code_changed_and_which_it_is_now():
+    assert metrics.copy_bits_per_code(0.5, 5) == pytest.approx(1 + 0.5 * 2)
+    assert metrics.copy_bits_per_code(0.0, 1_000) == 0 and metrics.copy_bits_per_code(1.0, 1_025) == pytest.approx(10)

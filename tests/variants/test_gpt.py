@@ -175,13 +175,45 @@ def test_the_errors_add_up_to_the_likelihood_under_which_frames_are_sampled():
     assert torch.allclose(share, probability, atol=0.03)
 
 
-def test_a_frame_is_watched_row_by_row():
+@torch.no_grad()
+def test_a_draft_costs_a_call_for_every_token_that_differs_from_it_and_one():
+    """Greedy, so that the frame does not depend on the draft: it is the frame that comes without one, token by token."""
+    model = built("gpt", grid_size=(4, 4))
+    frames, actions = clip(model, batch_size=1)
+    calls, advance = [], model._advance
+    model._advance = lambda state, x, *others: calls.append(x.shape[1]) or advance(state, x, *others)  # type: ignore[method-assign]
+    state, slow = (model.start(frames, actions) for _ in range(2))
+    for _ in range(4):
+        before = state.tokens
+        calls.clear()
+        frame = model.step(state, actions[:, 0], GPTSampling(temperature=0.0))
+        assert len(calls) == 1 + int((frame != before)[0, :-1].sum())  # behind the last token there is nothing left to call for
+        calls.clear()
+        assert torch.equal(frame, model.step(slow, actions[:, 0], GPTSampling(temperature=0.0, num_drafted=1)))
+        assert calls == [1] * 16
+
+
+@torch.no_grad()
+def test_with_a_draft_frames_are_sampled_with_the_same_probabilities():
+    """The two tokens of the last test once more, one rollout at a time, where the second token is drafted."""
+    model = built("gpt", grid_size=(1, 2), codebook_size=3, actions="true")
+    before, after = torch.tensor([[[0, 2]]]), torch.cartesian_prod(torch.arange(3), torch.arange(3))[:, None]
+    clips = torch.cat([before.expand(9, 1, 2), after], dim=1)
+    probability = (-model.teacher_forced(clips, torch.ones(9, 2, dtype=torch.int64)).error.sum(dim=(1, 2))).exp()
+    action, generator, counts = torch.tensor([1]), torch.Generator().manual_seed(0), torch.zeros(9)
+    for _ in range(800):
+        drawn = model.step(model.start(before, action[None]), action, GPTSampling(top_p=1.0), generator)[0]
+        counts[drawn[0] * 3 + drawn[1]] += 1
+    assert torch.allclose(counts / 800, probability, atol=0.06)
+
+
+def test_a_frame_is_watched_call_by_call():
     model = built("gpt")
     frames, actions = clip(model)
     trace = []
-    model.step(model.start(frames, actions), actions[:, 0], None, torch.Generator().manual_seed(0), trace)
-    assert [int(step.unmasked[0].sum()) for step in trace] == [3, 6]
-    assert torch.equal(trace[0].tokens[:, 3:], frames[:, -1, 3:])  # what is still to come shows the frame before
+    model.step(model.start(frames, actions), actions[:, 0], GPTSampling(num_drafted=1), torch.Generator().manual_seed(0), trace)
+    assert [int(call.unmasked[0].sum()) for call in trace] == [1, 2, 3, 4, 5, 6]
+    assert torch.equal(trace[2].tokens[:, 3:], frames[:, -1, 3:])  # what is still to come shows the frame before
 
 
 # ---- how a token knows its frame ----------------------------------------------------------------------------------------

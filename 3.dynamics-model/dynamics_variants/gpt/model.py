@@ -4,7 +4,8 @@
 
 What changes: no masks and no passes. Frames are read row by row, one token after the other, and every token is sampled knowing
 all tokens before it, those of its own frame included. So the product of the probabilities is the exact likelihood of a frame
-under the model that also samples it, and the loss has a unit: bits per code. The price is one call of the network per token.
+under the model that also samples it, and the loss has a unit: bits per code. The price is a call of the network per token, or
+per token that a copy of the frame before gets wrong.
 What stays: the tokens, the weights of changed tokens, the action prior, caches of a fixed size.
 Source: arXiv:2104.10157, section 3.2 and appendix A.
 """
@@ -48,6 +49,8 @@ class GPTSampling(Sampling):
     """sample from the k most likely tokens only; None: from all"""
     top_p: float = field(default=0.9, metadata={"smallest": 0.01, "largest": 1.0})
     """sample from the most likely tokens that together have this probability only; 1: from all"""
+    num_drafted: int = field(default=64, metadata={"smallest": 1, "largest": 4_096})
+    """tokens per call of the network that are drafted, as copies of the frame before; a batch shares them, and 1 drafts none"""
 
 
 def rollout_precision(device: torch.device) -> contextlib.AbstractContextManager:
@@ -207,25 +210,37 @@ class GPT(DynamicsModel):
         generator: torch.Generator | None = None,
         trace: list[DecodingPass] | None = None,
     ) -> Tensor:
-        """Sample the next frame under `action` (B,), token by token, and append it to `state`. Returns its tokens (B, N).
+        """Sample the next frame under `action` (B,) and append it to `state`. Returns its tokens (B, N).
 
-        trace: receives a pass per row of tokens. What is not sampled yet shows the frame before.
+        Most tokens stay as they are from frame to frame, so a call of the network reads a *draft*, the next tokens of the frame
+        before, and samples all of their positions at once. What was sampled is right up to the first position that differs from
+        the draft, that one included, because until there the network has read what is true. All after it is thrown away. This
+        is speculative decoding (arXiv:2211.17192): the same distribution as token by token, with fewer calls.
+        trace: receives a pass per call. What is not sampled yet shows the frame before.
         """
         sampling = sampling or GPTSampling()
+        num_drafted = max(1, sampling.num_drafted // len(action))  # of many rollouts, one soon differs
         with rollout_precision(action.device):
             given = self._begin_frame(state, action)
             tokens, probability = state.tokens.clone(), torch.zeros(state.tokens.shape, device=action.device)
-            x = state.next_input
-            for place in range(self.tokens_per_frame):
-                logits = self.to_logits(self._advance(state, x, place, given))  # (B, 1, K)
+            place, newest = 0, state.next_input  # (B, 1, E)
+            while place < self.tokens_per_frame:
+                draft = state.tokens[:, place : place + num_drafted]  # (B, M)
+                x = torch.cat([newest, self.from_codes(self.codebook[draft[:, :-1]])], dim=1)  # (B, M, E)
+                logits = self.to_logits(self._advance(state, x, place, given))  # (B, M, K)
                 sampled, log_probability = sample_tokens(
                     logits, sampling.temperature, sampling.top_k, generator, sampling.top_p
-                )  # (B, 1) each
-                tokens[:, place], probability[:, place] = sampled[:, 0], log_probability[:, 0].exp()
-                x = self.from_codes(self.codebook[sampled])
-                if trace is not None and (place + 1) % self.grid_size[1] == 0:
-                    sampled_so_far = torch.arange(self.tokens_per_frame, device=action.device) <= place
-                    trace.append(DecodingPass(tokens.clone(), probability.clone(), sampled_so_far.expand_as(tokens)))
+                )  # (B, M) each
+                agree = (sampled == draft).all(dim=0).cumprod(dim=0)  # (M,), 1 up to the first position that differs
+                kept = min(int(agree.sum()) + 1, draft.shape[1])
+                for memory in state.memories:
+                    memory.filled -= draft.shape[1] - kept
+                tokens[:, place : place + kept] = sampled[:, :kept]
+                probability[:, place : place + kept] = log_probability[:, :kept].exp()
+                place, newest = place + kept, self.from_codes(self.codebook[sampled[:, kept - 1 : kept]])
+                if trace is not None:
+                    done = torch.arange(self.tokens_per_frame, device=action.device) < place
+                    trace.append(DecodingPass(tokens.clone(), probability.clone(), done.expand_as(tokens)))
             self._end_frame(state, tokens, action)
         return tokens
 
