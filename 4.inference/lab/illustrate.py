@@ -1,4 +1,5 @@
-"""Draw the pictures of this chapter: what PSNR hides, how rollouts drift, where the ball goes, where the model is unsure.
+"""Draw the pictures of this chapter: how a key becomes a frame, what the page shows, what PSNR hides, how rollouts drift,
+where the ball goes, where the model is unsure.
 
     python 4.inference/lab/illustrate.py
     python 4.inference/lab/illustrate.py --measure
@@ -16,6 +17,7 @@ from tokenizer_lab.draw import check_clip
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
+from world_lab.chapter_drawings import save_drawings
 from world_lab.draw import save_confidence, save_drift, save_sampling_steps, save_standing_still, save_vanished_ball
 from world_lab.drift import DriftPlan, measure_drift, rollout_with_probability
 from world_model.evaluation.games import check_seed
@@ -44,7 +46,7 @@ class IllustrateConfig(DriftPlan):
     clip: int = 3
     """number of the start clip that confidence.png continues"""
     key: str = "LEFT"
-    """the key that is held there"""
+    """the key that is held there, and pressed in the drawings"""
     device: str = "auto"
     """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
@@ -86,7 +88,9 @@ def main() -> None:
     frames, sure = rollout_with_probability(world, world.start_frames[one], world.start_actions[one], held, config.seed)
     save_confidence(folder / "confidence.png", frames[0], sure[0], SHOWN, config.key, drift["confidence"])
     save_sampling_steps(folder / "sampling_steps.png", steps["rows"])
-    print(f"standing_still.png, drift.png, vanished_ball.png, confidence.png and sampling_steps.png are in {folder}")
+    drawn = save_drawings(folder, world, config.key)
+    pictures = "standing_still.png, drift.png, vanished_ball.png, confidence.png and sampling_steps.png"
+    print(f"{', '.join(drawn)}, {pictures} are in {folder}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ from tokenizer_lab.variant_drawings import save_drawings
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.registry import VARIANTS
 from video_tokenizer.training.checkpoint import load_checkpoint
+from world_lab.chapter_drawings import BUTTONS, CARDS
+from world_lab.chapter_drawings import save_drawings as save_drawings_of_chapter_4
 from world_lab.overview import story_css
+from world_model.world import WorldModel
 
 DRAWINGS = sorted((REPOSITORY / "assets").glob("**/*.svg"))
 
@@ -38,6 +41,12 @@ def painted(paths, height, width):
 def labels(svg):
     """The words of a drawing, without the tokens and frames, which may differ a little between machines."""
     return [text for text in ElementTree.fromstring(svg).itertext() if text.strip() and not text.strip().isdigit()]
+
+
+def without_frames(svg):
+    """A drawing without what depends on a world's weights: its frames, the rings around their balls, its actions' names."""
+    svg = re.sub(r'<g transform="[^"]+" shape-rendering="crispEdges">.*?</g>', "", svg, flags=re.DOTALL)
+    return re.sub(r">\d [^<]+<|<circle [^>]+>", "", svg)
 
 
 def test_a_frame_as_paths_has_every_pixel_of_the_frame():
@@ -92,6 +101,40 @@ def test_every_variant_has_a_drawing_and_it_is_what_the_code_draws(tmp_path):
     folders = [path.split(".")[1] for path in VARIANTS.values()]
     assert drawn == sorted(f"{folder}_{look}.svg" for folder in folders for look in ("light", "dark"))
     assert all((tmp_path / name).read_text(encoding="utf-8") == (kept / name).read_text(encoding="utf-8") for name in drawn)
+
+
+def test_the_drawings_of_chapter_4_are_what_the_code_draws_whatever_the_world_has_learned(tmp_path):
+    world = WorldModel.load(REPOSITORY / "assets/worlds/breakout", "cpu")
+    for name in save_drawings_of_chapter_4(tmp_path, world, "LEFT"):
+        for file in (f"{name}_light.svg", f"{name}_dark.svg"):
+            kept, drawn = (
+                (folder / file).read_text(encoding="utf-8") for folder in (REPOSITORY / "assets/4.inference", tmp_path)
+            )
+            assert without_frames(kept) == without_frames(drawn) != drawn, file
+
+
+def test_the_plan_of_the_play_page_has_its_buttons_cards_and_rows_of_the_table():
+    page = REPOSITORY / "4.inference" / "world_model" / "play" / "page"
+    labels_of_page = re.findall(r"label: \(.*?\) => (.+?), press", (page / "buttons.js").read_text())
+    assert tuple(re.findall(r'"([^"]+)"\)?$', label)[0] for label in labels_of_page) == BUTTONS
+    summaries = re.findall(r"<summary[^>]*>([^<]+?) <small>([^<]+?) ?<", (page / "index.html").read_text(encoding="utf-8"))
+    assert dict(summaries[1:]) == CARDS and summaries[0][0] == "Actions"
+    drawn = labels((REPOSITORY / "assets/4.inference/play_page_light.svg").read_text(encoding="utf-8"))
+    assert {*BUTTONS, *CARDS, *CARDS.values(), "Actions", "Play the dream"} <= set(drawn)
+    letters = [text for text in drawn if re.fullmatch("[A-Z]", text)]
+    text = (REPOSITORY / "4.inference" / "README.md").read_text(encoding="utf-8")
+    assert (
+        sorted(letters)
+        == ["A", *re.findall(r"^\| ([A-Z]) \| ", text.split("## Architecture")[0], re.MULTILINE)]
+        == list("ABCDEFGHIJ")
+    )
+
+
+def test_the_marks_of_chapter_4s_architecture_are_its_solutions():
+    text = (REPOSITORY / "4.inference" / "README.md").read_text(encoding="utf-8")
+    svg = ElementTree.parse(REPOSITORY / "assets/4.inference/architecture_light.svg")
+    marks = [part.strip() for part in svg.getroot().itertext() if part.strip().isdigit()]
+    assert sorted(marks) == re.findall(r"^### (\d)\. ", text, re.MULTILINE)
 
 
 def test_learning_is_drawn_again_from_the_frames_of_a_finished_training(tmp_path):
