@@ -24,7 +24,6 @@ from tokenizer_lab.draw import (
     save_patches,
     save_positions,
     save_psnr_trap,
-    save_quantizer_grid,
     save_tokens,
 )
 from tokenizer_lab.variant_drawings import save_drawings
@@ -72,7 +71,6 @@ def main() -> None:
     save_positions(folder / "positions.png", tokenizer.positions, tokenizer.grid_size)
     save_attention(folder / "attention.png", tokenizer, clip, frame, patches_to_ask(tokenizer, frame, env_id))
     save_causal_mask(folder / "causal_mask.png", window=tokenizer.config.context_frames)
-    save_quantizer_grid(folder / "quantizer.png", tokenizer, to_video(starts))
     save_tokens(folder / "tokens.png", tokenizer, starts, 0)
     save_space_time_attention(folder / "space_time_attention")
     save_fsq_dials(folder / "fsq_dials")

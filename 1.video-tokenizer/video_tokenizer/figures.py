@@ -238,11 +238,11 @@ def save_code_usage(path: Path | str, counts: np.ndarray, caption: str) -> None:
     save_figure(path, figure)
 
 
-def save_curves(path: Path | str, history: Sequence[Mapping[str, float]], caption: str = "", from_zero: bool = False) -> None:
+def save_curves(path: Path | str, history: Sequence[Mapping[str, float]], caption: str = "") -> None:
     """Write one small chart per logged quantity against "step".
 
     history: one dictionary per log line, with "step" and any numbers. A quantity may be missing from some lines, as validation
-    scores are from most. from_zero: start every axis at zero, so that a flat curve looks flat.
+    scores are from most.
     """
     names = list(dict.fromkeys(name for entry in history for name, value in entry.items() if isinstance(value, int | float)))
     names = [name for name in names if name != "step"]
@@ -256,8 +256,6 @@ def save_curves(path: Path | str, history: Sequence[Mapping[str, float]], captio
         style(axes)
         axes.plot(points[:, 0], points[:, 1], color=ACCENT, linewidth=1.2, marker="o" if len(points) < 20 else "", markersize=3)
         axes.set_title(name.replace("_", " "), fontsize=9, loc="left")
-        if from_zero:
-            axes.set_ylim(0, 1.1 * max(points[:, 1], default=1))
     for axes in charts[len(names) :]:
         axes.set_axis_off()
     if caption:

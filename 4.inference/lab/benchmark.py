@@ -1,6 +1,6 @@
 """How fast is every part, and how close to what this machine can do? One table from one run, and curves of cost.
 
-    python 4.inference/lab/benchmark.py --json benchmark.json --figure benchmark.png
+    python 4.inference/lab/benchmark.py --json benchmark.json
 
 Nothing else should run meanwhile. What is compared runs in turns, so that ratios hold on a noisy machine as well.
 """
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.figures import save_curves
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.results import format_table, save_json
@@ -41,8 +40,6 @@ class BenchmarkConfig:
     """a few calls of the small sizes only, to see that everything runs"""
     json: str | None = None
     """file for the numbers"""
-    figure: str | None = None
-    """picture of the curves"""
     device: str = "auto"
     """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
@@ -91,9 +88,6 @@ def main() -> None:
         print(f"\n{name}\n{format_table(table)}" if table else "")
     if config.json:
         save_json(config.json, {"machine": machine, "precision": bench.precision, "rows": rows | quality, "curves": curves})
-    if config.figure and curves:
-        points = [{"step": point["step"], f"ms against {name}": point["ms"]} for name in curves for point in curves[name]]
-        save_curves(config.figure, points, from_zero=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures of the play page in the texts: mirror mode as a GIF, and the page on desktop, tablet and phone.
+"""The pictures of the play page in the texts: mirror mode as a GIF, and the page with its inspector open.
 
     python 4.inference/lab/play_pictures.py --output assets/4.inference
 
@@ -23,12 +23,8 @@ from video_tokenizer.training.command_line import parse_config, run_script
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from page_driver import canvas_picture, chromium, open_page, play_server, wait_for
 
-PAGES = {  # name -> width, height, color scheme, open cards
-    "page_desktop": (1280, 900, "light", ("actions-card", "inspector-card", "sampling-card")),
-    "page_dark": (1280, 900, "dark", ("actions-card", "start-card")),
-    "page_tablet": (820, 1100, "light", ("actions-card",)),
-    "page_phone": (390, 844, "dark", ("actions-card",)),
-}
+OPEN = ["actions-card", "inspector-card", "sampling-card"]
+"""cards of the page that are open in page_desktop.png"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class PicturesConfig:
     world: str = "assets/worlds/breakout"
     """folder of the world that is played"""
     output: str = "assets/4.inference"
-    """folder for mirror.gif and page_*.png"""
+    """folder for mirror.gif and page_desktop.png"""
     index: int = 9
     """which real game mirror.gif shows"""
     frames: int = 120
@@ -90,21 +86,19 @@ def film_mirror_mode(browser: Any, address: str, config: PicturesConfig, path: P
     page.close()
 
 
-def photograph_page(browser: Any, address: str, name: str, path: Path) -> None:
-    """Play for three seconds, pause, and take a screenshot of one of `PAGES`."""
-    width, height, scheme, cards = PAGES[name]
-    page = open_page(browser, address, viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.evaluate(f"for (const card of document.querySelectorAll('details')) card.open = {list(cards)}.includes(card.id)")
+def photograph_page(browser: Any, address: str, path: Path) -> None:
+    """Play for three seconds, pause, and take a screenshot of the page in slow motion."""
+    page = open_page(browser, address, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page.evaluate(f"for (const card of document.querySelectorAll('details')) card.open = {OPEN}.includes(card.id)")
     for key in ("ArrowLeft", "ArrowRight", "ArrowLeft"):
         page.keyboard.down(key)
         page.wait_for_timeout(900)
         page.keyboard.up(key)
     wait_for(page, "[...document.querySelectorAll('.meaning')].every((meaning) => meaning.textContent)", 120)
     page.keyboard.press("p")
-    if "inspector-card" in cards:
-        page.keyboard.press("o")
-        wait_for(page, "document.getElementById('pass-text').textContent.startsWith('Pass 2')")
-    page.screenshot(path=path, full_page=width > 640)
+    page.keyboard.press("o")
+    wait_for(page, "document.getElementById('pass-text').textContent.startsWith('Pass 2')")
+    page.screenshot(path=path, full_page=True)
     page.close()
 
 
@@ -114,9 +108,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser, play_server("--world", config.world, "--device", config.device) as (address, _):
         film_mirror_mode(browser, address, config, folder / "mirror.gif")
-        for name in PAGES:
-            photograph_page(browser, address, name, folder / f"{name}.png")
-    print(f"mirror.gif and {', '.join(f'{name}.png' for name in PAGES)} are in {folder}")
+        photograph_page(browser, address, folder / "page_desktop.png")
+    print(f"mirror.gif and page_desktop.png are in {folder}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_a_sparse_store_is_long_and_takes_no_space(tmp_path):
 
 
 def test_the_benchmark_writes_the_keys_that_the_texts_quote(tmp_path):
-    flags = ("--quick", "--json", tmp_path / "bench.json", "--figure", tmp_path / "bench.png")
+    flags = ("--quick", "--json", tmp_path / "bench.json")
     assert call(REPOSITORY / "4.inference" / "lab" / "benchmark.py", *flags) == 0
     fresh = json.loads((tmp_path / "bench.json").read_text())
     assets = REPOSITORY / "assets" / "4.inference"
@@ -77,7 +77,6 @@ def test_the_benchmark_writes_the_keys_that_the_texts_quote(tmp_path):
         quoted = (shipped["rows"] | quality["rows"])[name].keys() - {"plain_share_of_peak", "plain_per_second", "times_plain"}
         assert row.keys() >= quoted and all(row.values())  # without bfloat16 there is nothing plain to compare with
     assert {"recording", "world_step", "training_dynamics_tiny", "quality_plain"} <= fresh["rows"].keys()
-    assert (tmp_path / "bench.png").stat().st_size > 5_000
 
 
 def test_both_sides_of_the_time_to_quality_learn_the_same(tmp_path):

@@ -36,7 +36,7 @@ from world_lab.drift import confidence_by_place, frame_psnr, longest_gap, longes
 
 WORLD, BREAKOUT = REPOSITORY / "assets" / "worlds" / "breakout", "ALE/Breakout-v5"
 PICTURES = {
-    "1.video-tokenizer": ("patches", "positions", "attention", "causal_mask", "quantizer", "tokens", "psnr_trap"),
+    "1.video-tokenizer": ("patches", "positions", "attention", "causal_mask", "tokens", "psnr_trap"),
     "2.latent-action-model": ("pooling", "latents", "collapse"),
     "3.dynamics-model": ("filling_in", "copy_trap"),
     "4.inference": ("standing_still", "drift", "vanished_ball", "confidence", "sampling_steps"),

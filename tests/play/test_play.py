@@ -267,7 +267,7 @@ def test_the_readers_own_worlds_are_found_too(tmp_path, monkeypatch):
 def test_a_saved_game_is_replayed_to_the_last_bit(registry, folders, tmp_path, capsys, start):
     async def test(player: PlayerClient) -> None:
         if start == "picture":
-            picture = (REPOSITORY / "assets" / "2.latent-action-model" / "gallery_1.png").read_bytes()
+            picture = (REPOSITORY / "assets" / "2.latent-action-model" / "gallery_2.png").read_bytes()
             assert (await player.send(picture))[0]["kind"] == "picture"
         await player.frame("begin", start="game" if start == "resync" else start, index=1, seed=5, mirror=start != "picture")
         if start == "resync":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,20 @@ def test_every_chapter_has_a_text():
 def test_every_link_leads_somewhere(page):
     complaints = checks.link_complaints(page.read_text(), page, REPOSITORY)
     assert not complaints, "\n".join(complaints)
+
+
+def test_every_file_of_the_assets_is_shown_by_a_page_or_read():
+    """Pictures are shown; weights and numbers are named by a page, or their name stands in quotes in a test that reads them."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("without git, nobody knows which files are part of the repository")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "assets"]
+    files = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in TEXTS)
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in REPOSITORY.glob("tests/**/*.py"))
+    unseen = [Path(file) for file in files if file not in pages]
+    pictures = [path for path in unseen if path.suffix in (".png", ".gif", ".svg")]
+    unread = [path for path in unseen if not re.search(rf'["/]({re.escape(path.name)}|{path.stem})"', tests)]
+    assert len(files) > 100 and not pictures and not unread
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)

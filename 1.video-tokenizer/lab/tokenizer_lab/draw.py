@@ -20,7 +20,7 @@ from torch import Tensor
 
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.errors import InputError
-from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PALE, PLAIN, enlarge, font, image_grid, save_figure, save_picture
+from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PLAIN, enlarge, font, image_grid, save_figure, save_picture
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.metrics import VideoScores
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
@@ -203,34 +203,6 @@ def save_causal_mask(path: Path, num_frames: int = 8, window: int = 4) -> None:
     axes.set_xlabel("is looked at", fontsize=8)
     axes.set_ylabel("frame that looks", fontsize=8)
     axes.set_title(f"{num_frames} frames, window {window}", fontsize=9)
-    save_figure(path, figure)
-
-
-@torch.no_grad()
-def save_quantizer_grid(path: Path, tokenizer: VideoTokenizer, video: Tensor, shown: int = 1_500) -> None:
-    """The first three latent dimensions of real patches before and after rounding, on the grid of codes.
-
-    video: (B, T, C, H, W) in [0, 1].
-    """
-    quantizer = tokenizer.quantizer
-    latents = tokenizer._latents(video, start=0).flatten(0, 2).float()  # (B*T*N, D)
-    bounded = torch.tanh(latents + quantizer.shift) * quantizer.half_width - quantizer.offset
-    codes, counts = torch.unique(bounded.round()[:, :3], dim=0, return_counts=True)
-    some = torch.randperm(len(bounded), generator=torch.Generator().manual_seed(0))[:shown]
-    grid = torch.cartesian_prod(*(torch.arange(levels) - levels // 2 for levels in quantizer.levels[:3]))
-    figure = Figure(figsize=(8.0, 3.9), layout="constrained")
-    clouds = {
-        "before rounding": (bounded[some, :3], 5.0, 0.4),
-        "after rounding: size is frequency": (codes, 8 * np.log1p(counts.numpy()), 0.6),
-    }
-    for number, (title, (points, size, alpha)) in enumerate(clouds.items(), start=1):
-        axes: Any = figure.add_subplot(1, 2, number, projection="3d")
-        axes.scatter(*grid.T.numpy(), s=3, color=PALE, depthshade=False)
-        axes.scatter(*points.T.numpy(), s=size, color=ACCENT, alpha=alpha)
-        axes.set_title(title, fontsize=9)
-        axes.tick_params(labelsize=7)
-        for dimension, label in enumerate((axes.set_xlabel, axes.set_ylabel, axes.set_zlabel), start=1):
-            label(f"dimension {dimension}", fontsize=8)
     save_figure(path, figure)
 
 
