@@ -70,7 +70,7 @@ pictures: $(VENV)/installed data/breakout-unseen data/breakout  ## draw every pi
 
 # games that no training has seen
 data/breakout-unseen: | $(VENV)/installed
-	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 1 --no-linear-light
+	$(RUN) 1.video-tokenizer/record.py --env ALE/Breakout-v5 --num-frames 40000 --output $@ --seed 1
 
 test: $(VENV)/installed-for-development  ## run every test
 	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

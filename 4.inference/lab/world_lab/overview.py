@@ -39,9 +39,11 @@ class Step(NamedTuple):
 
 
 def clear_step(world: WorldModel, key: str = "LEFT") -> Step:
-    """The first start clip from which this key clearly moves the paddle, with a ball in the free field before and after."""
+    """The latest moment of a start clip in which this key clearly moves the paddle, with a ball in the free field before and
+    after."""
     env_id, action = world.metadata.env_id or "", world.action_map[key]
-    for clip, actions in zip(world.start_frames, world.start_actions, strict=True):
+    clips = [*zip(world.start_frames, world.start_actions, strict=True)]
+    for clip, actions in ((frames[:stop], keys[:stop]) for stop in range(len(clips[0][0]), 1, -1) for frames, keys in clips):
         state, passes = world.start_rollouts(clip[None], actions[None]), list[DecodingPass]()
         tokens = state.latest[0].numpy().copy()
         predicted = world.step_rollouts(state, np.array([action]), passes)[0]
