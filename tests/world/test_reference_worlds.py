@@ -61,9 +61,7 @@ class Measured:
 
 
 def required(bar: Bar, measured: Measured) -> float:
-    """What a world must reach. Numbers without a spread are of games that begin like those of the training: easier ones."""
-    if not measured.spread:
-        return bar.floor
+    """What a world must reach."""
     spread = measured.spread.get(bar.score) or 0.0
     return max(bar.floor, measured.committed[bar.score] - max(bar.margin, 2 * spread))
 
