@@ -47,7 +47,7 @@ class RecordConfig:
     picture_delay: str = "auto"
     """emulator frames into the next step at which a picture is taken, less than frame-skip; auto: the known or measured delay"""
     linear_light: bool = True
-    """shrink frames by averaging light; --no-linear-light averages sRGB values, as for the reference world of Freeway"""
+    """shrink frames by averaging light; --no-linear-light averages sRGB values, as for the worlds of Pong and Freeway"""
     episode_frames: int = 1000
     """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that they have episodes to split"""
     seed: int = 0
