@@ -11,7 +11,8 @@ Text before video trains generation, video before text trains captioning.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dynamics_variants.ring.packing import example_weights
 
@@ -68,6 +69,31 @@ class Vocabulary:
         """Words (S,) and a video (T, N), which follow each other in either order."""
         parts = [words, self.video(codes)]
         return torch.cat(parts if text_first else parts[::-1])
+
+
+class ModalityTables(nn.Module):
+    """A table of vectors and an output of its own for each kind of token."""
+
+    def __init__(self, vocabulary: Vocabulary, width: int):
+        super().__init__()
+        self.vocabulary = vocabulary
+        sizes = {"text": vocabulary.first_code, "vision": vocabulary.size - vocabulary.first_code}
+        self.vectors = nn.ModuleDict({kind: nn.Embedding(size, width) for kind, size in sizes.items()})
+        self.outputs = nn.ModuleDict({kind: nn.Linear(width, size, bias=False) for kind, size in sizes.items()})
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens: (R, S) int64. Returns (R, S, E), from the table of each token's kind."""
+        first = self.vocabulary.first_code
+        text, vision = self.vectors["text"](tokens.clamp(max=first - 1)), self.vectors["vision"]((tokens - first).clamp(min=0))
+        return torch.where(self.vocabulary.is_vision(tokens)[..., None], vision, text)
+
+    def losses(self, x: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy in nats of each target (R, S), by the output of its kind. x: (R, S, E)."""
+        vision, first = self.vocabulary.is_vision(targets), self.vocabulary.first_code
+        losses = torch.zeros(targets.shape, device=x.device)
+        losses[vision] = F.cross_entropy(self.outputs["vision"](x[vision]).float(), targets[vision] - first, reduction="none")
+        losses[~vision] = F.cross_entropy(self.outputs["text"](x[~vision]).float(), targets[~vision], reduction="none")
+        return losses
 
 
 def modality_weights(examples: Tensor, is_target: Tensor, is_vision: Tensor) -> Tensor:
