@@ -14,9 +14,29 @@ SIZES: dict[str, dict[str, Any]] = {
     "maskgit": {"embed_dim": 32, "num_blocks": 2, "num_heads": 2},
     "gpt": {"embed_dim": 32, "num_blocks": 2, "num_heads": 2, "time_rows": 9, "resnet_blocks": 1},
     "dreamer4": {"embed_dim": 32, "num_heads": 2, "num_layers": 4, "time_every": 2, "finest_steps": 8},
+    "teco": {
+        "channels": 16,
+        "change_downsample": 1,
+        "change_channels": 8,
+        "change_codes": 10,
+        "change_code_length": 4,
+        "action_dim": 4,
+        "embed_dim": 32,
+        "num_blocks": 2,
+        "num_heads": 2,
+        "prior_dim": 16,
+        "prior_blocks": 1,
+        "prior_heads": 2,
+    },
 }
-CERTAIN: dict[str, dict[str, Any]] = {"maskgit": {"num_steps": 1, "temperature": 0.0}, "gpt": {"temperature": 0.0}}
+CERTAIN: dict[str, dict[str, Any]] = {
+    "maskgit": {"num_steps": 1, "temperature": 0.0},
+    "gpt": {"temperature": 0.0},
+    "teco": {"draft_chunks": 1, "revise_rounds": 0, "temperature": 0.0, "feedback": "frame"},
+}
 """sampling settings under which the next frame is the most likely one; models that begin with noise have none"""
+SEEN: dict[str, dict[str, Any]] = {"teco": {"feedback": "frame"}}
+"""sampling settings under which a model remembers a frame that it sampled as it remembers a real one, if not by default"""
 LATENTS = {name: {"code_length": 3} for name in MODELS if dynamics_class(name).reads == "latents"}
 NUM_TOKENS, NUM_CODES, NUM_ACTIONS = 6, 20, 4
 

@@ -22,6 +22,12 @@ class SamplingFlags:
     """which tokens of a frame are unmasked first; default confidence"""
     context_signal: float | None = None
     """dreamer4 only: share of signal in the past frames, the rest is noise; default 0.9"""
+    draft_chunks: int | None = None
+    """teco only: chunks in which the codes of a change are sampled; default 4"""
+    revise_rounds: int | None = None
+    """teco only: rounds after the draft, in which every code is sampled again; default 2"""
+    feedback: Literal["change", "frame"] | None = None
+    """teco only: remember the change that was sampled, or the one that is seen in the decoded frame; default change"""
 
     num_drafted: int | None = None
     """gpt only: tokens per call of the network that are drafted, as copies of the frame before; 1 drafts none; default 64"""

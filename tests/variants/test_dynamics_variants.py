@@ -10,7 +10,7 @@ import tiny_tokenizers
 import torch
 from script_runner import call, load_script
 from structure_checks import REPOSITORY
-from tiny_dynamics import CERTAIN, MODELS, NUM_ACTIONS, NUM_CODES, built, changed, clip, flags, tiny_config
+from tiny_dynamics import CERTAIN, MODELS, NUM_ACTIONS, NUM_CODES, SEEN, built, changed, clip, flags, tiny_config
 
 from dynamics_model import load_dynamics
 from dynamics_model.metrics import DynamicsMetrics
@@ -162,10 +162,11 @@ def test_a_state_read_frame_by_frame_is_the_state_read_at_once(name):
     model = built(name)
     frames, actions = clip(model)
     state, sampled = model.start(frames[:, :4], actions[:, :4]), []
+    sampling = model.sampling_class(**SEEN.get(name, {}))
     for t in range(4, 9):
-        sampled.append(model.step(state, actions[:, t], None, torch.Generator().manual_seed(t)))
+        sampled.append(model.step(state, actions[:, t], sampling, torch.Generator().manual_seed(t)))
     at_once = model.start(torch.cat([frames[:, :4], torch.stack(sampled, dim=1)], dim=1), actions)
-    following = [model.step(one, actions[:, 0], None, torch.Generator().manual_seed(9)) for one in (state, at_once)]
+    following = [model.step(one, actions[:, 0], sampling, torch.Generator().manual_seed(9)) for one in (state, at_once)]
     assert torch.allclose(following[0].float(), following[1].float(), atol=1e-4)
 
 
