@@ -1,4 +1,4 @@
-"""What makes TECO what it is: changes of two frames, a memory of the whole clip, a prior over changes, a decoder that reads both."""
+"""What makes TECO TECO: changes of two frames, a memory of the whole clip, a prior over changes, a decoder that reads both."""
 
 import pytest
 import torch
