@@ -55,6 +55,14 @@ def test_a_frame_as_paths_has_every_pixel_of_the_frame():
     assert pixel_paths(np.zeros((64, 64, 3), np.uint8)) == '<path fill="#000000" d="M0 0h64v64h-64z"/>'
 
 
+def test_a_magnified_ball_that_is_too_bright_to_double_stays_red():
+    frame = np.zeros((20, 20, 3), np.uint8)
+    frame[10, 10] = 200, 72, 72
+    drawing = Drawing(200, 200, "a ball")
+    drawing.magnifier(frame, (10, 10), (0, 0), 6)
+    assert "#ff9090" in drawing.svg("light").lower()  # (255, 144, 144); 2 * 200 in 8 bits would be 144
+
+
 def test_a_drawing_is_saved_once_for_each_look_with_that_looks_colors(tmp_path):
     drawing = Drawing(100, 50, "a box & an arrow")
     drawing.box(5, 5, 40, 40, "1 < 2 $", "a note")

@@ -161,7 +161,7 @@ class Drawing:
             self.line([near, (x if x > left else x + side, y + side / 2)], RING, 1)
             self.rect(left, top, small, small, line=RING, stroke=1.5)
         part = frame[row - reach : row + reach + 1, column - reach : column + reach + 1]
-        self.frame(x, y, (part * gain).clip(0, 255).astype(np.uint8), scale, RING)
+        self.frame(x, y, (part.astype(np.float32) * gain).clip(0, 255).astype(np.uint8), scale, RING)
 
     def grid(self, x: float, y: float, rows: int, columns: int, cell: float, fill: Mapping[tuple[int, int], str] | str = "none",
              text: Mapping[tuple[int, int], str] | None = None, size: float = 14, line="line", color="ink") -> None:  # fmt: skip
