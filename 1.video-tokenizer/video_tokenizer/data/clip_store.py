@@ -129,6 +129,8 @@ def check_light(what: str, linear_light: bool | None, store: ClipStore) -> None:
 
     linear_light: as its checkpoint says; None, as in older checkpoints, for averages of sRGB values.
     """
+    if store.info.get("source") == "moving square":
+        return  # drawn at its size: nothing was averaged
     if (linear_light is True) != store.linear_light:
         seen, here = ("light" if linear else "sRGB values" for linear in (linear_light, store.linear_light))
         flag = "--linear-light" if linear_light else "--no-linear-light"

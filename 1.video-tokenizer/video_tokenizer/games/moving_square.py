@@ -33,7 +33,6 @@ def dummy_clip_store(
         "frame_skip": 1,
         "picture_delay": 0,
         "frames_per_second": 15.0,
-        "linear_light": True,  # drawn at its size, so nothing was averaged: it fits models of today's recordings
         "seed": seed,
         "policy": "random",
     }
