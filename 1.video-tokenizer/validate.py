@@ -1,6 +1,6 @@
 """Score a trained tokenizer on held-out episodes, compared with baselines that show what the scores mean.
 
-    python 1.video-tokenizer/validate.py --checkpoint checkpoints/best_model.pt --data-path data/breakout --save-images
+    python 1.video-tokenizer/validate.py --data-path data/breakout --save-images
 
 Writes validation.json, and with --save-images the pictures of the chapter, into `validation/` beside the checkpoint.
 """
