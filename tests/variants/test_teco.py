@@ -68,7 +68,7 @@ def test_the_decoder_reads_the_change_and_what_was_known():
     assert not torch.allclose(logits, model.decoder(change, known + 1))
 
 
-def test_draft_and_revision_leave_no_code_masked_and_revise_all():
+def test_a_draft_leaves_no_code_masked_and_a_revision_sees_it():
     model = model_of()
     known = torch.randn(3, model.config.change_channels, *model.change_grid)
     masked = torch.full((3, model.codes_per_frame), model.prior.mask_code)
