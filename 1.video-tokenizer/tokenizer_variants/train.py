@@ -11,13 +11,12 @@ import torch
 
 from video_tokenizer.data.clips import make_loader, to_video
 from video_tokenizer.data.training_data import open_training_data
-from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_samples
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import validate
 from video_tokenizer.registry import VARIANTS, tokenizer_class
 from video_tokenizer.training.averaging import ExponentialMovingAverage
-from video_tokenizer.training.command_line import parse_config, read_config_file, run_script, value_of_flag
+from video_tokenizer.training.command_line import chosen_variant, parse_config, run_script, value_of_flag
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.distributed import prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
@@ -29,16 +28,8 @@ NAMES = [name for name in VARIANTS if name != "magvit2"]
 
 def chosen_model(arguments: list[str]) -> str:
     """The value of --model, else the model in the file of --config. Raises InputError if that is not a variant."""
-    name, config_file = value_of_flag(arguments, "--model"), value_of_flag(arguments, "--config")
-    if name is None and config_file is not None:
-        name = str(read_config_file(config_file).get("model"))
-    if name is None:
-        raise InputError(f"no tokenizer is chosen; give --model and one of {', '.join(NAMES)}")
-    if name not in NAMES:
-        elsewhere = {"st-fsq": "1.video-tokenizer/train.py", "magvit2": "tokenizer_variants/magvit2/train.py"}
-        where = f"; {name} is trained by {elsewhere[name]}" if name in elsewhere else ""
-        raise InputError(f"--model {name} is not one of {', '.join(NAMES)}{where}")
-    return name
+    elsewhere = {"st-fsq": "1.video-tokenizer/train.py", "magvit2": "tokenizer_variants/magvit2/train.py"}
+    return chosen_variant(arguments, "tokenizer", NAMES, elsewhere)
 
 
 def main() -> None:

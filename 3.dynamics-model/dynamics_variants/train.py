@@ -17,9 +17,8 @@ from dynamics_model.registry import dynamics_class
 from dynamics_variants import DYNAMICS
 from video_tokenizer.data.clips import make_loader, to_device
 from video_tokenizer.data.training_data import open_training_data
-from video_tokenizer.errors import InputError
 from video_tokenizer.training.averaging import ExponentialMovingAverage
-from video_tokenizer.training.command_line import parse_config, read_config_file, run_script, value_of_flag
+from video_tokenizer.training.command_line import chosen_variant, parse_config, run_script, value_of_flag
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.distributed import prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
@@ -30,15 +29,7 @@ SHOWN_METRICS = ("loss", "loss_changed", "accuracy_changed", "shuffle_ratio")
 
 def chosen_model(arguments: list[str]) -> str:
     """The value of --model, else the model in the file of --config. Raises InputError if that is not a variant."""
-    name, config_file = value_of_flag(arguments, "--model"), value_of_flag(arguments, "--config")
-    if name is None and config_file is not None:
-        name = str(read_config_file(config_file).get("model"))
-    if name is None:
-        raise InputError(f"no dynamics model is chosen; give --model and one of {', '.join(DYNAMICS)}")
-    if name not in DYNAMICS:
-        where = "; maskgit is trained by 3.dynamics-model/train.py" if name == "maskgit" else ""
-        raise InputError(f"--model {name} is not one of {', '.join(DYNAMICS)}{where}")
-    return name
+    return chosen_variant(arguments, "dynamics model", DYNAMICS, {"maskgit": "3.dynamics-model/train.py"})
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -77,6 +77,23 @@ def read_config_file(path: Path | str) -> dict[str, Any]:
         raise InputError(f"--config {path} holds a {type(values).__name__} instead of one object of field values")
     values.pop("config", None)
     return values
+
+
+def chosen_variant(arguments: Sequence[str], kind: str, names: Collection[str], elsewhere: Mapping[str, str]) -> str:
+    """The model that a variants' training script is asked for: the value of --model, else the model in the file of --config.
+
+    kind: what the models are, for messages. elsewhere: name -> script, for models that another script trains. Raises InputError
+    for none of `names`.
+    """
+    name, config_file = value_of_flag(arguments, "--model"), value_of_flag(arguments, "--config")
+    if name is None and config_file is not None:
+        name = str(read_config_file(config_file).get("model"))
+    if name is None:
+        raise InputError(f"no {kind} is chosen; give --model and one of {', '.join(names)}")
+    if name not in names:
+        where = f"; {name} is trained by {elsewhere[name]}" if name in elsewhere else ""
+        raise InputError(f"--model {name} is not one of {', '.join(names)}{where}")
+    return name
 
 
 def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from dynamics_model.config import NextFrameConfig
@@ -100,9 +101,15 @@ class DynamicsModel(nn.Module):
         """
         raise NotImplementedError
 
+    @torch.no_grad()
     def next_action_probabilities(self, state: Any) -> Tensor | None:
-        """(B, num_actions): how probable each action is in this state; None for a model that does not predict actions."""
-        return None
+        """(B, num_actions): how probable each action is in this state; None for a model without an action prior.
+
+        With one, the state holds the last frames, `older_tokens` and `tokens` (B, N), and the `action` (B,) between them.
+        """
+        if self.action_prior is None:
+            return None
+        return self.action_prior(state.older_tokens, state.tokens, state.action).float().softmax(dim=-1)
 
     # --- between tokenizer and model ---
 

@@ -193,12 +193,6 @@ class MaskGIT(DynamicsModel):
         state.older_tokens, state.tokens, state.action = state.tokens, tokens, action
         return tokens
 
-    @torch.no_grad()
-    def next_action_probabilities(self, state: MaskGITState) -> Tensor | None:
-        if self.action_prior is None:
-            return None
-        return self.action_prior(state.older_tokens, state.tokens, state.action).float().softmax(dim=-1)
-
     def _present_logits(self, cache: KVCache, tokens: Tensor, action: Tensor, positions: Tensor) -> Tensor:
         """Logits (B, M, K) at M positions (B, M) of one frame with masked tokens (B, N), attending to the cache."""
         x = self.positions(self.token_embedding(tokens[:, None]), cache.position)

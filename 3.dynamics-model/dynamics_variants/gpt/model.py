@@ -12,7 +12,7 @@ Source: arXiv:2104.10157, section 3.2 and appendix A.
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dynamics_model.models.action_prior import ActionPrior
-from dynamics_model.models.base import DecodingPass, DynamicsModel, Predictions, Sampling
+from dynamics_model.models.base import DecodingPass, Predictions, Sampling
 from dynamics_model.models.masking import corrupt, sample_tokens
+from dynamics_variants.codebook import CodeReader
 from dynamics_variants.gpt.blocks import (
     ConditionalNorm,
     FrameFeatures,
@@ -35,7 +36,6 @@ from dynamics_variants.gpt.blocks import (
 )
 from dynamics_variants.gpt.config import PAPER, SMALL, GPTConfig
 from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
-from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.models.st_transformer import KeysValues, Mask
 
 
@@ -89,7 +89,7 @@ class GPTState:
     """number of frames so far"""
 
 
-class GPT(DynamicsModel):
+class GPT(CodeReader):
     """A causal transformer over the flattened tokens of a clip (VideoGPT, arXiv:2104.10157).
 
     The input of position q is the codebook vector of token q - 1, the right shift: the sequence begins with a learned start
@@ -105,12 +105,10 @@ class GPT(DynamicsModel):
     sampling_class: ClassVar[type[Sampling]] = GPTSampling
 
     config: GPTConfig
-    codebook: Tensor
 
     def __init__(self, config: GPTConfig):
-        super().__init__(config)
+        super().__init__(config, config.code_length)
         width = config.embed_dim
-        self.register_buffer("codebook", torch.randn(config.codebook_size, config.code_length))  # until `fit_tokenizer`
         self.from_codes = nn.Linear(config.code_length, width, bias=False)
         self.start_vector = nn.Parameter(0.5 * torch.randn(width))
         self.positions = GridPositions(width, self.grid_size, config.time_rows if config.positions == "learned" else 0)
@@ -131,13 +129,6 @@ class GPT(DynamicsModel):
         nn.init.zeros_(self.to_logits.weight)  # so that training begins with all tokens equally likely
         if config.actions == "latent":
             self.action_prior = ActionPrior(config.codebook_size, self.tokens_per_frame, self.num_actions)
-
-    def fit_tokenizer(self, tokenizer: Tokenizer) -> None:
-        self.codebook.copy_(tokenizer.indices_to_codes(torch.arange(self.config.codebook_size, device=self.codebook.device)))
-
-    @classmethod
-    def sizes_from(cls, tokenizer: Tokenizer) -> dict[str, Any]:
-        return super().sizes_from(tokenizer) | {"code_length": tokenizer.code_length}
 
     # --- training ---
 
@@ -243,12 +234,6 @@ class GPT(DynamicsModel):
                     trace.append(DecodingPass(tokens.clone(), probability.clone(), done.expand_as(tokens)))
             self._end_frame(state, tokens, action)
         return tokens
-
-    @torch.no_grad()
-    def next_action_probabilities(self, state: GPTState) -> Tensor | None:
-        if self.action_prior is None:
-            return None
-        return self.action_prior(state.older_tokens, state.tokens, state.action).float().softmax(dim=-1)
 
     def _begin_frame(self, state: GPTState, action: Tensor) -> FrameGiven:
         """Make room for a frame in the memories, and compute what all of its tokens share."""

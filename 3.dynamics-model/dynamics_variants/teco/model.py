@@ -11,7 +11,7 @@ action prior. Source: arXiv:2210.02396, section 3 and appendix.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dynamics_model.models.action_prior import ActionPrior
-from dynamics_model.models.base import DecodingPass, DynamicsModel, Predictions, Sampling
+from dynamics_model.models.base import DecodingPass, Predictions, Sampling
 from dynamics_model.models.masking import sample_tokens
+from dynamics_variants.codebook import CodeReader
 from dynamics_variants.teco.blocks import ChangeEncoder, ChangePrior, CosineCodebook, FrameDecoder, TemporalTransformer
 from dynamics_variants.teco.config import PAPER, SMALL, TECOConfig
 from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
-from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.models.st_transformer import KVCache
 
 
@@ -62,7 +62,7 @@ class TECOState:
     """(B,) int64, the action that led to `tokens`; -1 unknown"""
 
 
-class TECO(DynamicsModel):
+class TECO(CodeReader):
     """Temporally consistent transformer (arXiv:2210.02396).
 
     x_t are the tokenizer's tokens of frame t, z_t is the code of what is new in it, and h_t is what the frames before it and the
@@ -76,13 +76,11 @@ class TECO(DynamicsModel):
     sampling_class: ClassVar[type[Sampling]] = TECOSampling
 
     config: TECOConfig
-    codebook: Tensor
 
     def __init__(self, config: TECOConfig):
-        super().__init__(config)
+        super().__init__(config, config.code_length)
         self.change_grid = config.change_grid
         self.codes_per_frame = config.change_grid[0] * config.change_grid[1]
-        self.register_buffer("codebook", torch.randn(config.codebook_size, config.code_length))  # until `fit_tokenizer`
         self.no_frame = nn.Parameter(0.5 * torch.randn(config.code_length, *self.grid_size))  # stands before the first frame
         self.unknown_action = self.num_actions  # one more than the last action
         self.action_embedding = nn.Embedding(self.num_actions + 1, config.action_dim)
@@ -105,13 +103,6 @@ class TECO(DynamicsModel):
         )
         if config.actions == "latent":
             self.action_prior = ActionPrior(config.codebook_size, self.tokens_per_frame, self.num_actions)
-
-    def fit_tokenizer(self, tokenizer: Tokenizer) -> None:
-        self.codebook.copy_(tokenizer.indices_to_codes(torch.arange(self.config.codebook_size, device=self.codebook.device)))
-
-    @classmethod
-    def sizes_from(cls, tokenizer: Tokenizer) -> dict[str, Any]:
-        return super().sizes_from(tokenizer) | {"code_length": tokenizer.code_length}
 
     # --- training ---
 
@@ -257,12 +248,6 @@ class TECO(DynamicsModel):
             sampled, _ = sample_tokens(wanted, sampling.temperature, sampling.top_k, generator, sampling.top_p)
             codes = codes.scatter(1, places, sampled)
         return codes
-
-    @torch.no_grad()
-    def next_action_probabilities(self, state: TECOState) -> Tensor | None:
-        if self.action_prior is None:
-            return None
-        return self.action_prior(state.older_tokens, state.tokens, state.action).float().softmax(dim=-1)
 
     def _action_vectors(self, actions: Tensor) -> Tensor:
         """(B, T) -> (B, T, A); unknown actions have a vector too."""
