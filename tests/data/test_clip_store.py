@@ -7,6 +7,7 @@ import pytest
 
 from video_tokenizer.data.clip_store import ClipStoreWriter, check_light, cut_in_two, open_clip_store
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.moving_square import dummy_clip_store
 
 NAMES = ["NOOP", "LEFT", "RIGHT"]
 
@@ -159,3 +160,10 @@ def test_a_model_is_never_given_frames_that_were_shrunk_otherwise_than_those_of_
         check_light("the tokenizer", None, new)
     with pytest.raises(InputError, match=r"averaging light, those of .*old by averaging sRGB values; .* with --linear"):
         check_light("the tokenizer", True, old)
+
+
+def test_frames_drawn_at_their_size_fit_a_model_of_either_light(tmp_path):
+    square = dummy_clip_store(tmp_path / "square", frame_size=(16, 16))
+    assert square.linear_light is None
+    for light in (None, False, True):
+        check_light("the tokenizer", light, square)

@@ -83,9 +83,10 @@ class ClipStore:
         return self.info.get("env_id")
 
     @property
-    def linear_light(self) -> bool:
-        """Whether frames were shrunk by averaging light (see `resize_by_area`), or sRGB values as in older stores."""
-        return bool(self.info.get("linear_light"))
+    def linear_light(self) -> bool | None:
+        """Whether frames were shrunk by averaging light (see `resize_by_area`), or sRGB values as in older stores; None for
+        frames that were drawn at their size, where nothing was averaged."""
+        return self.info.get("linear_light", False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -129,9 +130,7 @@ def check_light(what: str, linear_light: bool | None, store: ClipStore) -> None:
 
     linear_light: as its checkpoint says; None, as in older checkpoints, for averages of sRGB values.
     """
-    if store.info.get("source") == "moving square":
-        return  # drawn at its size: nothing was averaged
-    if (linear_light is True) != store.linear_light:
+    if store.linear_light is not None and (linear_light is True) != store.linear_light:
         seen, here = ("light" if linear else "sRGB values" for linear in (linear_light, store.linear_light))
         flag = "--linear-light" if linear_light else "--no-linear-light"
         raise InputError(

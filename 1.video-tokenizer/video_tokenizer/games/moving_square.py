@@ -33,6 +33,7 @@ def dummy_clip_store(
         "frame_skip": 1,
         "picture_delay": 0,
         "frames_per_second": 15.0,
+        "linear_light": None,
         "seed": seed,
         "policy": "random",
     }

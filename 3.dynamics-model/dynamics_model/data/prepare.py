@@ -85,7 +85,7 @@ def prepare_frames(
         frame_skip=store.info.get("frame_skip"),
         picture_delay=store.info.get("picture_delay"),
         merged_frames=store.info.get("merged_frames", 2),
-        linear_light=store.linear_light,
+        linear_light=bool(store.linear_light),
         tokenizer_fingerprint=fingerprint(tokenizer.state_dict()),
         start_frames=start_frames,
         start_actions=start_actions,
