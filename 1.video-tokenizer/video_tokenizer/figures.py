@@ -170,7 +170,7 @@ def write_gif(path: Path | str, pages: Iterable[np.ndarray], palette: Image.Imag
     """Write pages, each uint8 (height, width, 3), as a GIF whose frames share one palette (see `common_palette`)."""
     images = [Image.fromarray(page).quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
     milliseconds = 10 * max(2, round(100 / frames_per_second))
-    options = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0, "optimize": False}
+    options = {"save_all": True, "append_images": images[1:], "duration": milliseconds, "loop": 0, "optimize": True}
     write_atomically(path, lambda temporary: images[0].save(temporary, **options))
 
 
