@@ -21,7 +21,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import parse_config, run_script
 
-COPY_CLIP = 5
+COPY_CLIP = 6
 """start clip shown in copy_trap.png, the last one if there are fewer"""
 
 
@@ -31,11 +31,11 @@ class IllustrateConfig:
 
     world: str = "assets/worlds/breakout"
     """folder of a world"""
-    clip: int = 3
+    clip: int = 0
     """number of the start clip that filling_in.png and filling_in.gif continue"""
     key: str = "LEFT"
     """the key that is pressed there"""
-    seed: int = 3
+    seed: int = 2
     """of the sampling"""
     num_frames: int = 1_500
     """frames of real games with random actions that action_prior shows"""

@@ -43,7 +43,7 @@ class IllustrateConfig(DriftPlan):
     """file with the numbers that sampling_steps.py --json writes"""
     measure: bool = False
     """first run the rollouts and record the games for the numbers, some minutes"""
-    clip: int = 3
+    clip: int = 0
     """number of the start clip that confidence.png continues"""
     key: str = "LEFT"
     """the key that is held there, and pressed in the drawings"""
