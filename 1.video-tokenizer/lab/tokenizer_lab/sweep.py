@@ -354,8 +354,8 @@ def about_marks(seeds: int) -> str:
     """What ▲ and ▼ mean in a table of so many seeds and how often chance makes one, or why there are none."""
     share = f"{chance(seeds, seeds):.0%} of the cells"
     if chance(seeds, seeds) > MARKED_CHANCE:
-        return f" There is no ▲ or ▼: with {seeds} seed{'s' * (seeds != 1)} chance alone would put one into {share}."
-    return f" ▲ and ▼: every seed is better, or worse, than every seed of {{}}; chance alone puts one into {share}."
+        return f" There is no ▲ or ▼: with {seeds} seed{'s' * (seeds != 1)}, {share} would get one by chance."
+    return f" ▲ and ▼: every seed is better, or worse, than every seed of {{}}. Where nothing differs, {share} get one by chance."
 
 
 def as_markdown(rows: pd.DataFrame, flags: Mapping[str, str] | None = None, corner: str = "row") -> str:
