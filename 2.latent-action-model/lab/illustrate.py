@@ -106,7 +106,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as runs:
             save_json(curves, {name: train(name, config, Path(runs)) for name in TRAININGS})
             collapsed = load_latent_action_model(Path(runs) / "collapsed" / "final_model.pt")
-        save_collapsed_gallery(folder / "collapsed_gallery.png", {"shipped": model, "collapsed": collapsed}, video)
+        save_collapsed_gallery(folder / "collapsed_gallery.png", {"healthy": model, "collapsed": collapsed}, video)
         drawn.append("collapsed_gallery.png")
     if trainings := read_json(curves):
         save_collapse(folder / "collapse.png", trainings)

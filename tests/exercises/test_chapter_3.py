@@ -15,7 +15,7 @@ WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
 
 @pytest.fixture(scope="module")
 def beginning():
-    """The shipped model, and the tokens of a real beginning."""
+    """The reference world's model, and the tokens of a real beginning."""
     frames = load_checkpoint(WORLD / "dynamics.pt", "dynamics")["start_frames"][:2].numpy()
     tokens = load_tokenizer(WORLD / "tokenizer.pt").encode(to_video(frames)).indices  # (2, T, N)
     return load_dynamics(WORLD / "dynamics.pt"), tokens

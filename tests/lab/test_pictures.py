@@ -1,4 +1,4 @@
-"""Claims about the pictures of the texts: each is drawn from the shipped world, and what it shows is computed right."""
+"""Claims about the pictures of the texts: each is drawn from the reference world, and what it shows is computed right."""
 
 import json
 
@@ -45,7 +45,7 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def world():
-    """The shipped world's tokenizer, its facts, its start frames uint8 (S, T, H, W, 3) and their tokens (S, T, N)."""
+    """The reference world's tokenizer, its facts, its start frames uint8 (S, T, H, W, 3) and their tokens (S, T, N)."""
     tokenizer, facts = read_world(WORLD)
     starts = facts["start_frames"].numpy()
     with torch.no_grad():
@@ -53,7 +53,7 @@ def world():
 
 
 @pytest.mark.parametrize("chapter", PICTURES)
-def test_every_picture_is_drawn_from_the_shipped_world(chapter, tmp_path):
+def test_every_picture_is_drawn_from_the_reference_world(chapter, tmp_path):
     assert call(REPOSITORY / chapter / "lab" / "illustrate.py", "--world", WORLD, "--output", tmp_path) == 0
     for name in PICTURES[chapter]:
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
@@ -175,7 +175,7 @@ def breakout(paddles: list[int], ball: tuple[int, int] | None = None) -> np.ndar
     return video
 
 
-def test_a_small_measurement_writes_the_keys_of_the_shipped_one(tmp_path, capsys):
+def test_a_small_measurement_writes_the_keys_of_the_published_one(tmp_path, capsys):
     def keys(value):
         return {name: keys(entry) for name, entry in value.items()} if isinstance(value, dict) else None
 
@@ -184,8 +184,8 @@ def test_a_small_measurement_writes_the_keys_of_the_shipped_one(tmp_path, capsys
     assert call(script, *files) == 2 and "illustrate.py --measure" in capsys.readouterr().err
     few = ("--num-dreams", 2, "--num-frames", 8, "--num-long-dreams", 1, "--long-frames", 20, "--num-episodes", 1)
     assert call(script, "--measure", *few, "--game-frames", 120, *files) == 0
-    fresh, shipped = (json.loads((folder / "drift.json").read_text()) for folder in (tmp_path, REPOSITORY / "assets/4.inference"))
-    assert keys(fresh) == keys(shipped) and len(fresh["player"]["dream"]["error_px"]) == 8
+    fresh, ours = (json.loads((folder / "drift.json").read_text()) for folder in (tmp_path, REPOSITORY / "assets/4.inference"))
+    assert keys(fresh) == keys(ours) and len(fresh["player"]["dream"]["error_px"]) == 8
 
 
 def test_the_psnr_of_a_paddle_in_the_wrong_place_is_flattering():

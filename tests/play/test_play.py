@@ -213,7 +213,7 @@ def test_a_world_without_actions_can_be_watched(registry, folders):
 
 
 @pytest.mark.parametrize("name", ["breakout", "pong"])
-def test_a_shipped_world_opens_with_the_ball_in_flight(name):
+def test_a_reference_world_opens_with_the_ball_in_flight(name):
     registry = WorldRegistry([REPOSITORY / "assets" / "worlds" / name], "cpu")
     loaded = registry.load("")
     env_id = loaded.env_id or ""

@@ -220,10 +220,10 @@ def find_checkpoint(given: str | None, kind: str, game: str = "breakout", announ
     own = chapter_folder(kind) / "checkpoints" / "best_model.pt"
     if own.exists():
         return own
-    shipped = REPOSITORY / "assets" / "worlds" / game / f"{kind}.pt"
-    if shipped.exists():
+    reference = REPOSITORY / "assets" / "worlds" / game / f"{kind}.pt"
+    if reference.exists():
         announce(
-            f"{own.relative_to(REPOSITORY)} does not exist yet; using the reference world's {shipped.relative_to(REPOSITORY)}"
+            f"{own.relative_to(REPOSITORY)} does not exist yet; using the reference world's {reference.relative_to(REPOSITORY)}"
         )
-        return shipped
+        return reference
     raise InputError(f"no {kind} checkpoint: train {CHAPTERS[kind]} first (python {CHAPTERS[kind]}/train.py) or give its path")

@@ -24,7 +24,7 @@ from world_model.starts import decode_picture
 from world_model.world import RolloutState
 
 LOST_FRAMES = 20
-"""the dream has lost its ball if hardly any of so many frames shows one; the shipped worlds mostly serve a new one sooner"""
+"""the dream has lost its ball if hardly any of so many frames shows one; the reference worlds mostly serve a new one sooner"""
 MOST_SEEN = 3
 """of these frames, that a crumb may be taken for a ball"""
 
