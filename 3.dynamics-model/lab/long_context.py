@@ -2,12 +2,14 @@
 
     python 3.dynamics-model/lab/long_context.py --measure exact
     python 3.dynamics-model/lab/long_context.py --measure memory --lengths 1024 2048 4096 8192
+    python 3.dynamics-model/lab/long_context.py --measure training --lengths 512 1024 4096
     python 3.dynamics-model/lab/long_context.py --measure packing --seeds 0 1 2
     python 3.dynamics-model/lab/long_context.py --measure needle --lengths 256 1024
     python 3.dynamics-model/lab/long_context.py --measure growth --lengths 256 1024 4096 --minutes 10
 
 exact      blockwise attention and rings of 2 and 4 processes against dense attention, and PyTorch's own context parallelism
 memory     peak memory of dense, blockwise and PyTorch's attention, forward and backward, each point in its own process
+training   peak memory and seconds of a training step of `gpt`, dense and blockwise, each point in its own process
 packing    answers that are right after training on packed rows: masked and weighted, masked only, and neither
 needle     answers that are right, by length of the video and depth of the needle, and with several needles (N) and questions (R)
 growth     answers at the longest context: grown in stages with a growing RoPE base, with a fixed one, and trained from scratch
@@ -21,7 +23,7 @@ from typing import Any, Literal
 
 import torch
 
-from dynamics_lab.attention_memory import memory_of_attention
+from dynamics_lab.attention_memory import FRAME, memory_of_attention, memory_of_training
 from dynamics_lab.exactness import all_differences
 from dynamics_lab.long_training import growth_arms, needle_grid, packing_arms
 from video_tokenizer.errors import InputError
@@ -34,10 +36,10 @@ from video_tokenizer.training.results import format_table, read_json, save_json
 class LongContextConfig:
     """Measure attention over long contexts, and what it takes to learn from them."""
 
-    measure: Literal["exact", "memory", "packing", "needle", "growth"] = "exact"
+    measure: Literal["exact", "memory", "training", "packing", "needle", "growth"] = "exact"
     """what to measure"""
     lengths: tuple[int, ...] = (1_024, 2_048, 4_096)
-    """tokens: exact takes the first, memory, needle and growth all of them, in growing order"""
+    """tokens: exact takes the first, memory, training, needle and growth all of them, in growing order"""
     num_steps: int = 2_000
     """packing, needle: optimizer steps of each training"""
     minutes: float = 10.0
@@ -60,6 +62,8 @@ class LongContextConfig:
         check_smallest(self, {"num_steps": 1, "minutes": 0.001, "learning_rate": 1e-9, "rope_base": 1, "base_factor": 1})
         if not self.lengths or min(self.lengths) < 64 or list(self.lengths) != sorted(set(self.lengths)):
             raise InputError(f"--lengths {' '.join(map(str, self.lengths))} must grow, and begin with at least 64 tokens")
+        if self.measure == "training" and (wrong := [length for length in self.lengths if length % FRAME or length < 2 * FRAME]):
+            raise InputError(f"--lengths {wrong[0]}: gpt has {FRAME} tokens a frame and needs at least two frames")
         if self.measure in ("needle", "growth"):
             wrong = [length for length in self.lengths if length % 16 or length < 160 or self.batch_tokens % length]
             if wrong:
@@ -78,8 +82,8 @@ def measured(config: LongContextConfig) -> tuple[Any, dict[str, dict[str, Any]]]
         found["largest_output"] = max(row["output"] for row in found["rows"])
         found["largest_gradients"] = max(row["gradients"] for row in found["rows"])
         return found, {name: _in_scientific_notation(row) for name, row in rows.items()}
-    if config.measure == "memory":
-        points = memory_of_attention(config.lengths)
+    if config.measure in ("memory", "training"):
+        points = (memory_of_attention if config.measure == "memory" else memory_of_training)(config.lengths)
         found = {backend: {} for backend in dict.fromkeys(point["backend"] for point in points)}
         for point in points:
             found[point["backend"]][str(point["tokens"])] = {"mib": point["mib"], "seconds": point["seconds"]}

@@ -246,11 +246,20 @@ def test_turned_queries_and_keys_know_how_far_apart_they_are_and_nothing_else():
     one, other = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0)).unbind()
 
     def product(first: int, second: int) -> float:
-        turned = [rotate(x, rotation(torch.tensor([frame]), 8)) for x, frame in ((one, first), (other, second))]
+        turned = [rotate(x, rotation(torch.tensor([frame]), 8, 100.0)) for x, frame in ((one, first), (other, second))]
         return (turned[0] * turned[1]).sum().item()
 
     assert product(7, 4) == pytest.approx(product(103, 100), abs=1e-4)
     assert product(7, 4) != pytest.approx(product(4, 7), abs=1e-2)
+
+
+def test_with_a_larger_base_a_longer_context_has_the_slow_angles_of_a_shorter_one():
+    """Of 4 numbers the second pair turns by base^(-1/2) a frame: 1/10 with base 100, and 1/40 with base 1,600."""
+    slow = {base: rotation(torch.tensor([3, 12]), 4, base)[0][:, 1].acos().tolist() for base in (100.0, 1_600.0)}
+    assert slow[100.0] == pytest.approx([0.3, 1.2], abs=1e-4) and slow[1_600.0] == pytest.approx([0.075, 0.3], abs=1e-4)
+    frames, actions = clip(built("gpt"))
+    turned = [built("gpt", positions="rope", rope_base=base).predict(frames, actions) for base in (100.0, 1_600.0)]
+    assert not torch.allclose(*turned, atol=1e-3)
 
 
 def test_only_alibi_and_short_windows_leave_the_causal_mask_of_the_flash_kernel():
@@ -290,6 +299,9 @@ def test_a_model_may_be_asked_to_look_further_back_than_it_was_trained_to(name, 
     [
         ({"time_rows": 2}, "time_rows 2 is less than context_frames 3"),
         ({"positions": "rope", "embed_dim": 30, "num_heads": 2}, "embed_dim 30 over num_heads 2 is odd"),
+        ({"rope_base": 0.5}, "rope_base 0.5 must be at least 1"),
+        ({"attention": "blockwise", "positions": "alibi", "context_frames": 6}, "knows no penalty on distance"),
+        ({"attention": "blockwise"}, "num_frames 6 is more than context_frames 3; give --context-frames 6"),
         ({"condition_frames": -1}, "condition_frames -1 must be at least 0"),
         ({"dropout": 1.0}, "dropout 1.0 must be at least 0 and less than 1"),
         ({"context_corruption": 2.0}, "context_corruption 2.0 must lie between 0 and 1"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ring_processes import layer_around_the_ring, peers_of_messages
+from tiny_dynamics import built, clip
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dynamics_lab import exactness
@@ -116,6 +117,25 @@ def test_bfloat16_inputs_are_summed_in_float32():
         blockwise = blockwise_attention(*(x.bfloat16() for x in tensors[:3]), mask="causal", size=64)
     assert blockwise.dtype == torch.bfloat16
     assert (blockwise.float() - exact).abs().max() < 0.03  # values up to 4 are rounded to steps of 1/64
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope"])
+def test_gpt_trains_with_it_and_never_holds_all_scores(positions):
+    """Sixty frames of six tokens are two blocks. Logits differ by less than 1e-5, gradients by less than 1e-4."""
+    logits, gradients, largest = {}, {}, {}
+    sizes = {"num_frames": 60, "context_frames": 60, "time_rows": 60, "actions": "true"}
+    for attend in ("dense", "blockwise"):
+        model = built("gpt", positions=positions, attention=attend, **sizes)
+        frames, actions = clip(model, batch_size=1, num_frames=60)
+        with LargestTensor() as seen:
+            logits[attend] = model.predict(frames, actions)
+            loss = F.cross_entropy(logits[attend].flatten(0, 2), frames[:, 1:].flatten())
+            gradients[attend] = torch.autograd.grad(loss, [*model.parameters()])
+        largest[attend] = seen.largest
+    assert torch.allclose(logits["dense"], logits["blockwise"], rtol=0, atol=1e-5)
+    for dense, blockwise in zip(gradients["dense"], gradients["blockwise"], strict=True):
+        assert torch.allclose(dense, blockwise, rtol=0, atol=1e-4)
+    assert largest["dense"] == 2 * 360 * 360 and largest["blockwise"] == 2 * 256 * 256  # two heads
 
 
 # ---- LW2: a ring of processes, and feed-forward networks in chunks -------------------------------------------------------

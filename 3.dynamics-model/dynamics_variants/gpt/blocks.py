@@ -1,5 +1,7 @@
 """The parts of the autoregressive transformer: positions, attention with a fixed memory, norms and blocks with conditions."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -7,16 +9,15 @@ from torch import Tensor, nn
 
 from video_tokenizer.models.st_transformer import KeysValues, Mask, TransformerBlock, attention
 
-ROPE_BASE = 100.0
-"""the slowest pair of numbers turns once in 2 pi * 100 frames; 10,000, made for texts, would leave most pairs standing still"""
-
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines (S, d/2) of the angles by which the queries and keys of S tokens turn"""
+Attend = Callable[[Tensor, Tensor, Tensor, Mask], Tensor]
+"""the one `attention`, or a backend with its arguments"""
 
 
-def rotation(frames: Tensor, head_dim: int) -> Rotation:
+def rotation(frames: Tensor, head_dim: int, base: float) -> Rotation:
     """Angles of RoPE (arXiv:2104.09864) for the frame numbers (S,) of S tokens: pair i turns by base^(-2i/d) a frame."""
-    speeds = ROPE_BASE ** -(torch.arange(0, head_dim, 2, device=frames.device) / head_dim)  # (d/2,)
+    speeds = base ** -(torch.arange(0, head_dim, 2, device=frames.device) / head_dim)  # (d/2,)
     angles = frames[:, None] * speeds
     return angles.cos(), angles.sin()
 
@@ -72,9 +73,9 @@ class Memory:
 class CausalAttention(nn.Module):
     """Self-attention over the flattened tokens, each of which may turn (RoPE) or lose with distance (ALiBi)."""
 
-    def __init__(self, embed_dim: int, num_heads: int):
+    def __init__(self, embed_dim: int, num_heads: int, attend: Attend = attention):
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.attend = num_heads, attend
         self.to_qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
         self.output = nn.Linear(embed_dim, embed_dim)
 
@@ -88,7 +89,7 @@ class CausalAttention(nn.Module):
         if isinstance(mask, Tensor) and mask.is_floating_point():
             mixed = attention_with_bias(queries, keys, values, mask)
         else:
-            mixed = attention(queries, keys, values, mask)
+            mixed = self.attend(queries, keys, values, mask)
         return self.output(rearrange(mixed, "b h s d -> b s (h d)"))
 
 
@@ -137,10 +138,10 @@ class QuickGELU(nn.Module):
 class GPTBlock(TransformerBlock):
     """Causal self-attention, attention to the context frames, feed-forward network; each behind a norm that knows the action."""
 
-    def __init__(self, embed_dim: int, num_heads: int, has_context: bool, dropout: float):
+    def __init__(self, embed_dim: int, num_heads: int, has_context: bool, dropout: float, attend: Attend = attention):
         super().__init__()
         self.attention_norm = ConditionalNorm(embed_dim)
-        self.attention = CausalAttention(embed_dim, num_heads)
+        self.attention = CausalAttention(embed_dim, num_heads, attend)
         self.context_norm = ConditionalNorm(embed_dim) if has_context else None
         self.context_attention = ContextAttention(embed_dim, num_heads) if has_context else None
         self.feed_forward_norm = ConditionalNorm(embed_dim)

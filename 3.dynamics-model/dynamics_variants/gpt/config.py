@@ -25,6 +25,11 @@ class GPTConfig(NextFrameConfig):
     positions: Literal["learned", "rope", "alibi"] = "learned"
     """how a token knows its frame: a learned table, queries and keys that rotate with time, or a penalty on distance. Rows and
     columns have learned tables in all three"""
+    rope_base: float = 100.0
+    """rope: the slowest pair of numbers turns once in about 2 pi * rope_base frames; 10,000, made for texts, would leave most of
+    them standing still. A context that grows takes a larger one: --init-from, and more --num-frames and --context-frames"""
+    attention: Literal["dense", "blockwise"] = "dense"
+    """how training attends: with a matrix of all scores, or with one block of them at a time, for clips of thousands of tokens"""
     time_rows: int = 16
     """learned positions: rows of the table of frames, at least context_frames; frame t takes row t modulo time_rows"""
     random_start: bool = True
@@ -54,6 +59,15 @@ class GPTConfig(NextFrameConfig):
             raise InputError(
                 f"time_rows {self.time_rows} is less than context_frames {self.context_frames}: two frames that see each other "
                 "would share a row"
+            )
+        if self.rope_base < 1:
+            raise InputError(f"rope_base {self.rope_base} must be at least 1")
+        if self.attention == "blockwise" and self.positions == "alibi":
+            raise InputError("attention blockwise knows no penalty on distance; with positions alibi it has to be dense")
+        if self.attention == "blockwise" and self.num_frames > self.context_frames:
+            raise InputError(
+                f"attention blockwise sees the whole clip, but num_frames {self.num_frames} is more than context_frames "
+                f"{self.context_frames}; give --context-frames {self.num_frames}"
             )
         if self.positions == "rope" and self.embed_dim // self.num_heads % 2:
             raise InputError(

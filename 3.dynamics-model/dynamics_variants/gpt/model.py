@@ -35,8 +35,9 @@ from dynamics_variants.gpt.blocks import (
     rotation,
 )
 from dynamics_variants.gpt.config import PAPER, SMALL, GPTConfig
+from dynamics_variants.ring.blockwise import blockwise_attention
 from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
-from video_tokenizer.models.st_transformer import KeysValues, Mask
+from video_tokenizer.models.st_transformer import KeysValues, Mask, attention
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,9 @@ class GPT(CodeReader):
             self.no_frame = nn.Parameter(0.5 * torch.randn(width))  # stands for the frames before the first
             self.ages = nn.Parameter(0.5 * torch.randn(config.condition_frames, 1, width))
         self.dropout = nn.Dropout(config.dropout)
+        attend = blockwise_attention if config.attention == "blockwise" else attention
         self.blocks = nn.ModuleList(
-            GPTBlock(width, config.num_heads, has_context, config.dropout) for _ in range(config.num_blocks)
+            GPTBlock(width, config.num_heads, has_context, config.dropout, attend) for _ in range(config.num_blocks)
         )
         self.final_norm = ConditionalNorm(width)
         self.to_logits = nn.Linear(width, config.codebook_size, bias=False)
@@ -315,7 +317,9 @@ class GPT(CodeReader):
 
     def _turn(self, frames: Tensor) -> Rotation | None:
         """RoPE's angles for tokens with these frame numbers (S,); None for other positions."""
-        return rotation(frames, self.config.embed_dim // self.config.num_heads) if self.config.positions == "rope" else None
+        if self.config.positions != "rope":
+            return None
+        return rotation(frames, self.config.embed_dim // self.config.num_heads, self.config.rope_base)
 
     def _random_start(self, batch_size: int, device: torch.device) -> Tensor | int:
         """(B, 1) random numbers of the clips' first frames, where a table of frames can be entered anywhere; else 0."""
