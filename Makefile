@@ -41,7 +41,7 @@ exercises: $(VENV)/installed  ## check your answers to the exercises, in seconds
 	@$(RUN) -c "import pytest" 2>/dev/null || $(INSTALL) "pytest>=8.0"
 	@$(RUN) tests/exercises/check.py $(CHAPTER)
 
-experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers side by side, papers' claims; hours
+experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers and dynamics models side by side, papers' claims; hours
 	$(INSTALL) $(INDEX) --editable ".[lab]"
 	$(RUN) 1.video-tokenizer/lab/compare.py
 	$(RUN) 1.video-tokenizer/lab/compare.py --equal parameters
@@ -49,6 +49,7 @@ experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 wi
 	$(RUN) 1.video-tokenizer/lab/ablate.py
 	$(RUN) 2.latent-action-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/ablate.py
+	$(RUN) 3.dynamics-model/lab/compare.py
 
 # the recording that `make world` makes, where it is not there yet
 data/breakout: | $(VENV)/installed

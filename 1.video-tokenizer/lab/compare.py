@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tokenizer_lab.comparison import EQUAL_PARAMETERS, TEXTS, comparison, save_gallery, save_quality_against_bits, steps_for
+from tokenizer_lab.comparison import EQUAL_PARAMETERS, TEXTS, comparison, save_gallery, save_quality_against_bits, steps_that_fit
 from tokenizer_lab.sweep import (
     SweepConfig,
     markdown,
@@ -26,10 +26,6 @@ from tokenizer_lab.sweep import (
 from video_tokenizer.errors import InputError
 from video_tokenizer.registry import TOKENIZERS
 from video_tokenizer.training.command_line import parse_config, run_script
-from video_tokenizer.training.results import read_json, save_json
-
-STEPS_FILE = "steps.json"
-"""in --output: how long a step of each tokenizer takes, so that a comparison that resumes keeps its steps"""
 
 
 @dataclass(frozen=True)
@@ -68,20 +64,13 @@ class CompareConfig(SweepConfig):
 
 def rows_of(config: CompareConfig, runs: Path, data: list[str]) -> dict[str, str]:
     """Name -> flags of train.py with as many steps as fit the budget; each tokenizer is timed once per folder of runs."""
-    timed, rows = read_json(runs / STEPS_FILE), {}
+    rows, study = {}, comparison("timing", {})
     for name in config.models:
         equal_parameters = EQUAL_PARAMETERS[name] if config.equal == "parameters" else ""
         flags = shlex.split(f"--model {name} {equal_parameters} {config.flags}")
         steps = config.num_steps
         if config.equal == "minutes":
-            key = f"{shlex.join(flags)} | {config.minutes} minutes, {config.num_threads} threads, {data[-1]}"
-            if key not in timed:
-                environment = os.environ | {"OMP_NUM_THREADS": str(config.num_threads)}
-                found = steps_for([*data, *flags], config.minutes, environment)
-                timed[key] = dict(zip(("num_steps", "seconds_per_step"), found, strict=True))
-                save_json(runs / STEPS_FILE, timed)
-            steps = timed[key]["num_steps"]
-            print(f"{name}: {steps:,} steps of {1000 * timed[key]['seconds_per_step']:.0f} ms")
+            steps = steps_that_fit(study, runs, flags, data, config.minutes, config.num_threads)
         rows[name] = shlex.join([*flags, "--num-steps", str(steps)])
     return rows
 

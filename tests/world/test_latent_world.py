@@ -198,5 +198,7 @@ def test_a_model_of_tokens_refuses_latents_and_an_unknown_model_is_named(folder,
     config = DynamicsConfig(actions="true", tokenizer_checkpoint=str(folder / "tokenizer.pt"))
     with pytest.raises(InputError, match="this dreamer4 tokenizer has no codebook; the dynamics model needs tokens"):
         prepare_frames(config, store, CPU)
+    with pytest.raises(InputError, match="this st-fsq tokenizer rounds to a codebook; the dynamics model needs latents"):
+        LinearDynamics.sizes_from(build_tokenizer(tiny_config("st-fsq")))
     with pytest.raises(InputError, match="no dynamics model called 'quadratic'; there are maskgit, linear"):
         build_dynamics(LinearConfig(model="quadratic"))  # type: ignore[arg-type]

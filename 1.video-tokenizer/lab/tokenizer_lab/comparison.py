@@ -4,6 +4,7 @@ Equal minutes of processor time are not an equal number of steps. So each tokeni
 which only the difference counts (starting Python and validating cost the same in both), and gets as many steps as fit.
 """
 
+import os
 import shlex
 import tempfile
 import timeit
@@ -24,13 +25,15 @@ from video_tokenizer.figures import ACCENT, image_grid, save_figure, save_pictur
 from video_tokenizer.registry import load_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import REPOSITORY
 from video_tokenizer.training.command_line import parse_config, value_of_flag
-from video_tokenizer.training.results import read_json
+from video_tokenizer.training.results import read_json, save_json
 
 CHAPTER = "1.video-tokenizer"
 TEXTS = REPOSITORY / CHAPTER / "tokenizer_variants"
 """the folder of the texts that show the tables"""
 SHORT, LONG = 20, 140
-"""steps of the two trainings that time a tokenizer"""
+"""steps of the two trainings that time a model"""
+STEPS_FILE = "steps.json"
+"""in the folder of the runs: how long a step of each model takes, so that a comparison that resumes keeps its steps"""
 TRAINED_ALIKE = (
     "--patch-share 1 --background grey --patch-weight 0 --stability-from 0 --batch-size 8 --learning-rate 2e-3 --warmup-steps 200"
 )
@@ -114,9 +117,26 @@ def facts_and_speed(checkpoint: Path, rounds: int = 5) -> dict[str, float]:
     }
 
 
-def steps_for(flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str]) -> tuple[int, float]:
+def steps_that_fit(study: Study, runs: Path, flags: Sequence[str], data: Sequence[str], minutes: float, num_threads: int) -> int:
+    """Steps of a training with these flags that fit into processor minutes; timed once per folder of runs, where it is noted.
+
+    data: --data-path and other flags that all trainings share.
+    """
+    timed, key = read_json(runs / STEPS_FILE), f"{shlex.join(flags)} | {minutes} minutes, {num_threads} threads, {data[1]}"
+    if key not in timed:
+        environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
+        timed[key] = dict(
+            zip(("num_steps", "seconds_per_step"), steps_for(study, [*data, *flags], minutes, environment), strict=True)
+        )
+        save_json(runs / STEPS_FILE, timed)
+    steps, seconds = timed[key]["num_steps"], timed[key]["seconds_per_step"]
+    print(f"{shlex.join(flags)}: {steps:,} steps of {1000 * seconds:.0f} ms")
+    return steps
+
+
+def steps_for(study: Study, flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str]) -> tuple[int, float]:
     """(steps that take this processor time, seconds of one step) of a training with these flags. At least 1 step."""
-    study, spent = comparison("timing", {}), []
+    spent = []
     with tempfile.TemporaryDirectory() as folder:
         for steps in (SHORT, LONG):
             more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", f"{folder}/{steps}"]

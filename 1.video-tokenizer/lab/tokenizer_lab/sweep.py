@@ -341,7 +341,7 @@ def markdown(study: Study, results: Mapping[str, Any]) -> str:
     seeds = sorted({str(seed) for row in results["rows"].values() for seed in row["seeds"]})
     over = f"mean of seeds {', '.join(seeds[:-1])} and {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     over += ["", " ± half their range where they differ", " ± their standard deviation where they differ"][min(len(seeds), 3) - 1]
-    script = "the tokenizer's `train.py" if study.models else f"`python {study.chapter}/train.py"
+    script = "its model's `train.py" if study.models else f"`python {study.chapter}/train.py"
     text = f"Each row: {script} {results['common_flags']}` and its flags; {over}."
     text += about_marks(len(seeds)).format(rows.index[0])
     if study.transposed:  # there is no room for the flags above a column

@@ -118,6 +118,8 @@ class DynamicsModel(nn.Module):
         """The config fields that follow from the tokenizer. Raises InputError for one whose frames the model cannot read."""
         if cls.reads == "tokens" and not tokenizer.codebook_size:
             raise InputError(f"this {tokenizer.config.model} tokenizer has no codebook; the dynamics model needs tokens")
+        if cls.reads == "latents" and tokenizer.codebook_size:
+            raise InputError(f"this {tokenizer.config.model} tokenizer rounds to a codebook; the dynamics model needs latents")
         if tokenizer.frames_per_step > 1:
             steps = f"one step for {tokenizer.frames_per_step} frames"
             raise InputError(f"this {tokenizer.config.model} tokenizer has {steps}; the dynamics model needs one for each")
