@@ -29,7 +29,7 @@ from dynamics_model.metrics import DynamicsMetrics, HorizonScores, copy_bits_per
 from dynamics_model.models.base import DynamicsModel, Sampling
 from dynamics_model.registry import load_dynamics
 from dynamics_model.rollouts import rollouts_and_baselines
-from dynamics_model.sampling_flags import SamplingFlags
+from dynamics_model.sampling_flags import SamplingFlags, sampling_of
 from video_tokenizer.data.clips import Clips, split_episodes, to_frames
 from video_tokenizer.data.seen_frames import unseen_clips
 from video_tokenizer.data.training_data import evenly_spaced
@@ -37,7 +37,7 @@ from video_tokenizer.data.validation import clip_videos, even_batches, open_vali
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_gif
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import config_from_dict, parse_config, run_script
+from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.config import ValidationConfig
 from video_tokenizer.training.device import autocast, choose_device
 from video_tokenizer.training.results import format_number, format_table, save_json
@@ -196,7 +196,7 @@ def main() -> None:
     content = load_checkpoint(path, "dynamics")
     lengths = {"num_frames": flags.num_frames, "context_frames": flags.context_frames}
     model = load_dynamics(path, device, **{name: value for name, value in lengths.items() if value is not None})
-    sampling = config_from_dict(model.sampling_class, flags.sampling.given())
+    sampling = sampling_of(model, flags.sampling.given())
     config = model.config
     data = open_validation_data(flags, config, content)
     prepared = prepare(flags, config, content, path, data, device)

@@ -17,9 +17,9 @@ import numpy as np
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes
 
-from dynamics_model.sampling_flags import SamplingFlags
+from dynamics_model.sampling_flags import SamplingFlags, sampling_of
 from video_tokenizer.errors import InputError
-from video_tokenizer.training.command_line import check_smallest, config_from_dict, parse_config, run_script
+from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from world_model.actions import ActionFile, action_label, action_number, parse_actions, read_action_file
 from world_model.film import check_suffix, save_film
 from world_model.real_game import open_its_game, play_after_beginning
@@ -143,7 +143,7 @@ def main() -> None:
     recorded = read_action_file(config.actions_file, world.dynamics.sampling_class) if config.actions_file else None
     settings = settings_of(config, recorded)
     seed, start_index = settings.pop("seed"), settings.pop("start_index")
-    world.sampling = config_from_dict(world.dynamics.sampling_class, settings)
+    world.sampling = sampling_of(world.dynamics, settings)
     actions = chosen_actions(config, world, recorded, seed)
     labels = [action_label(int(action), world.action_names, world.action_map) for action in actions]
 

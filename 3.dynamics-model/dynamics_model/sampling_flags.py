@@ -1,7 +1,12 @@
 """Sampling settings on the command line, for whichever dynamics model a world has."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from dynamics_model.models.base import DynamicsModel, Sampling
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import config_from_dict
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,13 @@ class SamplingFlags:
     def given(self) -> dict[str, Any]:
         """Name -> value of the flags that were given."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def sampling_of(model: DynamicsModel, given: Mapping[str, Any]) -> Sampling:
+    """The settings by name, all others at the model's defaults. Raises InputError for one that this model does not have."""
+    known = [field.name for field in fields(model.sampling_class)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        wrong, *flags = ("--" + name.replace("_", "-") for name in (unknown[0], *known))
+        raise InputError(f"{wrong} is not a sampling flag of the dynamics model {model.config.model}; it has {', '.join(flags)}")
+    return config_from_dict(model.sampling_class, dict(given))

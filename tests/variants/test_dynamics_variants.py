@@ -1,7 +1,7 @@
 """What training, evaluation and the world ask of a dynamics model, asked of every one there is."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from dynamics_model import load_dynamics
 from dynamics_model.metrics import DynamicsMetrics
 from dynamics_model.registry import build_dynamics, dynamics_class
 from dynamics_model.rollouts import roll_out
+from dynamics_model.sampling_flags import SamplingFlags, sampling_of
 from dynamics_variants import DYNAMICS
 from video_tokenizer.errors import InputError
 from video_tokenizer.registry import build_tokenizer
@@ -327,7 +328,7 @@ def world(request, tokenizers, tmp_path_factory) -> tuple[str, Path]:
     return name, folder
 
 
-def test_validation_and_a_film_go_through_every_model(world, tmp_path):
+def test_validation_and_a_film_go_through_every_model(world, tmp_path, capsys):
     name, folder = world
     few = ["--num-batches", 1, "--num-rollouts", 2, "--num-samples", 1, "--batch-size", 2, "--use-dummy-data"]
     numbers = ["--json", tmp_path / "numbers.json", "--save-images", "--output", tmp_path / "pictures"]
@@ -338,6 +339,10 @@ def test_validation_and_a_film_go_through_every_model(world, tmp_path):
     assert (tmp_path / "pictures" / "actions.png").exists()
     assert call(GENERATE, "--world", folder, "--num-frames", 3, "--output", tmp_path / "film.png") == 0
     assert (tmp_path / "film.png").exists()
+    capsys.readouterr()
+    for command in ((CHAPTER / "validate.py", "--checkpoint", folder / "dynamics.pt"), (GENERATE, "--world", folder)):
+        assert call(*command, "--order", "random") == 2  # MaskGIT's alone
+        assert f"error: --order is not a sampling flag of the dynamics model {name}; it has" in capsys.readouterr().err
 
 
 @every_variant
@@ -348,6 +353,21 @@ def test_a_tokenizer_that_it_cannot_read_is_refused(name, tokenizers, tmp_path, 
     command = training(name, {reads: tokenizers["latents"]}, "--actions", "true")
     assert call(*command, "--checkpoint-dir", tmp_path) == 2
     assert "this dreamer4 tokenizer has no codebook; the dynamics model needs tokens" in capsys.readouterr().err
+
+
+@every_model
+def test_a_sampling_flag_of_another_model_is_named_with_those_that_this_one_has(name):
+    """A world from any of them is sampled through the same flags of generate.py, evaluate.py, play.py and validate.py."""
+    model = built(name)
+    own = {field.name for field in fields(model.sampling_class)}
+    foreign = {field.name for field in fields(SamplingFlags)} - own
+    assert foreign, "else nothing is tested"
+    for flag in foreign:
+        with pytest.raises(InputError) as refused:
+            sampling_of(model, {flag: 1})
+        said = str(refused.value)
+        assert said.startswith(f"--{flag.replace('_', '-')} is not a sampling flag of the dynamics model {name}; it has ")
+        assert set(said.split("it has ")[1].replace("--", "").replace("-", "_").split(", ")) == own
 
 
 @every_model

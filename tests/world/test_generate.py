@@ -120,6 +120,7 @@ def test_generate_films_a_dream_that_its_actions_file_repeats(folders, tmp_path,
         (["--actions", "UP"], "no action 'UP'; there are NOOP, FIRE, RIGHT, LEFT and the numbers 0 to 5"),
         (["--start", "nowhere"], "nowhere does not exist"),
         (["--start-index", "9"], "--start-index 9"),
+        (["--context-signal", "0.5"], "--context-signal is not a sampling flag of the dynamics model maskgit; it has --"),
         (["--world", "nowhere"], "nowhere does not exist"),
     ],
 )

@@ -169,6 +169,11 @@ def test_sampling_that_cannot_be_done_is_refused(folders, options):
         WorldModel.load(folders["latent"], **options)
 
 
+def test_a_wrong_type_of_sampling_is_no_fault_of_a_file(folders):
+    with pytest.raises(InputError, match=r"temperature is 'hot', not a float; correct it"):
+        WorldModel.load(folders["latent"], temperature="hot")
+
+
 def test_parts_that_do_not_belong_together_are_refused(folders, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         WorldModel.load(tmp_path / "nowhere")

@@ -107,9 +107,7 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
     for name, value in values.items():
         if not _fits(value, hints[name]):
             wanted = getattr(hints[name], "__name__", None) if get_origin(hints[name]) is None else str(hints[name])
-            raise InputError(
-                f"{config_class.__name__} field {name} is {value!r:.60}, not a {wanted}; train it again or correct the file"
-            )
+            raise InputError(f"{config_class.__name__} field {name} is {value!r:.60}, not a {wanted}; correct it, or train again")
     try:
         return config_class(**values)
     except TypeError as error:
