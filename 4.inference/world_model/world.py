@@ -14,6 +14,7 @@ from dynamics_model import load_dynamics
 from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.action_prior import replace_implausible_actions
 from dynamics_model.models.base import DecodingPass, DynamicsModel, Sampling, codes_of
+from dynamics_model.sampling_flags import sampling_of
 from latent_action_model import load_latent_action_model
 from latent_action_model.action_map import action_given_code
 from latent_action_model.models.latent_action_model import LatentActionModel
@@ -23,7 +24,6 @@ from video_tokenizer.data.video_files import BadVideo, fit_frame
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
-from video_tokenizer.training.command_line import config_from_dict
 from video_tokenizer.training.device import autocast, choose_device
 
 LABEL_SMOOTHING = 0.3
@@ -107,11 +107,10 @@ class WorldModel:
         tokenizer = load_tokenizer(folder / "tokenizer.pt")
         dynamics = load_dynamics(folder / "dynamics.pt")
         metadata = WorldMetadata.of_checkpoint(load_checkpoint(folder / "dynamics.pt", "dynamics"))
-        latent_path = folder / "latent_action_model.pt"
-        latent = load_latent_action_model(latent_path) if dynamics.action_kind == "latent" else None
+        latent = load_latent_action_model(folder / "latent_action_model.pt") if dynamics.action_kind == "latent" else None
         check_parts_fit(folder, tokenizer, dynamics, latent, metadata)
         return cls(
-            tokenizer, dynamics, latent, metadata, device=device, sampling=config_from_dict(dynamics.sampling_class, sampling),
+            tokenizer, dynamics, latent, metadata, device=device, sampling=sampling_of(dynamics, sampling),
             seed=seed, precision=precision, replace_impossible=replace_impossible,
         )  # fmt: skip
 
@@ -221,6 +220,7 @@ class WorldModel:
             if prior is not None:
                 chosen = replace_implausible_actions(chosen, prior, self.p_key_given_code, state.generator)
             state.latest = self.dynamics.step(state.dynamics_state, chosen, state.sampling, state.generator, trace)
+            state.latest.flatten()[0].item()  # waits for a GPU, which computes on its own after it was asked to
             predicted = time.perf_counter()
             state.frames, state.decoder_cache = self.decode(state.latest, state.decoder_cache)
         self.stage_seconds = {"dynamics": predicted - begun, "decoder": time.perf_counter() - predicted}

@@ -93,6 +93,21 @@ def step_world(folder: str) -> list[int]:
     return [*first.shape, *steps.shape, *together.shape]
 
 
+def waits_between_clock_readings(folder: str) -> list[int]:
+    """How often a step of the world waited for the device itself, between its readings of the clock."""
+    world, read = WorldModel.load(folder, Device.kind), []
+    world.reset(world.start_frames[0])
+    Device.waits.clear()
+
+    def reading() -> float:
+        read.append(sum(count for where, count in Device.waits.items() if "world_model/world.py" in where))
+        return 0.0
+
+    with mock.patch("world_model.world.time.perf_counter", reading):
+        world.step(0)
+    return np.diff(read).tolist()
+
+
 def play(folder: str) -> dict[str, Any]:
     """A session on the play page with everything that asks the models something. Returns what the page was told."""
     player = Player(WorldRegistry([Path(folder)], Device.kind))

@@ -124,6 +124,11 @@ def test_a_world_steps_generates_and_is_evaluated(run_on, device, trained, world
     run_on(tasks.runs, "4.inference/evaluate.py", *where, *few)
 
 
+def test_the_time_of_the_dynamics_ends_when_the_device_is_done(run_on, tmp_path):
+    """Else it is the time in which the work was handed over, and the decoder's time holds all of it."""
+    assert run_on(tasks.waits_between_clock_readings, str(save_tiny_world(tmp_path)))[0] == 1
+
+
 def test_a_play_session_asks_the_models_everything(run_on, device, tmp_path):
     told = run_on(tasks.play, str(save_tiny_world(tmp_path)))
     assert torch.device(told["device"]).type == device.kind and told["counted"] > 30
