@@ -99,7 +99,7 @@ def learn_keys(world: WorldModel, game: Game) -> None:
         picture_delay=game.picture_delay, merged_frames=game.merged_frames,
         **learn_action_map(world.dynamics.config, store, codes, world.num_actions),
     )  # fmt: skip
-    world.p_key_given_code = torch.as_tensor(world.key_probabilities(), device=world.device)
+    world.p_key_given_action = torch.as_tensor(world.key_probabilities(), device=world.device)
 
 
 def best_player(game: Game) -> Policy:

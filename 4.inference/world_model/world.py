@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dynamics_model import load_dynamics
 from dynamics_model.data.metadata import WorldMetadata
-from dynamics_model.models.action_prior import replace_implausible_actions
+from dynamics_model.models.action_prior import action_of_key
 from dynamics_model.models.base import DecodingPass, DynamicsModel, Sampling, codes_of
 from dynamics_model.sampling_flags import sampling_of
 from latent_action_model import load_latent_action_model
@@ -55,8 +55,8 @@ class WorldModel:
     pixels would lose a little. A step costs the same at frame 10 and at frame 10,000.
 
     sampling: settings of the dynamics model's `sampling_class`, None for its defaults. seed: the same seed, frames and actions
-    give the same rollout. precision: "float32", "bfloat16" or "auto" (see `autocast`). replace_impossible: replace a latent
-    action that the action prior finds implausible in the present situation (see `replace_implausible_actions`).
+    give the same rollout. precision: "float32", "bfloat16" or "auto" (see `autocast`). use_action_prior: send the latent
+    action to which its key leads in the present situation, according to the action prior (see `action_of_key`).
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class WorldModel:
         sampling: Sampling | None = None,
         seed: int = 0,
         precision: str = "auto",
-        replace_impossible: bool = True,
+        use_action_prior: bool = True,
     ):
         self.device = choose_device(device)
         self.tokenizer = tokenizer.to(self.device).eval()
@@ -78,8 +78,8 @@ class WorldModel:
         self.latent_action_model = None if latent_action_model is None else latent_action_model.to(self.device).eval()
         self.metadata = metadata or WorldMetadata()
         self.sampling = sampling or dynamics.sampling_class()
-        self.seed, self.precision, self.replace_impossible = seed, precision, replace_impossible
-        self.p_key_given_code = torch.as_tensor(self.key_probabilities(), device=self.device)  # (A, A)
+        self.seed, self.precision, self.use_action_prior = seed, precision, use_action_prior
+        self.p_key_given_action = torch.as_tensor(self.key_probabilities(), device=self.device)  # (A, A)
         self.stage_seconds: dict[str, float] = {}
         """duration of the last step's parts, "dynamics" and "decoder" """
         self.current: RolloutState | None = None
@@ -92,7 +92,7 @@ class WorldModel:
         *,
         seed: int = 0,
         precision: str = "auto",
-        replace_impossible: bool = True,
+        use_action_prior: bool = True,
         **sampling: Any,
     ) -> "WorldModel":
         """Rebuild a world from tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt in `folder`.
@@ -111,7 +111,7 @@ class WorldModel:
         check_parts_fit(folder, tokenizer, dynamics, latent, metadata)
         return cls(
             tokenizer, dynamics, latent, metadata, device=device, sampling=sampling_of(dynamics, sampling),
-            seed=seed, precision=precision, replace_impossible=replace_impossible,
+            seed=seed, precision=precision, use_action_prior=use_action_prior,
         )  # fmt: skip
 
     @property
@@ -216,9 +216,9 @@ class WorldModel:
         chosen = torch.as_tensor(self.checked(actions), device=self.device)
         begun = time.perf_counter()
         with autocast(self.device, self.precision):
-            prior = self.dynamics.next_action_probabilities(state.dynamics_state) if self.replace_impossible else None
+            prior = self.dynamics.next_action_probabilities(state.dynamics_state) if self.use_action_prior else None
             if prior is not None:
-                chosen = replace_implausible_actions(chosen, prior, self.p_key_given_code, state.generator)
+                chosen = action_of_key(chosen, prior, self.p_key_given_action)
             state.latest = self.dynamics.step(state.dynamics_state, chosen, state.sampling, state.generator, trace)
             state.latest.flatten()[0].item()  # waits for a GPU, which computes on its own after it was asked to
             predicted = time.perf_counter()

@@ -11,7 +11,7 @@ import torch
 
 from dynamics_model import load_dynamics
 from dynamics_model.config import DynamicsConfig
-from dynamics_model.models.action_prior import ActionPrior, replace_implausible_actions
+from dynamics_model.models.action_prior import ActionPrior, action_of_key
 from dynamics_model.models.maskgit import MaskGITSampling
 from dynamics_model.models.masking import tokens_left_masked
 from dynamics_model.registry import build_dynamics
@@ -155,25 +155,25 @@ def test_drawing_only_where_something_is_hidden_equals_drawing_everywhere(model,
     assert torch.equal(model.step(state, actions[:, 0], MaskGITSampling(temperature=0, schedule="cosine")), plain)
 
 
-def test_an_impossible_action_gives_way_to_what_its_key_leads_to_here():
-    """Actions: 0 rest, 1 left, 2 right, 3 belongs to no key. At the left wall the key LEFT leads to rest."""
-    p_key_given_code = torch.tensor([[0.7, 0.0, 0.0, 0.3], [0.15, 1.0, 0.0, 0.3], [0.15, 0.0, 1.0, 0.4], [0.0, 0.0, 0.0, 0.0]])
-    wall = torch.tensor([0.7, 0.001, 0.299, 0.0])
-    field = torch.tensor([0.5, 0.25, 0.25, 0.0])
-    wanted = torch.tensor([1, 1, 2, 3, -1])
-    prior = torch.stack([wall, field, wall, wall, wall])
-    assert replace_implausible_actions(wanted, prior, p_key_given_code).tolist() == [0, 1, 2, 3, -1]
-
-
-def test_what_an_impossible_action_gives_way_to_is_drawn():
-    """At the right wall LEFT leads to rest (0.15 * 0.6 = 0.09) or, in one of seven cases, to the first step out (0.3 * 0.05)."""
-    p_key_given_code = torch.tensor([[0.0] * 4, [0.15, 1.0, 0.0, 0.3], [0.0] * 4, [0.0] * 4])
-    wall = torch.tensor([0.6, 0.001, 0.349, 0.05]).expand(7_000, 4)
-    drawn = replace_implausible_actions(
-        torch.ones(7_000, dtype=torch.int64), wall, p_key_given_code, torch.Generator().manual_seed(0)
+def test_a_key_sends_the_action_to_which_it_leads_here():
+    """Actions: 0 rest, 1 left, 2 right, 3 belongs to no key, 4 a rarer left. The key LEFT is mapped to 1."""
+    p_key_given_action = torch.tensor(
+        [[0.7, 0.0, 0.0, 0.3, 0.1], [0.15, 1.0, 0.0, 0.3, 0.9], [0.15, 0.0, 1.0, 0.4, 0.0]] + 2 * [[0.0] * 5]
     )
-    assert set(drawn.tolist()) == {0, 3}
-    assert (drawn == 3).float().mean().item() == pytest.approx(1 / 7, abs=0.02)
+    wall = torch.tensor([0.7, 0.0001, 0.2999, 0.0, 0.0])  # 0.7 * 0.15**3 = 0.0024 for rest, 0.0001 for left
+    field = torch.tensor([0.5, 0.2, 0.25, 0.0, 0.05])  # 0.2 for left, 0.0017 for rest, although a player mostly rests
+    gliding = torch.tensor([0.5, 0.05, 0.15, 0.0, 0.3])  # 0.22 for the rarer left, 0.05 for left
+    wanted = torch.tensor([1, 1, 1, 2, 3, -1])
+    prior = torch.stack([wall, field, gliding, wall, wall, wall])
+    assert action_of_key(wanted, prior, p_key_given_action).tolist() == [0, 1, 4, 2, 3, -1]
+
+
+def test_without_guidance_the_habit_of_resting_wins_over_the_key():
+    """LEFT was pressed in 3 of 10 transitions in which nothing moved: 0.8 * 0.3 = 0.24 is more than 0.1, 0.8 * 0.3**3 is not."""
+    p_key_given_action = torch.tensor([[0.7, 0.0], [0.3, 1.0]])
+    prior, wanted = torch.tensor([[0.8, 0.1]]), torch.tensor([1])
+    assert action_of_key(wanted, prior, p_key_given_action, guidance=1).tolist() == [0]
+    assert action_of_key(wanted, prior, p_key_given_action, guidance=3).tolist() == [1]
 
 
 def test_the_action_prior_learns_where_an_action_is_never_taken():

@@ -364,10 +364,10 @@ def test_a_world_of_videos_learns_its_keys_from_their_game(tmp_path, games):
         return WorldModel.load(save_tiny_world(tmp_path / name, env_id=None, **facts), "cpu")
 
     world = load("films", start_frames=starts)
-    assert world.action_map == {} and not world.p_key_given_code.any()
+    assert world.action_map == {} and not world.p_key_given_action.any()
     game = open_its_game(BREAKOUT, world)
     assert (game.picture_delay, game.merged_frames) == (1, 1)
-    assert list(world.action_map) == game.action_names and world.metadata.env_id == BREAKOUT and world.p_key_given_code.any()
+    assert list(world.action_map) == game.action_names and world.metadata.env_id == BREAKOUT and world.p_key_given_action.any()
     assert np.sum(world.metadata.code_counts) == 200
     with pytest.raises(InputError, match="30 frames a second and the steps of ALE/Breakout-v5 15"):
         open_its_game(BREAKOUT, load("fast", start_frames=starts, frames_per_second=30.0))

@@ -4,14 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynamics_model.models.masking import sample_rows
-
 TOKEN_DIM = 16
 HIDDEN = 128
 HIDDEN_TOKENS = 0.2
 """dropout of the prior's input tokens in training, against memorizing its situations"""
-IMPLAUSIBLE = 0.02
-"""an action less probable than this has hardly ever been seen in such a situation"""
+GUIDANCE = 3.0
+"""power of P(key | action) in `action_of_key`: with 1 it is Bayes' rule, above 1 the key counts for more than the habit"""
 
 
 class ActionPrior(nn.Module):
@@ -19,7 +17,7 @@ class ActionPrior(nn.Module):
 
     Latent actions are names of visible movements. A paddle at the left wall cannot move left, so the training data never has
     "left" there, and a dynamics model that is conditioned on it anyway is out of distribution: the paddle melts. The prior knows
-    which actions occur in which situation, so that `replace_implausible_actions` can replace the others.
+    which actions occur in which situation, so that `action_of_key` can choose what a key leads to there.
     """
 
     def __init__(self, codebook_size: int, tokens_per_frame: int, num_actions: int):
@@ -52,24 +50,14 @@ class ActionPrior(nn.Module):
         return total / (target >= 0).sum().clamp(min=1)  # 0 where no action is known
 
 
-def replace_implausible_actions(
-    wanted: Tensor,
-    prior: Tensor,
-    p_key_given_code: Tensor,
-    generator: torch.Generator | None = None,
-    threshold: float = IMPLAUSIBLE,
-) -> Tensor:
-    """Replace wanted actions that the prior finds implausible by a plausible action of the same key. wanted: (B,), -1 unknown.
+def action_of_key(wanted: Tensor, prior: Tensor, p_key_given_action: Tensor, guidance: float = GUIDANCE) -> Tensor:
+    """The action to which the key of the wanted one leads in this situation. wanted: (B,), -1 unknown.
 
-    prior: (B, A) probabilities of the next action. p_key_given_code: (A, A), entry a, c is P(the key of action a | action c),
-    zero in rows of actions that belong to no key; these are never replaced. By Bayes' rule P(c | key, past) is proportional to
-    P(key | c) * P(c | past); the replacement is sampled from it, among the plausible c. At the left wall, "left" (prior 0.001) is
-    replaced by "rest" (prior 0.7, P(LEFT | rest) 0.15: weight 0.105). generator: RNG.
+    prior: (B, A) = P(c | past) of the next action c. p_key_given_action: (A, A), entry a, c is P(the key of action a | action c),
+    zeros in rows of actions that belong to no key; these are sent as they are. Of all c it takes the one with the largest
+    P(c | past) * P(key | c) ** guidance, as classifier guidance does (Dhariwal and Nichol, arXiv:2105.05233). At the left wall
+    "left" (prior 0) gives way to "rest". Elsewhere, of two actions that mean "left", the one that fits the situation is sent.
     """
-    known = wanted.clamp(min=0)
-    weights = p_key_given_code[known] * prior * (prior >= threshold)  # (B, A)
-    impossible = prior.gather(-1, known[:, None])[:, 0] < threshold
-    replaced = (wanted >= 0) & impossible & (weights.sum(dim=-1) > 0)
-    safe = torch.where(replaced[:, None], weights, torch.ones_like(weights))
-    instead = sample_rows(safe, generator)
-    return torch.where(replaced, instead, wanted)
+    scores = prior * p_key_given_action[wanted.clamp(min=0)] ** guidance  # (B, A)
+    best, chosen = scores.max(dim=-1)
+    return torch.where((wanted >= 0) & (best > 0), chosen, wanted)

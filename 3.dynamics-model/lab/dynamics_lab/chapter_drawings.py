@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from dynamics_lab.draw import MASKED, decoding_passes
-from dynamics_model.models.action_prior import IMPLAUSIBLE
 from dynamics_model.models.masking import random_mask, tokens_left_masked
 from dynamics_model.rollouts import encode_video
 from tokenizer_lab.drawing import Drawing
@@ -207,9 +206,6 @@ def save_action_prior(
         drawing.line([(left, at(0, share)[1]), (left + 576, at(0, share)[1])], "faint", 1)
         drawing.text(left - 10, at(0, share)[1], f"{share:.0%}", 15, "muted", "end")
     drawing.text(8, 18, "How probable is it that the paddle goes left or right next?", 17, anchor="start", bold=True)
-    y = at(0, IMPLAUSIBLE)[1]
-    drawing.line([(left, y), (left + 576, y)], "bad", 1.5, "6 4")
-    drawing.text(left + 288, y - 14, f"below {IMPLAUSIBLE:.0%} a key gives way to another action", 15, "bad")
     bins = np.round(places / 3).astype(int)
     for share, color in zip(shares.values(), ("accent", "warm"), strict=True):
         kept = [number for number in np.unique(bins) if (bins == number).sum() >= least]

@@ -114,7 +114,7 @@ def untrained_copy(world: WorldModel) -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dynamics = type(world.dynamics)(world.dynamics.config)
-    options = {name: getattr(world, name) for name in ("sampling", "seed", "precision", "replace_impossible")}
+    options = {name: getattr(world, name) for name in ("sampling", "seed", "precision", "use_action_prior")}
     return WorldModel(world.tokenizer, dynamics, world.latent_action_model, world.metadata, device=str(world.device), **options)
 
 
