@@ -174,6 +174,29 @@ def test_a_jpeg_cut_short_is_skipped_by_name(tmp_path, capsys):
     assert "skipped 1.jpg: it ends early" in said and "skipped 2.jpg: it ends early" in said
 
 
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_damaged_in_the_middle_is_skipped_and_not_filled_with_grey(tmp_path, capfd, progressive):
+    """libjpeg bridges the damage, says so on the screen only, and without the file's name."""
+    blots = cv2.resize(np.random.default_rng(0).integers(0, 255, (25, 25, 3), dtype=np.uint8), (200, 200))
+    whole = cv2.imencode(".jpg", blots, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+    half, fifth = len(whole) // 2, len(whole) // 5
+    damaged = {
+        "hole": whole[: 2 * fifth] + whole[3 * fifth :],
+        "zeros": whole[: 2 * fifth] + bytes(fifth) + whole[3 * fifth :],
+        "half_with_an_end": whole[:half] + whole[-2:],
+        "webcam": whole[:-2] + bytes(2) + whole[-2:],  # not damaged: its decoder finds two extraneous bytes
+    }
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(whole)
+    for name, data in damaged.items():
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    frames = open_clips_source(tmp_path, frame_size=(16, 16)).frames
+    assert len(frames) == 5 and len(np.unique(frames, axis=0)) == 1
+    said, errors = capfd.readouterr()
+    assert "skipped 3 of 8 files" in said and "Corrupt" not in errors
+    assert all(f"{name}.jpg: it is damaged" in said for name in ("hole", "zeros", "half_with_an_end"))
+
+
 def test_a_folder_of_two_kinds_is_a_question_with_the_counts(tmp_path, capsys):
     for number, frame in enumerate(moving_square(5)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), frame)

@@ -1,6 +1,8 @@
 """Reading and writing video files and images with OpenCV, as uint8 RGB frames."""
 
 import os
+import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +30,8 @@ STACK_ENDINGS = (".tif", ".tiff", ".webp", ".png", ".apng", ".avif")
 """of picture files that may hold many frames"""
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 """limit for a frame or an image: a file of a few kilobytes may claim to unpack to gigabytes"""
+GREY_PARTS = re.compile(rb"premature end|bad Huffman code|instead of RST|\d{3,} extraneous bytes")
+"""what libjpeg prints about a picture that it fills up with grey; webcams write a few extraneous bytes, which is harmless"""
 SMALLEST_SIDE = 8
 """of a video's frame, in pixels: FFmpeg's conversion of damaged frames writes out of bounds when they are smaller"""
 SMALLEST_SHARE = 0.9
@@ -294,12 +298,31 @@ def _decode_image(path: Path) -> np.ndarray:
     if data[:2] == b"\xff\xd8" and not _ends_with_its_picture(data):
         raise BadVideo("ends early")
     try:
-        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        frame, printed = _decode_and_listen(data) if data else (None, b"")
     except cv2.error:  # more than OPENCV_IO_MAX_IMAGE_PIXELS
         raise BadVideo(f"cannot be read as an image of at most {MOST_PIXELS:,} pixels") from None
     if frame is None:
         raise BadVideo("cannot be read as an image")
+    if data[:2] == b"\xff\xd8" and GREY_PARTS.search(printed):
+        raise BadVideo("is damaged: a part of the picture would be grey")
     return frame
+
+
+def _decode_and_listen(data: bytes) -> tuple[np.ndarray | None, bytes]:
+    """The picture, and what its decoder printed to stderr. That is the only place where libjpeg reports damage that it bridges."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none, as under `2>&-`
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), b""
+    with tempfile.TemporaryFile() as printed:
+        os.dup2(printed.fileno(), 2)
+        try:
+            frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        printed.seek(0)
+        return frame, printed.read()
 
 
 def _ends_with_its_picture(jpeg: bytes) -> bool:
