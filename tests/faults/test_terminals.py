@@ -85,14 +85,16 @@ def test_a_message_is_one_line_of_visible_characters():
 
 @posix
 def test_signals_that_come_together_are_one_request_to_save_and_end(tmp_path):
-    """A terminal that closes, and two SIGTERMs: one that `timeout` sends to the group, one that the build passes on."""
+    """A terminal that closes, and SIGTERMs, such as `timeout` sends to the group and a build passes on, until the process is gone."""
     command = training(tmp_path, "--num-steps", "100000", "--save-every", "2").split()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.05)
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
-        process.send_signal(number)
-        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + ONE_REQUEST / 2
+    while process.poll() is None and time.monotonic() < end:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.002)
     printed, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped after step" in printed and error == ""
 

@@ -1,5 +1,6 @@
 """A run: one training with its folder. It resumes, logs, keeps the best and the final weights, and stops when asked to."""
 
+import atexit
 import dataclasses
 import json
 import math
@@ -413,7 +414,9 @@ def stop_signals(stop: dict[str, bool]) -> Iterator[None]:
         yield
     finally:
         for number, handler in previous.items():
-            if not stop["requested"]:  # else echoes of the request may still come while the process ends
+            if stop["requested"]:  # its echoes may come while the process ends, also after Python gave its handlers back
+                atexit.register(signal.signal, number, signal.SIG_IGN)
+            else:
                 signal.signal(number, handler)
 
 
