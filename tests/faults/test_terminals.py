@@ -85,7 +85,7 @@ def test_a_message_is_one_line_of_visible_characters():
 
 @posix
 def test_signals_that_come_together_are_one_request_to_save_and_end(tmp_path):
-    """A terminal that closes, and SIGTERMs, such as `timeout` sends to the group and a build passes on, until the process is gone."""
+    """A terminal that closes, then SIGTERMs, as from `timeout` and a build that passes it on, until the process is gone."""
     command = training(tmp_path, "--num-steps", "100000", "--save-every", "2").split()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "resume.pt").exists() and process.poll() is None:

@@ -309,7 +309,7 @@ def _decode_image(path: Path) -> np.ndarray:
 
 
 def _decode_and_listen(data: bytes) -> tuple[np.ndarray | None, bytes]:
-    """The picture, and what its decoder printed to stderr. That is the only place where libjpeg reports damage that it bridges."""
+    """The picture, and what its decoder printed to stderr, the only place where libjpeg reports damage that it bridges."""
     try:
         stderr = os.dup(2)
     except OSError:  # there is none, as under `2>&-`
