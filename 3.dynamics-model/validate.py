@@ -141,6 +141,9 @@ def print_frames(scores: dict[str, float], model: DynamicsModel) -> None:
         ratio = scores["shuffle_ratio"]
         verdict = "uses its actions" if ratio > 1.05 else "hardly uses its actions"
         print(f"shuffle ratio {ratio:.2f} (loss with the actions of other clips / loss with the right ones): the model {verdict}")
+    if model.num_own_codes:
+        used, even = scores["codes_used"], scores["perplexity"]
+        print(f"{used} of the model's {model.num_own_codes} own codes are used, as evenly as {even:.0f} equally frequent ones")
 
 
 def print_rollouts(scores: dict[str, HorizonScores], model: DynamicsModel) -> dict[str, Any]:

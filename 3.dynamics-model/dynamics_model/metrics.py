@@ -21,7 +21,7 @@ from dynamics_model.config import NextFrameConfig
 from dynamics_model.data.frame_cache import FrameClips
 from dynamics_model.models.base import DynamicsModel
 from video_tokenizer.data.training_data import evenly_spaced
-from video_tokenizer.metrics import VideoScores, share, total
+from video_tokenizer.metrics import CodeUsage, VideoScores, share, total
 from video_tokenizer.training.device import autocast
 
 
@@ -133,10 +133,12 @@ class DynamicsMetrics:
     The scores of `FrameScores`, and, for a model with actions:
     loss_changed_shuffled   loss on what changed, with the actions of other clips
     shuffle_ratio           loss_changed_shuffled / loss_changed; 1 if the model ignores its actions, NaN if it has none
+    For a model with its own codebook also codes_used and perplexity, which a collapse would bring down to 1.
     """
 
     def __init__(self) -> None:
         self.right, self.shuffled = FrameScores(), FrameScores()
+        self.usage: CodeUsage | None = None
 
     @torch.no_grad()
     def update(self, model: DynamicsModel, frames: Tensor, actions: Tensor, generator: torch.Generator) -> None:
@@ -146,11 +148,15 @@ class DynamicsMetrics:
         if model.num_actions and len(frames) > 1:
             error, _ = model.teacher_forced(frames, shuffle_actions(actions, generator))
             self.shuffled.update(error, None, target, past)
+        if model.num_own_codes:
+            self.usage = self.usage or CodeUsage(model.num_own_codes)
+            self.usage.update(model.own_codes(frames))
 
     def result(self) -> dict[str, float]:
         right, shuffled = self.right.result(), self.shuffled.result()["loss_changed"]
         ratio = shuffled / right["loss_changed"] if right["loss_changed"] else math.nan
-        return {**right, "loss_changed_shuffled": shuffled, "shuffle_ratio": ratio}
+        usage = self.usage.result() if self.usage else {}
+        return {**right, "loss_changed_shuffled": shuffled, "shuffle_ratio": ratio, **usage}
 
 
 @torch.no_grad()

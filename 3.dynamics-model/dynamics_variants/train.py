@@ -24,7 +24,7 @@ from video_tokenizer.training.distributed import prepare_model, sync_on_last
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.run import Run, load_initial_weights, start_training
 
-SHOWN_METRICS = ("loss", "loss_changed", "accuracy_changed", "shuffle_ratio")
+SHOWN_METRICS = ("loss", "loss_changed", "accuracy_changed", "shuffle_ratio", "codes_used", "perplexity")
 
 
 def chosen_model(arguments: list[str]) -> str:

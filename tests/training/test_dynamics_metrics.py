@@ -23,7 +23,7 @@ class CountingModel:
     certainty: the probability that it gives to its prediction. If it ignores its actions, it always predicts "plus one".
     """
 
-    num_actions = 3
+    num_actions, num_own_codes = 3, 0
 
     def __init__(self, certainty: float = 0.9, ignores_actions: bool = False):
         self.certainty, self.ignores_actions = certainty, ignores_actions

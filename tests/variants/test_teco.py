@@ -2,9 +2,12 @@
 
 import pytest
 import torch
-from tiny_dynamics import tiny_config
+from tiny_dynamics import built, tiny_config
+from torch.utils.flop_counter import FlopCounterMode
 
+from dynamics_model.metrics import DynamicsMetrics
 from dynamics_model.registry import build_dynamics
+from dynamics_variants.teco.blocks import CosineCodebook
 from dynamics_variants.teco.model import TECOSampling
 from video_tokenizer.errors import InputError
 
@@ -85,3 +88,75 @@ def test_a_draft_leaves_no_code_masked_and_a_revision_sees_it():
     assert asked[0].tolist() == [model.codes_per_frame] * 3  # the draft's first chunk sees nothing
     model.sample_round(draft, known, sampling, generator)
     assert asked[2].max() < model.codes_per_frame or model.codes_per_frame == 1  # a revision sees the codes of the draft
+
+
+def test_metrics_count_the_codes_of_changes_that_are_in_use(tokens):
+    """The codebook has 10 codes. Turned so that all changes point to the first of them, it has collapsed, and this is seen."""
+    model, metrics = built("teco"), [DynamicsMetrics(), DynamicsMetrics()]
+    actions = torch.randint(model.num_actions, tokens.shape[:2])
+    metrics[0].update(model, tokens, actions, torch.Generator().manual_seed(0))
+    used = model.own_codes(tokens)
+    assert used.shape == (2, 4, model.codes_per_frame)  # no code for a first frame
+    assert metrics[0].result()["codes_used"] == len(used.unique()) > 1
+    with torch.no_grad():
+        model.quantizer.to_code.weight.zero_()
+        model.quantizer.to_code.bias.copy_(model.quantizer.codes.weight[0])
+    metrics[1].update(model, tokens, actions, torch.Generator().manual_seed(0))
+    assert metrics[1].result()["codes_used"] == 1 and metrics[1].result()["perplexity"] == pytest.approx(1)
+
+
+def test_a_coarse_grid_of_changes_is_read_and_decoded_back_onto_the_grid_of_tokens():
+    """4 x 6 tokens, change_downsample 2: 2 x 3 codes a frame. A token changes the code of its own quarter most of all."""
+    model = model_of(grid_size=(4, 6), change_downsample=2)
+    assert model.change_grid == (2, 3) and model.codes_per_frame == 6
+    tokens = torch.randint(20, (1, 2, 24), generator=torch.Generator().manual_seed(0))
+    changes, codes, _ = model.read(tokens)
+    assert changes.shape == (1, 2, 8, 2, 3) and codes.shape == (1, 2, 6)
+    assert model.decoder(changes, changes).shape == (1, 2, 24, 20)
+    pooled = model.encoder.layers[2]
+    grid = torch.arange(24.0).view(1, 1, 4, 6)
+    assert pooled(grid).flatten().tolist() == [3.5, 5.5, 7.5, 15.5, 17.5, 19.5]  # (0 + 1 + 6 + 7) / 4 = 3.5
+    state = model.start(tokens, torch.zeros(1, 2, dtype=torch.int64))
+    assert model.step(state, torch.tensor([1]), TECOSampling(feedback="frame")).shape == (1, 24)
+    with pytest.raises(InputError, match=r"grid_size \(4, 6\) cannot be cut into squares of change_downsample 4"):
+        model_of(grid_size=(4, 6), change_downsample=4)
+
+
+def test_the_nearest_code_is_the_one_with_the_largest_cosine_whatever_its_length():
+    """Of (3, 4) the short code (0.1, 0.2) has a cosine of 0.98, and (5, 0), which is nearer in space, one of 0.6."""
+    quantizer = CosineCodebook(num_codes=2, code_length=2, channels=2, commitment_weight=0.25)
+    with torch.no_grad():
+        quantizer.codes.weight.copy_(torch.tensor([[5.0, 0.0], [0.1, 0.2]]))
+        quantizer.to_code.weight.copy_(torch.eye(2))
+        quantizer.to_code.bias.zero_()
+    change = torch.tensor([3.0, 4.0]).view(1, 1, 2, 1, 1)
+    codes, indices, losses = quantizer(change)
+    assert indices.item() == 1 and quantizer(100 * change).indices.item() == 1
+    # on the unit sphere: (0.6, 0.8) against (0.447, 0.894), squared distance 0.0322, mean over two numbers, half of it
+    assert losses["codebook"].item() == pytest.approx(0.5 * 0.0322 / 2, rel=0.01)
+    assert losses["commitment"].item() == pytest.approx(0.25 * losses["codebook"].item())
+    assert torch.allclose(codes.flatten(), quantizer.from_code(torch.tensor([0.1, 0.2]) / 0.05**0.5), atol=1e-5)
+
+
+@pytest.mark.parametrize(("drop_rate", "frames"), [(0.0, 10), (0.8, 2)])
+def test_dropped_frames_cost_prior_and_decoder_nothing(drop_rate, frames, tokens):
+    """Of 11 frames 10 are predicted. What is dropped never enters prior and decoder, while the memory reads all of them."""
+    model, tokens = model_of(drop_rate=drop_rate, num_frames=11, context_frames=11), tokens[:, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]]
+    seen = {}
+    for name in ("prior", "decoder", "temporal"):
+        part = getattr(model, name)
+        part.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0].shape}))
+    operations = {}
+    for name in ("prior", "decoder"):
+        part = getattr(model, name)
+        known = torch.zeros(2, frames, model.config.change_channels, *model.change_grid)
+        inputs = (torch.zeros(2 * frames, model.codes_per_frame, dtype=torch.int64), known.flatten(0, 1))
+        with FlopCounterMode(display=False) as counter:
+            part(*(inputs if name == "prior" else (known, known)))
+        operations[name] = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, torch.zeros(2, 11, dtype=torch.int64))
+    assert seen["prior"][0] == 2 * frames and seen["decoder"][:2] == (2, frames) and seen["temporal"][:2] == (2, 10)
+    with FlopCounterMode(display=False) as others:
+        model.temporal(model.read(tokens)[0][:, :-1], model._action_vectors(torch.zeros(2, 10, dtype=torch.int64)))
+    assert counter.get_total_flops() == others.get_total_flops() + operations["prior"] + operations["decoder"]

@@ -66,6 +66,8 @@ class DynamicsModel(nn.Module):
     sampling_class: ClassVar[type[Sampling]]
     is_exact_likelihood: ClassVar[bool] = False
     """True if the errors of `teacher_forced` add up to the negative log-likelihood of a frame under the model that samples it"""
+    num_own_codes: int = 0
+    """size of a codebook that is the model's own, such as TECO's codes of changes; see `own_codes`"""
 
     def __init__(self, config: NextFrameConfig):
         super().__init__()
@@ -87,6 +89,10 @@ class DynamicsModel(nn.Module):
 
     def teacher_forced(self, frames: Tensor, actions: Tensor) -> Predictions:
         """Predict frames 1 .. T - 1, each from the real frames before it; nothing of the frame itself is visible."""
+        raise NotImplementedError
+
+    def own_codes(self, frames: Tensor) -> Tensor:
+        """What real frames are in the model's own codebook, int64 of any shape. Metrics count how much of it is in use."""
         raise NotImplementedError
 
     def start(self, frames: Tensor, actions: Tensor | None = None) -> Any:

@@ -81,6 +81,7 @@ class TECO(CodeReader):
         super().__init__(config, config.code_length)
         self.change_grid = config.change_grid
         self.codes_per_frame = config.change_grid[0] * config.change_grid[1]
+        self.num_own_codes = config.change_codes
         self.no_frame = nn.Parameter(0.5 * torch.randn(config.code_length, *self.grid_size))  # stands before the first frame
         self.unknown_action = self.num_actions  # one more than the last action
         self.action_embedding = nn.Embedding(self.num_actions + 1, config.action_dim)
@@ -188,6 +189,10 @@ class TECO(CodeReader):
         target = frames[:, 1:]
         error = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").view_as(target)
         return Predictions(error, logits.argmax(dim=-1))
+
+    @torch.no_grad()
+    def own_codes(self, frames: Tensor) -> Tensor:
+        return self.read(frames)[1][:, 1:]  # of the first frame, whose change stays continuous, no code is used
 
     # --- rollouts ---
 
