@@ -19,10 +19,10 @@ PALETTE = np.array([(24, 24, 27), (220, 50, 47), (38, 139, 80), (38, 100, 210), 
 SEGMENTS = ("abcdef", "bc", "abged", "abgcd", "fgbc", "afgcd", "afgedc", "abc", "abcdefg", "abcdfg")
 """the lit segments of each digit: a above, b and c to the right, d below, e and f to the left (from below), g in the middle"""
 BARS = {
-    "a": (8, 16, 16, 48), "b": (8, 36, 40, 48), "c": (28, 56, 40, 48), "d": (48, 56, 16, 48), "e": (28, 56, 16, 24),
-    "f": (8, 36, 16, 24), "g": (28, 36, 16, 48),
+    "a": (8, 16, 16, 48), "b": (8, 32, 40, 48), "c": (24, 48, 40, 48), "d": (40, 48, 16, 48), "e": (24, 48, 16, 24),
+    "f": (8, 32, 16, 24), "g": (24, 32, 16, 48),
 }  # fmt: skip
-"""segment -> top, bottom, left and right edge in pixels"""
+"""segment -> top, bottom, left and right edge in pixels; they fill patches of 8 pixels, so that a patch has one color"""
 SHADES = 12
 """a room's two colors differ from those of the palette by up to this much in each channel, so that no two rooms are the same"""
 
