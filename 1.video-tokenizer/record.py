@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from video_tokenizer.data.clip_store import ClipStoreWriter
-from video_tokenizer.data.video_files import resize_by_area, write_video
+from video_tokenizer.data.video_files import VIDEO_ENDINGS, resize_by_area, write_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.games.emulator import Game, record_episode, short_name, usual_frame_skip
@@ -63,6 +63,10 @@ def check(config: RecordConfig) -> None:
     check_smallest(config, {"num_frames": 2, "frame_skip": 1, "episode_frames": 2, "seed": 0})
     if min(size := height_and_width(config.frame_size)) < 8:
         raise InputError(f"--frame-size {size_text(size)} is too small; give at least 8")
+    if config.video is not None and Path(config.video).suffix.lower() in VIDEO_ENDINGS:
+        raise InputError(
+            f"--video {config.video} is the name of a film; give a folder, into which one film an episode is written"
+        )
     delays = [str(delay) for delay in range(config.frame_skip or 4)]
     if config.picture_delay not in ["auto", *delays]:
         raise InputError(

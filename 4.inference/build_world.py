@@ -324,9 +324,8 @@ def run_command(step: Step) -> dict[str, Any]:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if process.returncode:
-        print(
-            f"\nstep {step.name} ended with exit code {process.returncode}; the same command resumes from there", file=sys.stderr
-        )
+        again = "once that is corrected, the same command" if process.returncode == 2 else "the same command"
+        print(f"\nstep {step.name} ended with exit code {process.returncode}; {again} resumes from there", file=sys.stderr)
         sys.exit(process.returncode if process.returncode > 0 else 128 - process.returncode)
     return {"seconds": round(time.monotonic() - started, 1), "peak_memory_mib": memory}
 

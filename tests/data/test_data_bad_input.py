@@ -177,6 +177,7 @@ def test_an_unknown_ball_or_player_is_refused_by_name():
         (["--num-frames", "0"], "--num-frames 0 is too small"),
         (["--picture-delay", "soon"], "--picture-delay 'soon'"),
         (["--env", "ALE/Boxing-v5", "--policy", "scripted", "--picture-delay", "0"], "no scripted player for ALE/Boxing-v5"),
+        (["--video", "play.mp4"], "--video play.mp4 is the name of a film; give a folder"),
         (["--colour", "blue"], "--colour"),
     ],
 )

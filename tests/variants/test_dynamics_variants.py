@@ -355,6 +355,23 @@ def test_a_tokenizer_that_it_cannot_read_is_refused(name, tokenizers, tmp_path, 
     assert "this dreamer4 tokenizer has no codebook; the dynamics model needs tokens" in capsys.readouterr().err
 
 
+@every_variant
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--num-frames", 1], "num_frames 1 leaves nothing to predict"),
+        (["--context-frames", 0], "context_frames 0 must be at least 1"),
+        (["--frame-size", 20], "the tokenizer was trained on frames of 16 pixels"),
+        (["--num-frames", 4000], "no clip of 4000 frames fits"),
+        (["--tokenizer-checkpoint", "nowhere"], "checkpoint nowhere does not exist"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(name, tokenizers, tmp_path, capsys, given, words):
+    assert call(*training(name, tokenizers, "--actions", "true", *given), "--checkpoint-dir", tmp_path / "run") == 2
+    assert words in (error := capsys.readouterr().err) and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 @every_model
 def test_a_sampling_flag_of_another_model_is_named_with_those_that_this_one_has(name):
     """A world from any of them is sampled through the same flags of generate.py, evaluate.py, play.py and validate.py."""

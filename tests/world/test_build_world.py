@@ -77,7 +77,9 @@ def test_a_failing_step_passes_its_exit_code_on_and_what_came_before_stays_finis
     for _ in range(2):
         with pytest.raises(SystemExit) as ended:
             build.run_steps([step, failing], tmp_path)
-        assert ended.value.code == 2 and "error: no such game" in capfd.readouterr().err
+        said = capfd.readouterr().err
+        assert ended.value.code == 2 and "error: no such game" in said
+        assert "step fail ended with exit code 2; once that is corrected, the same command resumes from there" in said
     assert step.outputs[0].read_text() == "\n"
 
 

@@ -40,8 +40,8 @@ class Clips(Dataset):
         if len(self.starts) == 0:
             longest = max((int(stop - start) for start, stop in ranges), default=0)
             raise InputError(
-                f"no clip of {num_frames} frames fits: the longest of {len(ranges)} episodes of {store.path} "
-                f"has {longest} frames; ask for shorter clips or record more"
+                f"no clip of {num_frames} frames fits: the longest of {len(ranges)} episodes has {longest} frames, of "
+                f"{len(store.frames)} frames in {store.path}; ask for shorter clips or record more"
             )
         self.store = store
         self.num_frames = num_frames
