@@ -86,7 +86,7 @@ def measure(world: WorldModel, env_id: str) -> dict[str, Any]:
     scores: dict[str, Any] = tokenizer_scores(world.tokenizer, games, max_clips=24)
     scores |= dynamics_scores(world, frame_clips(world, few), 32, FRESH_SEED)
     scores["rollout"], still = rollout_scores(world, games, 24, FRESH_SEED, max_frames=16)
-    scores["long_dream"], _ = long_rollout_scores(world, games, real, num_frames=200, num_rollouts=2, seed=FRESH_SEED)
+    scores["long_dream"], _ = long_rollout_scores(world, games, real, num_frames=200, num_rollouts=6, seed=FRESH_SEED)
     if player_keys(game):
         branches = record_branches(game, 8, world.context_frames, 8, FRESH_SEED)
         scores |= obedience_scores(world, branches, env_id, FRESH_SEED)[0]
