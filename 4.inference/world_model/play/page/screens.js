@@ -1,4 +1,4 @@
-// The two games as RGB on canvases, and the captions below them.
+// The two games as RGB on canvases, and the captions below them. Where only the dream can be played, the page has no second one.
 
 /** Put RGB bytes on a canvas of the same size in pixels. */
 export function paint(canvas, bytes, width, height) {
@@ -23,7 +23,7 @@ export function showScreens(game) {
     const { width, height, action_names: names } = game.world;
     paint(dream, detail.dream, width, height);
     if (detail.real) paint(real, detail.real, width, height);
-    if (beside.hidden !== !detail.real) beside.hidden = !detail.real;
+    if (beside && beside.hidden !== !detail.real) beside.hidden = !detail.real;
     dream.dataset.frame = detail.head.frame;
     const action = detail.head.action;
     const key = Object.keys(game.world.action_map).find((one) => game.world.action_map[one] === action);
@@ -33,7 +33,7 @@ export function showScreens(game) {
   game.addEventListener("begin", show);
   game.addEventListener("frame", show);
   game.addEventListener("world", () => {
-    name.textContent = game.world.real_game ?? "";
+    if (name) name.textContent = game.world.real_game ?? "";
     document.documentElement.style.setProperty("--shape", game.world.width / game.world.height);
   });
 }

@@ -33,7 +33,7 @@ export function wireSettings(game) {
 }
 
 /** One labeled control for each sampling setting that the world's dynamics model has; the server lists them. */
-function samplingControls(game) {
+export function samplingControls(game) {
   let settings = game.world.sampling;
   const updates = []; // each shows the present value of one setting
 

@@ -39,7 +39,11 @@ export class Stats {
     for (const stage of STAGES) this.write(`ms-${stage}`, mean(this.stages[stage].slice(-15)), 1);
   }
 
-  write(id, value, digits) { document.getElementById(id).textContent = value === null ? "–" : value.toFixed(digits); }
+  /** A page shows the numbers for which it has a place. */
+  write(id, value, digits) {
+    const place = document.getElementById(id);
+    if (place) place.textContent = value === null ? "–" : value.toFixed(digits);
+  }
 }
 
 function mean(list) { return list.length ? list.reduce((sum, value) => sum + value, 0) / list.length : null; }

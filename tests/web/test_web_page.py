@@ -1,0 +1,295 @@
+"""The page that plays without a server: the same tokens and pictures as in Python, and every control in a real Chromium."""
+
+import base64
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from page_driver import PageDriver, canvas_picture, chromium, wait_for
+from script_runner import call
+from structure_checks import REPOSITORY
+from tiny_world import save_tiny_world
+
+from dynamics_model.models.action_prior import replace_implausible_actions
+from dynamics_model.models.masking import nucleus
+from video_tokenizer.errors import InputError
+from video_tokenizer.games.detectors import detect_player
+from world_model.world import WorldModel
+
+SCRIPT = REPOSITORY / "4.inference" / "lab" / "export_web.py"
+WORLDS = {name: REPOSITORY / "assets" / "worlds" / name for name in ("breakout", "freeway")}
+BREAKOUT = "ALE/Breakout-v5"
+MOST_BYTES = 20_000_000
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """The page with a world of discovered actions and one of true actions, built as `make web` builds it."""
+    pytest.importorskip("onnxscript", reason='the export needs onnx and onnxscript: pip install -e ".[web]"')
+    if not (REPOSITORY / "web" / "node_modules" / "onnxruntime-web").exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("there is no npm to fetch onnxruntime-web with")
+        fetched = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--prefix", "web"], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        if fetched.returncode:
+            pytest.skip(f"npm could not fetch onnxruntime-web: {fetched.stderr.strip()[-200:]}")
+    output = tmp_path_factory.mktemp("page") / "web"
+    assert call(SCRIPT, "--output", output, "--worlds", *WORLDS.values()) == 0
+    return output
+
+
+def node(built: Path, job: dict[str, Any]) -> Any:
+    """What the page's own modules answer outside a browser, see dream.mjs."""
+    command = [shutil.which("node") or "node", str(Path(__file__).with_name("dream.mjs")), str(built)]
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+# ---- the same world as in Python ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "num_frames"), [("breakout", 200), ("freeway", 50)])
+def test_at_temperature_zero_tokens_equal_those_of_pytorch_and_pictures_differ_by_one_at_most(built, name, num_frames):
+    world = WorldModel.load(WORLDS[name], "cpu", precision="float32", replace_impossible=False, temperature=0, num_steps=2)
+    actions = np.random.default_rng(0).integers(world.num_actions, size=num_frames // 5).repeat(5)
+    sampling = {"num_steps": 2, "temperature": 0, "top_p": 0.9}
+    job = {"do": "dream", "world": name, "start": 1, "seed": 0, "actions": actions.tolist(), "sampling": sampling}
+    dreamed = node(built, job)
+    state = world.start_rollouts(world.start_frames[1:2], world.start_actions[1:2])
+    replaced = 0
+    for wanted, frame in zip(actions, dreamed, strict=True):
+        if (prior := world.dynamics.next_action_probabilities(state.dynamics_state)) is not None:
+            replaced += frame["taken"] != wanted
+            assert frame["taken"] == wanted or prior[0, wanted] < 0.02 <= prior[0, frame["taken"]]
+        picture = world.step_rollouts(state, np.array([frame["taken"]]))[0]
+        assert frame["tokens"] == state.latest[0].tolist()
+        drawn = np.frombuffer(base64.b64decode(frame["picture"]), np.uint8).reshape(picture.shape)
+        assert np.abs(drawn.astype(int) - picture).max() <= 1
+    assert len(np.unique([frame["tokens"] for frame in dreamed], axis=0)) > num_frames / 2  # a dream that moves
+    assert bool(replaced) == (world.dynamics.action_prior is not None)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1, 0.9), (0.7, 0.6), (1.5, 1)])
+def test_tokens_are_sampled_from_the_nucleus_of_pytorch(built, temperature, top_p):
+    logits = 3 * torch.randn(100, generator=torch.Generator().manual_seed(0))
+    candidates, shares, _ = nucleus((logits / temperature).softmax(-1)[None], top_p, len(logits))
+    expected = torch.zeros(100).scatter(0, candidates[0], shares[0] / shares.sum())
+    sampling = {"temperature": temperature, "top_p": top_p}
+    counts = torch.tensor(node(built, {"do": "tokens", "logits": logits.tolist(), "sampling": sampling, "count": 50_000}))
+    assert counts[expected == 0].sum() == 0
+    # half the sum of the differences, which is 0.4 sqrt(tokens / samples) for a fair sample: 0.018 for all 100 tokens
+    assert (counts / 50_000 - expected).abs().sum() / 2 < 0.02
+
+
+def test_an_implausible_action_is_replaced_as_often_by_each_other_as_in_pytorch(built):
+    prior, table = torch.tensor([[0.001, 0.7, 0.29, 0.009]]), torch.rand(4, 4, generator=torch.Generator().manual_seed(1))
+    job = {"do": "actions", "wanted": 0, "prior": prior[0].tolist(), "p_key_given_code": table.tolist(), "count": 20_000}
+    counts = torch.tensor(node(built, job)) / 20_000
+    wanted, many = torch.zeros(20_000, dtype=torch.int64), prior.expand(20_000, -1)
+    expected = replace_implausible_actions(wanted, many, table, torch.Generator().manual_seed(0)).bincount(minlength=4) / 20_000
+    assert counts[0] == counts[3] == 0 and (counts - expected).abs().max() < 0.02
+    assert node(built, job | {"wanted": 1, "count": 5}) == [0, 5, 0, 0]
+
+
+def test_all_that_is_downloaded_for_three_worlds_is_less_than_twenty_megabytes(built):
+    sizes = {path: path.stat().st_size for path in built.rglob("*") if path.is_file()}
+    largest = max(world["bytes"] for world in json.loads((built / "worlds.json").read_text())["worlds"])
+    assert sum(sizes.values()) + largest < MOST_BYTES  # the third world is as large as one of these
+    parameters = sum(p.numel() for p in WorldModel.load(WORLDS["freeway"], "cpu").dynamics.parameters())
+    assert sizes[built / "worlds" / "freeway" / "dynamics.onnx"] < 1.2 * parameters  # 8 bits each
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--worlds", "nowhere"], "world folder nowhere does not exist"),
+        (["--worlds", "a/x", "b/x"], "different names"),
+        (["--output", "tests"], "is no page that was built before"),
+    ],
+)
+def test_what_cannot_be_built_ends_with_a_sentence(built, flags, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    where = [] if "--output" in flags else ["--output", tmp_path / "page"]
+    assert call(SCRIPT, *flags, *where) == 2 and sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_world_of_the_readers_own_is_rounded_to_eight_bits(built, tmp_path):
+    assert call(SCRIPT, "--worlds", save_tiny_world(tmp_path / "mine", "none", env_id=None), "--output", tmp_path / "page") == 0
+    sampling = {"num_steps": 2, "temperature": 0, "top_p": 0.9}
+    job = {"do": "dream", "world": "mine", "start": 0, "seed": 0, "actions": [-1, -1], "sampling": sampling}
+    assert [len(frame["tokens"]) for frame in node(tmp_path / "page", job)] == [16, 16]
+
+
+# ---- in a browser ------------------------------------------------------------------------------------------------------------
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A plain file server that writes no log."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[str]:
+    """The address of a server that has only files."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(chromium())
+        except InputError as error:
+            pytest.skip(str(error))
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address(built) -> Iterator[str]:
+    with file_server(built) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def opened(browser, address) -> Iterator[tuple[PageDriver, list[str]]]:
+    """The page, and what it asked for elsewhere than at its file server, which is denied."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    elsewhere: list[str] = []
+
+    def deny(route: Any) -> None:
+        elsewhere.append(route.request.url)
+        route.abort()
+
+    context.route(lambda url: not url.startswith(address), deny)
+    yield PageDriver(context.new_page(), address), elsewhere
+    context.close()
+
+
+@pytest.fixture
+def driver(opened) -> Iterator[PageDriver]:
+    """The shared page; no test may leave errors in its console."""
+    yield opened[0]
+    complaints, opened[0].complaints[:] = list(opened[0].complaints), []
+    assert complaints == []
+
+
+def begin(driver: PageDriver, index: int) -> None:
+    driver.evaluate(f"play.game.pause(true), play.game.begin({{ index: {index} }})")
+    driver.until("dream.dataset.frame === '0'")
+
+
+def paddle_in_the_middle() -> int:
+    """A start from which the paddle can go both ways."""
+    starts = WorldModel.load(WORLDS["breakout"], "cpu").start_frames[:, -1]
+    return int(np.abs(detect_player(starts, BREAKOUT) - 31.5).argmin())
+
+
+def test_it_plays_fifty_frames_from_a_plain_file_server_and_asks_nobody_else(driver, opened):
+    driver.evaluate("play.game.setSpeed(100), play.game.pause(false)")
+    driver.until("Number(dream.dataset.frame) > 50", seconds=60)
+    with driver.hold("ArrowLeft"):
+        driver.until("play.stats.latencies.length > 0")
+    driver.evaluate("play.game.setSpeed(1)")
+    for number in ("fps", "latency", "ms-dynamics", "ms-decode"):
+        driver.until(f"Number(document.getElementById('{number}').textContent) > 0")
+    assert opened[1] == []
+
+
+@pytest.mark.parametrize(("key", "way"), [("ArrowLeft", -1), ("ArrowRight", 1)])
+def test_the_dreamed_paddle_obeys_the_arrow_keys(driver, key, way):
+    begin(driver, paddle_in_the_middle())
+    before = detect_player(driver.picture("dream")[None], BREAKOUT)[0]
+    with driver.hold(key):
+        after = detect_player(np.stack(driver.step(10)), BREAKOUT)
+    assert np.nanmax(way * (after - before)) > 8 and np.nanmin(way * (after - before)) > -4, after - before
+
+
+def test_the_same_seed_and_keys_give_the_same_dream(driver):
+    driver.evaluate("document.getElementById('sampling-card').open = true")
+    dreams = []
+    for seed in (0, 0, 1):
+        driver.page.fill("#seed", str(seed))
+        driver.press("Enter")
+        driver.until(f"play.game.start.seed === {seed}")
+        begin(driver, 0)
+        dreams.append(np.stack(driver.step(12)))
+    assert np.array_equal(dreams[0], dreams[1]) and not np.array_equal(dreams[0], dreams[2])
+
+
+def test_every_control_works_by_keyboard(driver):
+    begin(driver, 0)
+    driver.press("n")
+    driver.until("document.querySelectorAll('#starts button')[1].getAttribute('aria-pressed') === 'true'")
+    driver.press("p")
+    driver.until("document.getElementById('pause').textContent === 'Pause' && Number(dream.dataset.frame) > 2")
+    driver.press("p", "i")
+    driver.step(1)
+    assert "probability" in driver.text("#token-text")
+    driver.press("o")
+    driver.until("!document.getElementById('filling').hidden")
+    driver.until("document.getElementById('pass-text').textContent.startsWith('Pass 2 of 2: 64 of 64 tokens')")
+    driver.page.focus("#sampling-temperature")
+    driver.press("Home")
+    driver.until("[...document.querySelectorAll('#sampling label')].some((one) => one.textContent.startsWith('temperature 0'))")
+    driver.press("Escape", "r", "i")
+    driver.until("dream.dataset.frame === '0'")
+
+
+def test_another_world_opens_and_is_steered_by_its_own_keys(driver):
+    driver.page.select_option("#world", "freeway")
+    driver.until("play.game.world.name === 'freeway' && play.game.playing", seconds=30)
+    assert "↑ up" in driver.text("#keys")
+    driver.page.select_option("#world", "breakout")
+    driver.until("play.game.world.name === 'breakout' && play.game.playing", seconds=30)
+
+
+def test_it_opens_again_without_a_network(built, browser):
+    context = browser.new_context()
+    with file_server(built) as address:
+        page = context.new_page()
+        PageDriver(page, address)
+        wait_for(page, "navigator.serviceWorker.controller")
+    page.goto(address)  # nobody is there any more
+    wait_for(page, "window.play?.game.playing && Number(dream.dataset.frame) > 3")
+    assert page.evaluate("crossOriginIsolated")
+    context.close()
+
+
+def test_fingers_steer_it_on_a_phone(browser, address):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    driver = PageDriver(context.new_page(), address)
+    driver.evaluate("play.game.pause(true)")
+    box = driver.page.locator("#pad button").nth(1).bounding_box()
+    assert box["width"] >= 44 and box["height"] >= 44 and driver.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    touch = context.new_cdp_session(driver.page)
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [place]})
+    driver.until("play.game.readInput().key === 'RIGHT'")
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    driver.until("play.game.readInput().key === 'NOOP'")
+    before = canvas_picture(driver.page, "dream")
+    driver.page.tap("#single")
+    driver.until("Number(dream.dataset.frame) > 0")
+    driver.page.tap("#starts button:nth-child(3)")
+    driver.until("dream.dataset.frame === '0' && play.game.start.index === 2")
+    assert not np.array_equal(before, canvas_picture(driver.page, "dream")) and driver.complaints == []
+    context.close()
