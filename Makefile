@@ -13,6 +13,8 @@ TORCH_INDEX ?=
 GAME ?= breakout
 # the chapter whose exercises `make exercises` checks; all of them without it
 CHAPTER ?=
+# address of your copy of the course, to which the page of `make web` links
+COURSE ?=
 # how many test files run at a time, each on one thread
 TEST_PROCESSES ?= 2
 # passed on to pytest:  make test PYTEST_ARGS="tests/texts/test_readmes.py -x"
@@ -24,7 +26,7 @@ OWN_WORLD := $(patsubst %/dynamics.pt,%,$(wildcard worlds/$(GAME)/dynamics.pt))
 INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help install world play exercises experiments bench pictures test faults lint clean
+.PHONY: help install world play web exercises experiments bench pictures test faults lint clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /|/' | while IFS='|' read -r target text; do printf '  make %-11s %s\n' "$$target" "$$text"; done
@@ -36,6 +38,12 @@ world: $(VENV)/installed  ## record a game, train chapters 1 to 3 on it, evaluat
 
 play: $(VENV)/installed  ## play a world in the browser, beside the real game: yours where `make world` has made one, else the reference world
 	$(RUN) 4.inference/play.py --world $(or $(OWN_WORLD),assets/worlds/$(GAME))
+
+web: $(VENV)/installed  ## build a page that plays the worlds in any browser, without a server, into build/web; needs npm
+	@command -v npm >/dev/null || { echo "error: there is no npm, which fetches onnxruntime-web; install Node.js" >&2; exit 2; }
+	npm ci --ignore-scripts --no-audit --no-fund --prefix web
+	$(INSTALL) $(INDEX) --editable ".[web]"
+	$(RUN) 4.inference/lab/export_web.py $(if $(COURSE),--course $(COURSE))
 
 exercises: $(VENV)/installed  ## check your answers to the exercises, in seconds: all, or with CHAPTER=2 those of one chapter
 	@$(RUN) -c "import pytest" 2>/dev/null || $(INSTALL) "pytest>=8.0"

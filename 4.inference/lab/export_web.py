@@ -6,6 +6,7 @@
 Why the caches are inputs and outputs of the networks, and what it costs: web/README.md.
 """
 
+import html
 import json
 import logging
 import shutil
@@ -53,6 +54,8 @@ class WebConfig:
     """folders of the worlds, of which the page opens the first"""
     output: str = "build/web"
     """folder to build into; one that was built before is replaced"""
+    course: str = "https://github.com/OWNER/video-world-models"
+    """address of the course, to which the page links"""
 
 
 class NextFrame(nn.Module):
@@ -257,6 +260,8 @@ def main() -> None:
         for folder, names in {SHARED: SHARED_FILES, RUNTIME: RUNTIME_FILES}.items():
             for name in names:
                 shutil.copy(folder / name, building)
+        page = building / "index.html"
+        page.write_text(page.read_text(encoding="utf-8").replace(WebConfig.course, html.escape(config.course)), encoding="utf-8")
         worlds = []
         for folder in folders:
             worlds.append(write_world(folder, building / "worlds" / folder.name))

@@ -10,7 +10,7 @@ import readme_checks as checks
 from script_runner import parse_only
 from structure_checks import CHAPTERS, REPOSITORY, package_files, scripts
 
-FOLDERS_WITH_TEXTS = ("*.md", "[1-9].*/**/*.md", "tests/*.md")
+FOLDERS_WITH_TEXTS = ("*.md", "[1-9].*/**/*.md", "tests/*.md", "web/*.md")
 TEXTS = [path for where in FOLDERS_WITH_TEXTS for path in REPOSITORY.glob(where) if "checkpoints" not in path.parts]
 PAPERS = json.loads((Path(__file__).parent / "papers.json").read_text())
 
