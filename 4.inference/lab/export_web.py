@@ -39,7 +39,7 @@ SHARED_FILES = (*(f"{name}.js" for name in SHARED_MODULES), "style.css")
 """what the page has in common with the play page"""
 RUNTIME = SOURCE / "node_modules" / "onnxruntime-web" / "dist"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-"""onnxruntime-web for the CPU; the builds that also know WebGPU are more than twice as large"""
+"""onnxruntime-web for the CPU; the builds that also know WebGPU are about twice as large"""
 DECODING_PASSES = 2
 """where the page begins; the course's default of 4 costs two thirds more a frame and is no better (sampling_steps.json)"""
 PAGE_CONTROLS = ("num_steps", "temperature", "top_p")
