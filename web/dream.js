@@ -1,6 +1,6 @@
 // One world and the dream in it: what world.py and maskgit.py do in Python, around three networks in ONNX files.
 
-import { Random, replaceImplausibleAction, sampleToken, tokensLeftMasked } from "./sampling.js";
+import { Random, actionOfKey, sampleToken, tokensLeftMasked } from "./sampling.js";
 
 /** A network with a cache of keys and values: it goes in with every call, and a frame's own ones come out. */
 class CachedNetwork {
@@ -47,7 +47,7 @@ export class Dream {
     dream.starts = await read("starts.rgb"); // the last frame of each start, RGB
     dream.dynamics = new CachedNetwork(ort, await open("dynamics"), world.caches.dynamics);
     dream.decoder = new CachedNetwork(ort, await open("decoder"), world.caches.decoder);
-    dream.prior = world.p_key_given_code ? await open("prior") : null;
+    dream.prior = world.key_weights ? await open("prior") : null;
     return dream;
   }
 
@@ -71,7 +71,7 @@ export class Dream {
   /** The next frame under an action, -1 for "unknown". Returns its tokens, its picture (H, W, 3), milliseconds, and the passes. */
   async step(action, sampling) {
     const begun = performance.now();
-    const chosen = this.prior ? await this.plausible(action) : action;
+    const chosen = this.prior ? await this.actionOfKey(action) : action;
     const { tokens, passes } = await this.fillIn(chosen, sampling);
     await this.append(tokens, chosen);
     const predicted = performance.now();
@@ -80,11 +80,11 @@ export class Dream {
     return { tokens, picture, passes, ms: { dynamics: predicted - begun, decode: performance.now() - predicted } };
   }
 
-  /** The action, or a plausible one where the prior knows that it cannot happen here. */
-  async plausible(action) {
+  /** The action to which its key leads here, according to the action prior. */
+  async actionOfKey(action) {
     const [older, newer, previous] = [this.older, this.tokens, [this.action]].map((numbers) => wholeNumbers(this.ort, numbers));
     const { probabilities } = await this.prior.run({ older, newer, previous });
-    return replaceImplausibleAction(action, probabilities.data, this.world.p_key_given_code, this.random);
+    return actionOfKey(action, probabilities.data, this.world.key_weights);
   }
 
   /** Decode the tokens of a frame in a few passes. After each, the least confident ones are masked again. */

@@ -69,11 +69,11 @@ export function sampleToken(logits, { temperature, top_p: topP }, random) {
   return { token, probability: probabilities[token] };
 }
 
-/** Replace an action that the prior finds implausible by a plausible one of the same key: chapter 3's
- *  `replace_implausible_actions`. prior: probabilities of the next action. pKeyGivenCode: row a, column c is
- *  P(the key of action a | action c). */
-export function replaceImplausibleAction(wanted, prior, pKeyGivenCode, random, threshold = 0.02) {
-  if (wanted < 0 || prior[wanted] >= threshold) return wanted;
-  const weights = pKeyGivenCode[wanted].map((share, action) => (prior[action] >= threshold ? share * prior[action] : 0));
-  return weights.some((weight) => weight > 0) ? random.choose(weights) : wanted;
+/** The action to which the key of the wanted one leads in this situation: chapter 3's `action_of_key`. prior: probabilities of the
+ *  next action. keyWeights: row a, column c is P(the key of action a | action c), raised to the guidance. */
+export function actionOfKey(wanted, prior, keyWeights) {
+  if (wanted < 0) return wanted;
+  const scores = keyWeights[wanted].map((weight, action) => weight * prior[action]);
+  const best = Math.max(...scores);
+  return best > 0 ? scores.indexOf(best) : wanted;
 }

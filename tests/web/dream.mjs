@@ -4,7 +4,7 @@ import { pathToFileURL } from "node:url";
 
 const [, , built] = process.argv;
 const { Dream } = await import(pathToFileURL(`${built}/dream.js`));
-const { Random, sampleToken, replaceImplausibleAction } = await import(pathToFileURL(`${built}/sampling.js`));
+const { Random, sampleToken } = await import(pathToFileURL(`${built}/sampling.js`));
 const ort = await import(pathToFileURL(`${built}/ort.wasm.min.mjs`));
 
 const JOBS = {
@@ -26,13 +26,6 @@ const JOBS = {
   tokens({ logits, sampling, count }) {
     const [random, counts] = [new Random(0), new Array(logits.length).fill(0)];
     for (let number = 0; number < count; number += 1) counts[sampleToken(Float32Array.from(logits), sampling, random).token] += 1;
-    return counts;
-  },
-
-  /** How often each action takes the place of `wanted`. */
-  actions({ wanted, prior, p_key_given_code: table, count }) {
-    const [random, counts] = [new Random(0), new Array(prior.length).fill(0)];
-    for (let number = 0; number < count; number += 1) counts[replaceImplausibleAction(wanted, prior, table, random)] += 1;
     return counts;
   },
 };

@@ -20,7 +20,6 @@ from script_runner import call
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
-from dynamics_model.models.action_prior import replace_implausible_actions
 from dynamics_model.models.masking import nucleus
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_player
@@ -63,23 +62,21 @@ def node(built: Path, job: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(("name", "num_frames"), [("breakout", 200), ("freeway", 50)])
 def test_at_temperature_zero_tokens_equal_those_of_pytorch_and_pictures_differ_by_one_at_most(built, name, num_frames):
-    world = WorldModel.load(WORLDS[name], "cpu", precision="float32", replace_impossible=False, temperature=0, num_steps=2)
+    world = WorldModel.load(WORLDS[name], "cpu", precision="float32", temperature=0, num_steps=2)
     actions = np.random.default_rng(0).integers(world.num_actions, size=num_frames // 5).repeat(5)
     sampling = {"num_steps": 2, "temperature": 0, "top_p": 0.9}
     job = {"do": "dream", "world": name, "start": 1, "seed": 0, "actions": actions.tolist(), "sampling": sampling}
     dreamed = node(built, job)
     state = world.start_rollouts(world.start_frames[1:2], world.start_actions[1:2])
-    replaced = 0
-    for wanted, frame in zip(actions, dreamed, strict=True):
-        if (prior := world.dynamics.next_action_probabilities(state.dynamics_state)) is not None:
-            replaced += frame["taken"] != wanted
-            assert frame["taken"] == wanted or prior[0, wanted] < 0.02 <= prior[0, frame["taken"]]
-        picture = world.step_rollouts(state, np.array([frame["taken"]]))[0]
+    for action, frame in zip(actions, dreamed, strict=True):
+        picture = world.step_rollouts(state, np.array([action]))[0]
+        assert frame["taken"] == state.dynamics_state.action.item()
         assert frame["tokens"] == state.latest[0].tolist()
         drawn = np.frombuffer(base64.b64decode(frame["picture"]), np.uint8).reshape(picture.shape)
         assert np.abs(drawn.astype(int) - picture).max() <= 1
     assert len(np.unique([frame["tokens"] for frame in dreamed], axis=0)) > num_frames / 2  # a dream that moves
-    assert bool(replaced) == (world.dynamics.action_prior is not None)
+    chosen_by_the_prior = [frame["taken"] for frame in dreamed] != actions.tolist()
+    assert chosen_by_the_prior == (world.dynamics.action_prior is not None)
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1, 0.9), (0.7, 0.6), (1.5, 1)])
@@ -92,16 +89,6 @@ def test_tokens_are_sampled_from_the_nucleus_of_pytorch(built, temperature, top_
     assert counts[expected == 0].sum() == 0
     # half the sum of the differences, which is 0.4 sqrt(tokens / samples) for a fair sample: 0.018 for all 100 tokens
     assert (counts / 50_000 - expected).abs().sum() / 2 < 0.02
-
-
-def test_an_implausible_action_is_replaced_as_often_by_each_other_as_in_pytorch(built):
-    prior, table = torch.tensor([[0.001, 0.7, 0.29, 0.009]]), torch.rand(4, 4, generator=torch.Generator().manual_seed(1))
-    job = {"do": "actions", "wanted": 0, "prior": prior[0].tolist(), "p_key_given_code": table.tolist(), "count": 20_000}
-    counts = torch.tensor(node(built, job)) / 20_000
-    wanted, many = torch.zeros(20_000, dtype=torch.int64), prior.expand(20_000, -1)
-    expected = replace_implausible_actions(wanted, many, table, torch.Generator().manual_seed(0)).bincount(minlength=4) / 20_000
-    assert counts[0] == counts[3] == 0 and (counts - expected).abs().max() < 0.02
-    assert node(built, job | {"wanted": 1, "count": 5}) == [0, 5, 0, 0]
 
 
 def test_all_that_is_downloaded_for_three_worlds_is_less_than_twenty_megabytes(built):
