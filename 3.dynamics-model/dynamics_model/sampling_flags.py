@@ -33,9 +33,11 @@ class SamplingFlags:
     """teco only: rounds after the draft, in which every code is sampled again; default 2"""
     feedback: Literal["change", "frame"] | None = None
     """teco only: remember the change that was sampled, or the one that is seen in the decoded frame; default change"""
-
     num_drafted: int | None = None
     """gpt only: tokens per call of the network that are drafted, as copies of the frame before; 1 drafts none; default 64"""
+    guidance: float | None = None
+    """gpt only: how much the action counts: 0 as if it were unknown, 1 as trained, above 1 exaggerated at twice the cost;
+    default 1"""
 
     def given(self) -> dict[str, Any]:
         """Name -> value of the flags that were given."""

@@ -216,6 +216,52 @@ def test_a_frame_is_watched_call_by_call():
     assert torch.equal(trace[2].tokens[:, 3:], frames[:, -1, 3:])  # what is still to come shows the frame before
 
 
+# ---- LW7: guidance on logits (arXiv:2402.08268) ---------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_guided_frames_are_the_most_likely_under_unknown_plus_s_times_what_the_action_changes(guidance):
+    """Streaming equals teacher forcing: the unknown action is that of the frame in question, and the past keeps its own."""
+    model = built("gpt", condition_frames=1)
+    frames, actions = clip(model, num_frames=7)
+    state, frames = model.start(frames[:, :2], actions[:, :2]), frames[:, :2]
+    for t in range(2, 7):
+        step = model.step(state, actions[:, t], GPTSampling(temperature=0.0, guidance=guidance))
+        frames = torch.cat([frames, step[:, None]], dim=1)
+    for t in range(2, 7):
+        hidden = actions.clone()
+        hidden[:, t] = -1
+        known, unknown = (model.predict(frames, given)[:, t - 1] for given in (actions, hidden))
+        assert torch.equal((unknown + guidance * (known - unknown)).argmax(dim=-1), frames[:, t])
+        assert guidance == 0 or not torch.equal(known.argmax(dim=-1), frames[:, t])
+
+
+@pytest.mark.parametrize(("guidance", "changes"), [(1.0, {}), (3.0, {"actions": "none", "num_actions": 0})])
+def test_guidance_of_1_and_a_model_without_actions_cost_nothing_and_change_nothing(guidance, changes):
+    model = built("gpt", **changes)
+    frames, actions = clip(model)
+    calls, advance, sampled = [], model._advance, []
+    model._advance = lambda *given: calls.append(given) or advance(*given)  # type: ignore[method-assign]
+    for sampling in (GPTSampling(num_drafted=1), GPTSampling(num_drafted=1, guidance=guidance)):
+        state = model.start(frames, actions)
+        calls.clear()
+        sampled.append(model.step(state, actions[:, 0], sampling, torch.Generator().manual_seed(0)))
+        assert len(calls) == 6
+    assert torch.equal(*sampled)
+
+
+def test_an_unknown_action_guides_nowhere_and_a_guided_state_has_one_past():
+    model = built("gpt")
+    frames, actions = clip(model)
+    unknown, sampled = torch.full_like(actions[:, 0], -1), []
+    for guidance in (1.0, 5.0):
+        state = model.start(frames, actions)
+        sampled.append(model.step(state, unknown, GPTSampling(guidance=guidance), torch.Generator().manual_seed(0)))
+        assert len(state.memories) == 2 and all(memory.filled == 3 * 6 for memory in state.memories)
+    assert torch.equal(*sampled)
+
+
 # ---- how a token knows its frame ----------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ Source: arXiv:2104.10157, section 3.2 and appendix A.
 """
 
 import contextlib
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -52,6 +53,8 @@ class GPTSampling(Sampling):
     """sample from the most likely tokens that together have this probability only; 1: from all"""
     num_drafted: int = field(default=64, metadata={"smallest": 1, "largest": 4_096})
     """tokens per call of the network that are drafted, as copies of the frame before; a batch shares them, and 1 drafts none"""
+    guidance: float = field(default=1.0, metadata={"smallest": 0.0, "largest": 10.0})
+    """how much the action counts: 0 as if it were unknown, 1 as trained, above 1 exaggerated, with two calls of the network"""
 
 
 def rollout_precision(device: torch.device) -> contextlib.AbstractContextManager:
@@ -209,24 +212,35 @@ class GPT(CodeReader):
         before, and samples all of their positions at once. What was sampled is right up to the first position that differs from
         the draft, that one included, because until there the network has read what is true. All after it is thrown away. This
         is speculative decoding (arXiv:2211.17192): the same distribution as token by token, with fewer calls.
+
+        Guidance s (LWM, arXiv:2402.08268) reads the frame a second time as if its action were unknown, and samples from the
+        logits unknown + s (known - unknown). Only the action of this frame is hidden, so the difference is what this action
+        changes, given all that came before. Both readings share the past with its actions. They differ in the keys and values of
+        this frame alone, and the second ones are forgotten when it is complete. LWM drops its whole prompt instead, but then an
+        old key would count again in every later frame, and training hardly ever shows a clip without any action.
         trace: receives a pass per call. What is not sampled yet shows the frame before.
         """
         sampling = sampling or GPTSampling()
         num_drafted = max(1, sampling.num_drafted // len(action))  # of many rollouts, one soon differs
         with rollout_precision(action.device):
             given = self._begin_frame(state, action)
+            readings = [(state, given)]
+            if sampling.guidance != 1 and self.num_actions:
+                other = replace(state, memories=deepcopy(state.memories))
+                readings.insert(0, (other, self._begin_frame(other, torch.full_like(action, -1))))
             tokens, probability = state.tokens.clone(), torch.zeros(state.tokens.shape, device=action.device)
             place, newest = 0, state.next_input  # (B, 1, E)
             while place < self.tokens_per_frame:
                 draft = state.tokens[:, place : place + num_drafted]  # (B, M)
                 x = torch.cat([newest, self.from_codes(self.codebook[draft[:, :-1]])], dim=1)  # (B, M, E)
-                logits = self.to_logits(self._advance(state, x, place, given))  # (B, M, K)
+                logits = [self.to_logits(self._advance(read, x, place, shared)) for read, shared in readings]  # (B, M, K) each
+                guided = logits[0] if len(logits) == 1 else logits[0].lerp(logits[1], sampling.guidance)
                 sampled, log_probability = sample_tokens(
-                    logits, sampling.temperature, sampling.top_k, generator, sampling.top_p
+                    guided, sampling.temperature, sampling.top_k, generator, sampling.top_p
                 )  # (B, M) each
                 agree = (sampled == draft).all(dim=0).cumprod(dim=0)  # (M,), 1 up to the first position that differs
                 kept = min(int(agree.sum()) + 1, draft.shape[1])
-                for memory in state.memories:
+                for memory in (memory for read, _ in readings for memory in read.memories):
                     memory.filled -= draft.shape[1] - kept
                 tokens[:, place : place + kept] = sampled[:, :kept]
                 probability[:, place : place + kept] = log_probability[:, :kept].exp()
