@@ -49,7 +49,7 @@ exercises: $(VENV)/installed  ## check your answers to the exercises, in seconds
 	@$(RUN) -c "import pytest" 2>/dev/null || $(INSTALL) "pytest>=8.0"
 	@$(RUN) tests/exercises/check.py $(CHAPTER)
 
-experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers and dynamics models side by side, papers' claims; hours
+experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 without each of their parts, tokenizers and dynamics models side by side, papers' claims, long contexts; hours
 	$(INSTALL) $(INDEX) --editable ".[lab]"
 	$(RUN) 1.video-tokenizer/lab/compare.py
 	$(RUN) 1.video-tokenizer/lab/compare.py --equal parameters
@@ -58,6 +58,9 @@ experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 wi
 	$(RUN) 2.latent-action-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/compare.py
+	for what in exact memory training packing; do $(RUN) 3.dynamics-model/lab/long_context.py --measure $$what || exit 1; done
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure needle --lengths 256 1024
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure growth --lengths 256 1024 4096
 
 # the recording that `make world` makes, where it is not there yet
 data/breakout: | $(VENV)/installed
