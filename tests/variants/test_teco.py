@@ -10,6 +10,7 @@ from dynamics_model.registry import build_dynamics
 from dynamics_variants.teco.blocks import CosineCodebook
 from dynamics_variants.teco.model import TECOSampling
 from video_tokenizer.errors import InputError
+from video_tokenizer.metrics import CodeUsage
 
 
 def model_of(**changes):
@@ -160,3 +161,10 @@ def test_dropped_frames_cost_prior_and_decoder_nothing(drop_rate, frames, tokens
     with FlopCounterMode(display=False) as others:
         model.temporal(model.read(tokens)[0][:, :-1], model._action_vectors(torch.zeros(2, 10, dtype=torch.int64)))
     assert counter.get_total_flops() == others.get_total_flops() + operations["prior"] + operations["decoder"]
+
+
+def test_the_changes_of_a_fresh_model_are_spread_over_its_codes(tokens):
+    """With PyTorch's own initial weights, all of them chose one code of the ten."""
+    usage = CodeUsage(10)
+    usage.update(model_of().own_codes(tokens))
+    assert usage.result()["perplexity"] > 3

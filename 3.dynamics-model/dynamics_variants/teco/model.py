@@ -22,7 +22,14 @@ from dynamics_model.models.action_prior import ActionPrior
 from dynamics_model.models.base import DecodingPass, Predictions, Sampling
 from dynamics_model.models.masking import sample_tokens
 from dynamics_variants.codebook import CodeReader
-from dynamics_variants.teco.blocks import ChangeEncoder, ChangePrior, CosineCodebook, FrameDecoder, TemporalTransformer
+from dynamics_variants.teco.blocks import (
+    ChangeEncoder,
+    ChangePrior,
+    CosineCodebook,
+    FrameDecoder,
+    TemporalTransformer,
+    begin_as_published,
+)
 from dynamics_variants.teco.config import PAPER, SMALL, TECOConfig
 from video_tokenizer.global_batch import global_batch_size, local_shard, mean_over_processes
 from video_tokenizer.models.st_transformer import KVCache
@@ -102,6 +109,7 @@ class TECO(CodeReader):
         self.decoder = FrameDecoder(
             config.change_channels, config.channels, config.decoder_blocks, config.change_downsample, config.codebook_size
         )
+        begin_as_published(self)
         if config.actions == "latent":
             self.action_prior = ActionPrior(config.codebook_size, self.tokens_per_frame, self.num_actions)
 
