@@ -58,7 +58,10 @@ experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 wi
 	$(RUN) 2.latent-action-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/compare.py
-	for what in exact memory training packing; do $(RUN) 3.dynamics-model/lab/long_context.py --measure $$what || exit 1; done
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure exact
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure memory --lengths 1024 2048 4096 8192
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure training --lengths 512 1024 4096
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure packing
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure needle --lengths 256 1024
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure growth --lengths 256 1024 4096
 

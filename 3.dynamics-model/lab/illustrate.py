@@ -1,4 +1,4 @@
-"""Draw the model's parts, how MaskGIT decodes a frame, what a copier cannot predict, and what the action prior knows.
+"""Draw the model's parts, how MaskGIT decodes a frame, what a copier cannot predict, what the action prior knows, and variants.
 
 python 3.dynamics-model/lab/illustrate.py
 """
@@ -13,6 +13,7 @@ import torch
 from action_lab.draw import game_of, play_at_random
 from dynamics_lab.chapter_drawings import probabilities_along, save_action_prior, save_drawings
 from dynamics_lab.draw import predictions, save_copy_trap, save_filling_in, save_filling_in_film, wrong_actions, wrong_key
+from dynamics_lab.variant_drawings import save_drawings as save_variant_drawings
 from dynamics_model.registry import load_dynamics
 from latent_action_model.loading import load_latent_action_model
 from tokenizer_lab.draw import check_clip, most_changing_step, read_world
@@ -76,6 +77,7 @@ def main() -> None:
     with torch.no_grad():
         tokens = tokenizer.encode(to_video(starts)).indices  # (S, T, N)
     folder, one = Path(config.output), slice(config.clip, config.clip + 1)
+    save_variant_drawings(folder / "variants")
     start = (model, tokenizer, tokens[one], actions[one], action_map[config.key], config.seed)
     drawn = save_drawings(folder, tokenizer, model, tokens[one], starts[config.clip], *start[3:])
     if draw_action_prior(folder / "action_prior", Path(config.world), tokenizer, model, facts, config.num_frames):

@@ -8,6 +8,8 @@ import pytest
 from script_runner import call
 from structure_checks import REPOSITORY
 
+from dynamics_lab.variant_drawings import BEFORE, SAMPLED, kept_by_calls
+from dynamics_lab.variant_drawings import save_drawings as save_dynamics_drawings
 from tokenizer_lab.chapter_drawings import (
     fsq_by_hand,
     paddle_strips,
@@ -109,6 +111,15 @@ def test_every_variant_has_a_drawing_and_it_is_what_the_code_draws(tmp_path):
     folders = [path.split(".")[1] for path in VARIANTS.values()]
     assert drawn == sorted(f"{folder}_{look}.svg" for folder in folders for look in ("light", "dark"))
     assert all((tmp_path / name).read_text(encoding="utf-8") == (kept / name).read_text(encoding="utf-8") for name in drawn)
+
+
+def test_the_drawings_of_dynamics_variants_are_what_the_code_draws(tmp_path):
+    save_dynamics_drawings(tmp_path)
+    kept = REPOSITORY / "assets" / "3.dynamics-model" / "variants"
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == ["gpt_dark.svg", "gpt_light.svg", "ring_dark.svg", "ring_light.svg"]
+    assert all((tmp_path / name).read_text(encoding="utf-8") == (kept / name).read_text(encoding="utf-8") for name in drawn)
+    assert kept_by_calls(BEFORE, SAMPLED) == [4, 4] and kept_by_calls(BEFORE, BEFORE) == [8]
 
 
 def test_the_drawings_of_chapter_4_are_what_the_code_draws_whatever_the_world_has_learned(tmp_path):

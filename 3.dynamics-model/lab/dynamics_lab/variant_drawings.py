@@ -1,0 +1,159 @@
+"""The drawings of the variants' pages: tokens one after the other and a draft, attention block by block and around a ring."""
+
+from pathlib import Path
+
+from dynamics_variants.ring.blockwise import causal_layout, needed_blocks
+from tokenizer_lab.drawing import Drawing
+
+BEFORE, SAMPLED = (3, 3, 7, 7, 1, 1, 1, 4), (3, 3, 7, 2, 1, 1, 1, 4)
+"""tokens of two frames in a row; only the fourth has changed"""
+
+
+def kept_by_calls(draft: tuple[int, ...], sampled: tuple[int, ...]) -> list[int]:
+    """How many tokens each call of the network keeps: all up to the first that differs from the draft, that one included."""
+    kept, place = [], 0
+    while place < len(sampled):
+        differs = [number for number in range(place, len(sampled)) if sampled[number] != draft[number]]
+        kept.append((differs[0] + 1 if differs else len(sampled)) - place)
+        place += kept[-1]
+    return kept
+
+
+def save_gpt(path: Path) -> None:
+    """The right shift and who sees whom above, two calls with a draft below."""
+    calls = kept_by_calls(BEFORE, SAMPLED)
+    title = "Two frames of four tokens as one sequence: position q reads token q - 1 and predicts token q from all before it. "
+    title += f"Below, {len(calls)} calls of the network sample a frame of {len(SAMPLED)} tokens, because a draft, the frame "
+    drawing = Drawing(700, 568, title + "before, is right at all places but one")
+    cell, pitch, left = 50, 68, 128
+    drawing.text(8, 18, "Each token from all tokens before it", 17, anchor="start", bold=True)
+    above, below = 78, 216
+    for number, token in enumerate("abcdefgh"):
+        x, asking = left + pitch * number, number == 5
+        drawing.box(x, above, cell, cell, token, fill="warm_pale" if asking else "box", line="warm" if asking else "line")
+        seen = number <= 5
+        drawing.box(x, below, cell, cell, "^abcdefg"[number], fill="pale" if seen else "box", line="accent" if seen else "line")
+        if seen and not asking:
+            drawing.line([(x + cell / 2, below - 2), (left + pitch * 5 + cell / 2, above + cell + 10)], "accent", 1.5)
+        drawing.line([(x + cell / 2, below - 2), (x + cell / 2, above + cell + 4)], "warm" if asking else "faint", 2, arrow=True)
+    for frame in range(2):
+        x, width = left + 4 * pitch * frame - 6, 4 * pitch - cell / 2 + 18
+        drawing.text(x + width / 2 - 6, 46, f"frame {frame}, led to by action {frame}", 15, "muted")
+        drawing.line([(x, 60), (x + width - 12, 60)], "muted", 1.5)
+    drawing.text(8, above + cell / 2, "predicts", 16, "warm", "start", bold=True)
+    drawing.text(8, below + cell / 2, "reads", 16, "accent", "start", bold=True)
+    drawing.text(
+        left,
+        below + cell + 24,
+        "The first position reads a learned start, and nobody reads the last token.",
+        15,
+        "muted",
+        "start",
+    )
+    drawing.line([(8, 318), (692, 318)], "faint", 1.5)
+
+    drawing.text(8, 344, "A call reads a draft, and keeps what has read the truth", 17, anchor="start", bold=True)
+    rows = [("draft", BEFORE, 0, 0)]
+    for number, kept in enumerate(calls):
+        start = sum(calls[:number])
+        rows.append((f"call {number + 1}", SAMPLED, start, start + kept))
+    for row, (name, tokens, start, stop) in enumerate(rows):
+        y = 368 + 52 * row
+        drawing.text(8, y + 20, name, 16, "muted" if row == 0 else "warm", "start", bold=True)
+        for number, token in enumerate(tokens):
+            x = left + pitch * number
+            if row and number < start:
+                continue  # known since an earlier call
+            kept = row == 0 or number < stop
+            differs = row > 0 and kept and token != BEFORE[number]
+            fill = "box" if row == 0 else "good_pale" if not differs else "warm_pale"
+            line = "line" if row == 0 else "good" if not differs else "warm"
+            if kept:
+                drawing.box(x, y, cell, 40, str(token), fill=fill, line=line)
+            else:
+                drawing.rect(x, y, cell, 40, "none", "faint", 1.5, 8, stroke_dasharray="5 4")
+    drawing.text(left, 538, "green: as drafted", 15, "good", "start")
+    drawing.text(left + 176, 538, "orange: differs, kept", 15, "warm", "start")
+    drawing.text(left + 384, 538, "dashed: thrown away", 15, "muted", "start")
+    drawing.save(path)
+
+
+def save_ring(path: Path, num_blocks: int = 6, num_devices: int = 4) -> None:
+    """The blocks of a causal score matrix above, who holds which keys in each round below."""
+    size = 2
+    layout = causal_layout(num_blocks * size)
+    blocks = {
+        (block.queries.start // size, block.keys.start // size): block.mask for block in needed_blocks(layout, layout, size)
+    }
+    skipped = num_blocks**2 - len(blocks)
+    title = f"Of {num_blocks**2} blocks of a causal score matrix, {skipped} above the diagonal are never computed. Below, "
+    title += f"{num_devices} devices in a ring: their queries stay, keys and values travel, and after {num_devices} rounds every "
+    drawing = Drawing(700, 604, title + "query has met every key")
+    cell, left, top = 34, 92, 62
+    drawing.text(8, 18, "One block of scores at a time", 17, anchor="start", bold=True)
+    drawing.text(left + cell * num_blocks / 2, 46, "keys", 15, "muted")
+    drawing.text(8, top + cell * num_blocks / 2, "queries", 15, "muted", "start")
+    fill = {place: "accent" if mask is None else "warm" for place, mask in blocks.items()}
+    drawing.grid(left, top, num_blocks, num_blocks, cell, fill, line="faint")
+    row = 3
+    y = top + cell * row
+    drawing.rect(left - 3, y - 3, cell * (row + 1) + 6, cell + 6, line="ink", stroke=2.5, radius=4)
+    drawing.line([(left + cell * (row + 1) + 8, y + cell / 2), (406, y + cell / 2)], "muted", arrow=True)
+    drawing.box(
+        410,
+        y - 28,
+        282,
+        106,
+        "maximum, sum, mixture",
+        "of the values, for each query of\nthe row; a larger maximum\nshrinks all before it",
+        "good_pale",
+        "good",
+        16,
+    )
+    for number, (color, name) in enumerate(
+        (("accent", "computed"), ("warm", "computed, partly hidden"), ("none", f"never computed: {skipped} of {num_blocks**2}"))
+    ):
+        drawing.rect(410, 58 + 26 * number, 16, 16, color, "faint", 1)
+        drawing.text(434, 66 + 26 * number, name, 15, "muted", "start")
+    drawing.line([(8, 284), (692, 284)], "faint", 1.5)
+
+    drawing.text(8, 310, "Around the ring: queries stay, keys and values travel", 17, anchor="start", bold=True)
+    pitch, cell, first, top = 130, 38, 178, 338
+    for device in range(num_devices):
+        x = first + pitch * device
+        drawing.text(x + 45, top, f"device {device}", 16, bold=True)
+        for turn in range(num_devices):
+            y, keys = top + 20 + 46 * turn, (device - turn) % num_devices
+            needed = keys <= device
+            drawing.box(
+                x,
+                y,
+                90,
+                cell,
+                f"keys {keys}",
+                fill="pale" if needed else "none",
+                line="accent" if needed else "faint",
+                size=15,
+                color="ink" if needed else "muted",
+            )
+            if turn + 1 < num_devices and device + 1 < num_devices:
+                drawing.line([(x + 92, y + cell - 4), (x + pitch - 4, y + cell + 12)], "warm", 2, arrow=True)
+    for turn in range(num_devices):
+        drawing.text(8, top + 39 + 46 * turn, f"round {turn + 1}", 16, "muted", "start")
+    drawing.text(
+        8,
+        572,
+        "Device 3 passes its keys on to device 0. Gray boxes hold nothing that a causal query may see:\n"
+        "with one stretch for each device, the first is soon idle. Stripes share the work.",
+        15,
+        "muted",
+        "start",
+    )
+    drawing.save(path)
+
+
+def save_drawings(folder: Path) -> None:
+    """Both, into a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_gpt(folder / "gpt")
+    save_ring(folder / "ring")
