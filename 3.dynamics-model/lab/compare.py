@@ -16,7 +16,6 @@ from pathlib import Path
 from dynamics_lab.comparison import (
     ARMS,
     QUICK,
-    TEXTS,
     Arena,
     Sizes,
     comparison,
@@ -25,13 +24,12 @@ from dynamics_lab.comparison import (
     same_keys,
     save_quality_against_time,
     steps_table,
+    written_tables,
 )
 from tokenizer_lab.comparison import steps_that_fit
 from tokenizer_lab.sweep import (
     Study,
     SweepConfig,
-    markdown,
-    page_with,
     read_results,
     run_command,
     sweep,
@@ -48,6 +46,9 @@ from video_tokenizer.training.command_line import parse_config, run_script
 LATENTS = "1.video-tokenizer/tokenizer_variants/train.py --model dreamer4 --largest-hidden-share 0 --validate-every 500"
 """trains the tokenizer of latents; nothing is hidden, because at this size masks cost the paddle more than they teach"""
 
+TIMED = (10, 50)
+"""steps of the two trainings that time a model"""
+
 
 @dataclass(frozen=True)
 class CompareConfig(SweepConfig):
@@ -55,7 +56,7 @@ class CompareConfig(SweepConfig):
 
     models: tuple[str, ...] = tuple(ARMS)
     """what to compare; the others are marked against the first"""
-    minutes: float = 3.0
+    minutes: float = 2.0
     """processor minutes of each training"""
     num_steps: int = 0
     """optimizer steps of each training; 0: as many as fit into --minutes"""
@@ -104,27 +105,18 @@ def rows_of(config: CompareConfig, study: Study, common: list[str], paths: dict[
         steps = config.num_steps
         if not steps:
             data = [*config.data_flags(study), *common]
-            steps = steps_that_fit(study, config.runs_folder(study), flags, data, config.minutes, config.num_threads)
+            steps = steps_that_fit(study, config.runs_folder(study), flags, data, config.minutes, config.num_threads, TIMED)
         rows[name] = shlex.join([*flags, "--num-steps", str(steps)])
     return rows
-
-
-def write_tables(config: CompareConfig) -> None:
-    """Write the table of all models and that of denoising steps into the texts."""
-    results = read_results(comparison("comparison", {}), config)
-    study = comparison("comparison", {name: row["flags"] for name, row in results["rows"].items()})
-    steps, of_latents = steps_table(study, results)
-    for one, shown in ((main_table(study), results), (steps, of_latents)):
-        text = markdown(one, shown)
-        folder = TEXTS if one.name == "comparison" else TEXTS / "dreamer4"
-        write_block(page_with(folder, one.name), one.name, text)
-        print(f"{text}\n")
 
 
 def main() -> None:
     config = parse_config(CompareConfig)
     if config.readme:
-        return write_tables(config)
+        for page, name, text in written_tables(read_results(comparison("comparison", {}), config)):
+            write_block(page, name, text)
+            print(f"{text}\n")
+        return
 
     config.check()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # while a GPU works, the processor's minutes stand still

@@ -117,16 +117,24 @@ def facts_and_speed(checkpoint: Path, rounds: int = 5) -> dict[str, float]:
     }
 
 
-def steps_that_fit(study: Study, runs: Path, flags: Sequence[str], data: Sequence[str], minutes: float, num_threads: int) -> int:
+def steps_that_fit(
+    study: Study,
+    runs: Path,
+    flags: Sequence[str],
+    data: Sequence[str],
+    minutes: float,
+    num_threads: int,
+    lengths: tuple[int, int] = (SHORT, LONG),
+) -> int:
     """Steps of a training with these flags that fit into processor minutes; timed once per folder of runs, where it is noted.
 
-    data: --data-path and other flags that all trainings share.
+    data: --data-path and other flags that all trainings share. lengths: steps of the two trainings that are timed.
     """
     timed, key = read_json(runs / STEPS_FILE), f"{shlex.join(flags)} | {minutes} minutes, {num_threads} threads, {data[1]}"
     if key not in timed:
         environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
         timed[key] = dict(
-            zip(("num_steps", "seconds_per_step"), steps_for(study, [*data, *flags], minutes, environment), strict=True)
+            zip(("num_steps", "seconds_per_step"), steps_for(study, [*data, *flags], minutes, environment, lengths), strict=True)
         )
         save_json(runs / STEPS_FILE, timed)
     steps, seconds = timed[key]["num_steps"], timed[key]["seconds_per_step"]
@@ -134,16 +142,18 @@ def steps_that_fit(study: Study, runs: Path, flags: Sequence[str], data: Sequenc
     return steps
 
 
-def steps_for(study: Study, flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str]) -> tuple[int, float]:
+def steps_for(
+    study: Study, flags: Sequence[str], cpu_minutes: float, environment: Mapping[str, str], lengths: tuple[int, int]
+) -> tuple[int, float]:
     """(steps that take this processor time, seconds of one step) of a training with these flags. At least 1 step."""
     spent = []
     with tempfile.TemporaryDirectory() as folder:
-        for steps in (SHORT, LONG):
+        for steps in lengths:
             more = ["--num-steps", str(steps), "--validation-batches", "1", "--checkpoint-dir", f"{folder}/{steps}"]
             command = ["python", study.train_script(flags), *study.all_flags(flags), *more]
             run_command(study, shlex.join(command), environment)
             spent.append(60 * read_json(Path(folder, str(steps), "metrics.json"))["cpu_minutes"])
-    seconds = max(1e-3, (spent[1] - spent[0]) / (LONG - SHORT))
+    seconds = max(1e-3, (spent[1] - spent[0]) / (lengths[1] - lengths[0]))
     return max(1, round(60 * cpu_minutes / seconds)), round(seconds, 4)
 
 
