@@ -130,7 +130,7 @@ def main() -> None:
     arena = Arena(data, paths, QUICK if config.quick else Sizes())
     study = comparison("comparison", rows_of(config, study, common, paths), arena)
     results = sweep(study, config, common)
-    print(f"\n{table_of(main_table(study), results).T.to_string()}")
+    print(f"\n{table_of(*main_table(study, results)).T.to_string()}")
     if any("dreamer4" in row["flags"] for row in results["rows"].values()):
         print(f"\n{table_of(*steps_table(study, results)).T.to_string()}")
 

@@ -6,7 +6,7 @@ real frames that are only encoded and decoded stand beside the models as a ceili
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +91,8 @@ COLUMNS = (
     Column("steps", "steps of training", ",.0f"),
     Column("cpu_minutes", "CPU minutes", ".1f"),
 )
+TRAININGS = Column("trainings", "trainings", ".0f")
+"""how many seeds a row has, which differs between rows while a comparison is not finished"""
 STEP_COLUMNS = tuple(
     Column(f"with_steps.{steps}.{metric}", f"{heading}, {steps} step{'s' * (steps > 1)}", ".2f", "higher")
     for metric, heading in (
@@ -131,24 +133,35 @@ def comparison(name: str, rows: Mapping[str, str], arena: "Arena | None" = None)
     )  # fmt: skip
 
 
-def main_table(study: Study) -> Study:
-    """The table of all models."""
-    return replace(study, columns=COLUMNS)
+def main_table(study: Study, results: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
+    """The table of all models, and the results that it shows."""
+    return replace(study, columns=(TRAININGS, *COLUMNS)), with_counts(results, study.rows)
 
 
 def steps_table(study: Study, results: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
     """The table of models that form a frame out of noise, by the number of their steps, and the results that it shows."""
-    rows = {row: entry for row, entry in results["rows"].items() if "dreamer4" in entry["flags"]}
-    shown = replace(study, name="steps", columns=STEP_COLUMNS, controls={}, rows={row: study.rows[row] for row in rows})
-    return shown, {**results, "rows": rows}
+    rows = [row for row, entry in results["rows"].items() if "dreamer4" in entry["flags"]]
+    shown = replace(
+        study, name="steps", columns=(TRAININGS, *STEP_COLUMNS), controls={}, rows={row: study.rows[row] for row in rows}
+    )
+    return shown, with_counts(results, rows)
+
+
+def with_counts(results: Mapping[str, Any], rows: Iterable[str]) -> dict[str, Any]:
+    """The results of these rows; every run also knows how many there are of its row."""
+    chosen = {}
+    for name in rows:
+        runs = results["rows"][name]["runs"] if name in results["rows"] else []
+        counted = [run | {"metrics": run["metrics"] | {"trainings": len(runs)}} for run in runs]
+        chosen |= {name: results["rows"][name] | {"runs": counted}} if runs else {}
+    return {**results, "rows": chosen}
 
 
 def written_tables(results: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
     """Both tables, as they stand in the texts: the page, the name of the block and its content."""
     study = comparison("comparison", {name: row["flags"] for name, row in results["rows"].items()})
-    yield TEXTS / "README.md", "comparison", markdown(main_table(study), results)
-    steps, shown = steps_table(study, results)
-    yield TEXTS / "dreamer4" / "README.md", "steps", markdown(steps, shown)
+    yield TEXTS / "README.md", "comparison", markdown(*main_table(study, results))
+    yield TEXTS / "dreamer4" / "README.md", "steps", markdown(*steps_table(study, results))
 
 
 # ---- where worlds are played --------------------------------------------------------------------------------------------
@@ -358,7 +371,7 @@ GAME_SPEED = 1_000 / 15
 """milliseconds that a frame may take at 15 frames a second"""
 PANELS = {
     "obedience_moving": "obedience, where the paddle moves",
-    "rollout.64.ball_share": "frames 17 to 64 with a ball",
+    "rollout.one_ball_share": "exactly one ball, where there is one",
 }
 LEFT, TOP, WIDE, HIGH, APART = 52, 46, 330, 250, 414
 """where the plot's first panel lies, its size, and how far the second one is"""
