@@ -1,9 +1,19 @@
-"""Rooms that are left and entered again: what the recordings promise."""
+"""Rooms that are left and entered again: what the recordings promise, and what is measured on them."""
+
+import json
 
 import numpy as np
+import pytest
+import torch
+from script_runner import call
+from structure_checks import REPOSITORY
+from tiny_dynamics import built
 
+from dynamics_lab.room_recall import BINS, Episodes, FrameScore, by_bin, margin, predictions
 from dynamics_lab.rooms import NUM_ROOMS, PALETTE, gaps, rooms_episode, rooms_store
 from video_tokenizer.data.clips import Clips
+
+SCRIPT = REPOSITORY / "3.dynamics-model" / "lab" / "rooms.py"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_rooms(tmp_path):
@@ -37,3 +47,53 @@ def test_nothing_about_a_room_can_be_known_from_other_episodes():
 
 def test_a_gap_counts_the_frames_since_a_room_was_last_entered():
     assert gaps(np.array([-1, 5, 2, 5, 0, 2, 5])).tolist() == [0, 0, 0, 2, 0, 3, 3]
+
+
+def toy_episodes(num_episodes: int = 8, num_frames: int = 20) -> Episodes:
+    """Random tokens of 2 x 3 a frame; what they show does not matter."""
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randint(20, (num_episodes, num_frames, 6), generator=random)
+    actions = torch.randint(4, (num_episodes, num_frames), generator=random)
+    return Episodes(tokens, actions, np.zeros((num_episodes, num_frames, 16, 24, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("name", "length", "reaches"), [("teco", 20, True), ("teco", 8, False), ("maskgit", 8, False)])
+def test_a_prediction_from_8_frames_knows_nothing_of_earlier_ones_and_one_from_an_episode_does(name, length, reaches):
+    """Two layers that look back 7 frames each would reach 14 frames back if the clips were not cut."""
+    model, data = built(name, num_frames=length, context_frames=length), toy_episodes()
+    other = data._replace(tokens=data.tokens.clone())
+    other.tokens[:, :3] = (other.tokens[:, :3] + 7) % 20
+    real, changed = (predictions(model, one) for one in (data, other))  # of frames 7 to 19
+    assert real.shape == (8, 13, 6) and not torch.equal(real[:, 0], changed[:, 0])
+    assert torch.equal(real[:, 3:], changed[:, 3:]) != reaches  # frame 10 and later ones do not see frames 0 to 2
+
+
+def test_scores_are_pooled_by_how_long_ago_a_room_was_entered():
+    """Gaps 0, 3, 5, 9 and 16; squared errors 0.1, 0.01 and 0.03 (mean 0.02, 17 dB), 0.001 and 0.01."""
+    found = FrameScore(np.array([[0.1, 1.0, 0.5, 0.25, 0]]), np.array([[0.1, 0.01, 0.03, 0.001, 0.01]]))
+    rows = by_bin(found, np.array([[0, 3, 5, 9, 16]]))
+    assert [rows[name]["accuracy"] for name in BINS] == pytest.approx([0.1, 0.75, 0.25, 0])
+    assert [rows[name]["psnr_db"] for name in BINS] == pytest.approx([10, 16.99, 30, 20], abs=0.01)
+
+
+def test_the_margin_is_that_of_the_worst_seed_at_the_worst_gap():
+    def arm(far: list[float], farther: list[float]) -> dict:
+        return {"bins": {"8-15": {"accuracy": far}, "16+": {"accuracy": farther}}}
+
+    rows = {"whole": arm([0.9, 0.8], [0.9, 0.7]), "short": arm([0.1, 0.3], [0.2, 0.1]), "main": arm([0.2, 0.1], [0.1, 0.1])}
+    assert margin(rows, "accuracy") == pytest.approx(0.5)  # 0.8 - 0.3 from 8 frames on, 0.7 - 0.2 from 16 on
+
+
+def test_a_small_measurement_scores_every_arm_and_is_not_repeated(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- rooms: begin -->\n<!-- rooms: end -->\n")
+    small = ("--minutes", 0.002, "--seeds", 0, "--num-episodes", 16, "--tokenizer-steps", 2, "--folder", tmp_path / "data")
+    files = ("--json", tmp_path / "rooms.json", "--output", tmp_path, "--page", page)
+    assert call(SCRIPT, *small, *files) == 0
+    fresh = json.loads((tmp_path / "rooms.json").read_text())
+    assert fresh["frames"]["first"] > 0 and all(len(row["steps"]) == 1 for row in fresh["arms"].values())
+    assert page.read_text().count("\n| ") == 5 and (tmp_path / "rooms_recall_dark.svg").exists()
+    assert call(SCRIPT, *small, *files) == 0  # everything is there already
+    again = json.loads((tmp_path / "rooms.json").read_text())
+    assert again["arms"] == fresh["arms"]
+    assert call(SCRIPT, "--num-episodes", 2) == 2 and "num-episodes 2" in capsys.readouterr().err
