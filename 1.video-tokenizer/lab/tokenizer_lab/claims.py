@@ -1,18 +1,32 @@
 """A claim of a paper as a small experiment: which trainings to compare, which number decides, and which way it should go.
 
-The experiments themselves are data, in claims_of_papers.py. Many of them share a training, which is then done once.
+The experiments themselves are data, in a file of each chapter's lab. Many of them share a training, which is then done once.
 """
 
 import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 import pandas as pd
 
-from tokenizer_lab.sweep import Column, as_markdown, runs_of, table
+from tokenizer_lab.sweep import (
+    Column,
+    Study,
+    SweepConfig,
+    as_markdown,
+    page_with,
+    read_results,
+    runs_of,
+    sweep,
+    table,
+    write_block,
+)
+from video_tokenizer.errors import InputError
 
 CHECKPOINT_OF = re.compile(r"\{([a-z0-9.-]+)\}")
 """in an arm's flags: the best checkpoint of another arm with the same seed"""
@@ -138,3 +152,57 @@ def markdown(experiment: Experiment, runs: pd.DataFrame) -> str:
     about = f"**{experiment.name}**, {seeds} seed{'s' * (seeds != 1)}. {experiment.claim} ({experiment.source}.)"
     rows = as_markdown(table_of(experiment, runs), experiment.arms, "arm")
     return f"{about}\n\n{rows}\n\n{reading(experiment, runs)}."
+
+
+@dataclass(frozen=True)
+class ExperimentsConfig(SweepConfig):
+    """Test claims of papers by training."""
+
+    names: tuple[str, ...] = ()
+    """experiments to run; default: all"""
+    num_steps: int = 400
+    """optimizer steps of each training, except of arms whose flags say otherwise"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """each arm is trained once per seed"""
+    num_threads: int = 1
+    """threads of each training; with 1, two of these can run side by side with other names or seeds"""
+    flags: str = ""
+    """more flags of train.py for all arms, as in --flags="--batch-size 4" """
+    list: bool = False
+    """train nothing; print names, claims and arms"""
+
+
+def run_experiments(
+    config: ExperimentsConfig, study: Study, experiments: Mapping[str, Experiment], texts: Path, common_flags: Sequence[str] = ()
+) -> None:
+    """What experiments.py does in every chapter.
+
+    study: its rows are `trainings_of` the experiments. texts: the folder of the pages with the tables. common_flags: those that
+    every training has. Raises InputError for a name that is not among the experiments.
+    """
+    config.check()
+    if unknown := sorted(set(config.names) - set(experiments)):
+        raise InputError(f"--names {unknown[0]}: there is no such experiment; choose from {', '.join(experiments)}")
+    chosen = [experiments[name] for name in config.names or experiments]
+    if config.list:
+        for one in chosen:
+            about = textwrap.fill(f"{one.claim} ({one.source})", 110)
+            print(
+                one.name,
+                textwrap.indent(about, "    "),
+                *(f"        {arm}: {flags}" for arm, flags in one.arms.items()),
+                sep="\n",
+            )
+    elif config.readme:
+        results = read_results(study, config)
+        for one in chosen:
+            if not (runs := runs_of_arms(one, results)).empty:
+                write_block(page_with(texts, one.name), one.name, markdown(one, runs))
+                print(markdown(one, runs) + "\n")
+    else:
+        flags = ["--num-steps", str(config.num_steps), *common_flags, *config.flags.split()]
+        results = sweep(study, config, flags, trainings_of(chosen))
+        for one in chosen:
+            runs = runs_of_arms(one, results)
+            print(f"\n{one.name}: {one.claim}\n({one.source})\n{table_of(one, runs).to_string()}\n{reading(one, runs)}")
+        print(f"\nnumbers and commands in {config.numbers_file(study)}")
