@@ -16,5 +16,7 @@ async function answer(request) {
   if (response?.ok) await cache.put(request, response.clone());
   const known = response ?? await cache.match(request, { ignoreSearch: true });
   if (!known) return Response.error();
-  return new Response(known.body, { status: known.status, headers: { ...Object.fromEntries(known.headers), ...ISOLATION } });
+  const headers = new Headers(known.headers);
+  for (const [name, value] of Object.entries(ISOLATION)) headers.set(name, value); // not append: twice the same value means nothing
+  return new Response(known.body, { status: known.status, headers });
 }

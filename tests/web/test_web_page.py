@@ -131,10 +131,19 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class Isolating(Quiet):
+    """The same with the two headers that let a page share memory between threads."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+
 @contextmanager
-def file_server(folder: Path) -> Iterator[str]:
+def file_server(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
     """The address of a server that has only files."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -259,6 +268,16 @@ def test_it_opens_again_without_a_network(built, browser):
     wait_for(page, "window.play?.game.playing && Number(dream.dataset.frame) > 3")
     assert page.evaluate("crossOriginIsolated")
     context.close()
+
+
+def test_where_the_server_isolates_the_page_it_plays_on_threads_from_the_first_visit(built, browser):
+    with file_server(built, Isolating) as address:
+        page = browser.new_page()
+        driver = PageDriver(page, f"{address}?threads=2")
+        assert driver.text("#threads") == "device, 2 threads" and driver.evaluate("crossOriginIsolated")
+        driver.until("Number(dream.dataset.frame) > 3")
+        assert driver.complaints == []
+        page.close()
 
 
 def test_fingers_steer_it_on_a_phone(browser, address):
