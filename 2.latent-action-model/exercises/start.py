@@ -14,9 +14,9 @@ def sizes_of_actions(
 
 
 def known_share(counts: list[list[int]]) -> float:
-    """Exercise 2. The share of the keys' entropy that the words tell: mutual information over entropy of the keys, 0 to 1.
+    """Exercise 2. The share of the keys' entropy that latent actions tell: mutual information over entropy of the keys, 0 to 1.
 
-    counts: how often word w came with key k, one row per word, one column per key.
+    counts: how often latent action a came with key k, one row per latent action, one column per key.
     """
     raise NotImplementedError
 
@@ -37,10 +37,10 @@ def restart_idle_codes(codebook: Tensor, usage: Tensor, latents: Tensor) -> Tens
     raise NotImplementedError
 
 
-def words_to_send(counts: list[list[int]]) -> list[int]:
-    """Exercise 5. For every key the word to send: the one with the largest P(word | key) * log(P(word | key) / P(word)).
+def actions_to_send(counts: list[list[int]]) -> list[int]:
+    """Exercise 5. For every key the latent action to send: the one with the largest P(a | key) * log(P(a | key) / P(a)).
 
-    counts: how often word w came with key k, one row per word, one column per key, every key at least once. A word that never
-    came with the key has no part in it.
+    counts: how often latent action a came with key k, one row per latent action, one column per key, every key at least once. A
+    latent action that never came with the key has no part in it.
     """
     raise NotImplementedError

@@ -29,10 +29,10 @@ def nucleus_of(probabilities: list[float], top_p: float) -> set[int]:
 
 
 def fill_in(predict: Callable[[Tensor], Tensor], num_tokens: int, mask_token: int, left: list[int]) -> Tensor:
-    """Exercise 4. MaskGIT, always taking the likeliest token: all tokens begin hidden, and step s leaves left[s] of them so.
+    """Exercise 4. MaskGIT, always taking the likeliest token: all tokens begin masked, and step s leaves left[s] of them so.
 
-    predict: tokens (N,), some of them mask_token -> logits (N, K). In every step each hidden token is predicted, and the least
-    confident ones are hidden again; what was kept once stays. Returns the tokens (N,).
+    predict: tokens (N,), some of them mask_token -> logits (N, K). In every step each masked token is predicted, and the least
+    confident ones are masked again; what was kept once stays. Returns the tokens (N,).
     """
     raise NotImplementedError
 

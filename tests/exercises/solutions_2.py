@@ -21,10 +21,10 @@ def entropy(counts: list[int]) -> float:
 
 
 def known_share(counts: list[list[int]]) -> float:
-    """Exercise 2: I(word; key) = H(word) + H(key) - H(word and key)."""
-    words, keys = [sum(row) for row in counts], [sum(column) for column in zip(*counts, strict=True)]
+    """Exercise 2: I(action; key) = H(action) + H(key) - H(action and key)."""
+    actions, keys = [sum(row) for row in counts], [sum(column) for column in zip(*counts, strict=True)]
     pairs = [count for row in counts for count in row]
-    return (entropy(words) + entropy(keys) - entropy(pairs)) / entropy(keys)
+    return (entropy(actions) + entropy(keys) - entropy(pairs)) / entropy(keys)
 
 
 def to_nearest_code(latents: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,13 +42,13 @@ def restart_idle_codes(codebook: Tensor, usage: Tensor, latents: Tensor) -> Tens
     return moved
 
 
-def words_to_send(counts: list[list[int]]) -> list[int]:
-    """Exercise 5: frequency alone would send "nothing happens" for every key, lift alone a word seen once."""
+def actions_to_send(counts: list[list[int]]) -> list[int]:
+    """Exercise 5: frequency alone would send "nothing happens" for every key, lift alone an action seen once."""
     total = sum(sum(row) for row in counts)
     best = []
     for column in zip(*counts, strict=True):
         given_key = [count / sum(column) for count in column]
         alone = [sum(row) / total for row in counts]
-        told = [share * math.log(share / word) if share else 0.0 for share, word in zip(given_key, alone, strict=True)]
+        told = [share * math.log(share / overall) if share else 0.0 for share, overall in zip(given_key, alone, strict=True)]
         best.append(told.index(max(told)))
     return best

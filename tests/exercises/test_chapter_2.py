@@ -16,9 +16,9 @@ WORLD = REPOSITORY / "assets" / "worlds" / "breakout"
 
 
 def labels_of(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Words and keys of as many transitions as the table counts."""
-    words, keys = np.indices(counts.shape)
-    return words.repeat(counts.ravel()), keys.repeat(counts.ravel())
+    """Latent actions and keys of as many transitions as the table counts."""
+    actions, keys = np.indices(counts.shape)
+    return actions.repeat(counts.ravel()), keys.repeat(counts.ravel())
 
 
 def test_exercise_1_the_sizes_are_predicted(answers):
@@ -31,11 +31,11 @@ def test_exercise_1_the_sizes_are_predicted(answers):
 
 
 def test_exercise_2_what_latent_actions_reveal_about_keys(answers):
-    assert answers.known_share([[25, 25, 0, 25], [0, 0, 25, 0]]) == pytest.approx(0.406, abs=0.001)  # one word for RIGHT
+    assert answers.known_share([[25, 25, 0, 25], [0, 0, 25, 0]]) == pytest.approx(0.406, abs=0.001)  # one means RIGHT
     assert answers.known_share([[7, 0], [0, 3]]) == pytest.approx(1) and abs(answers.known_share([[6, 3], [4, 2]])) < 1e-9
     counts = np.random.default_rng(0).integers(1, 20, (5, 4))
-    words, keys = labels_of(counts.reshape(5, 4))
-    assert answers.known_share(counts.tolist()) == pytest.approx(mutual_information(words, keys) / entropy(keys))
+    actions, keys = labels_of(counts.reshape(5, 4))
+    assert answers.known_share(counts.tolist()) == pytest.approx(mutual_information(actions, keys) / entropy(keys))
 
 
 def test_exercise_3_the_nearest_code_lets_gradients_pass(answers):
@@ -57,10 +57,10 @@ def test_exercise_4_idle_codes_are_moved_and_others_are_not(answers):
 
 
 def test_exercise_5_the_latent_action_for_a_key(answers):
-    counts = np.array([[90, 80, 30, 30], [2, 1, 60, 0], [3, 0, 1, 70], [5, 19, 9, 0]])  # word 0 comes with every key
-    assert answers.words_to_send(counts.tolist())[2:] == [1, 2]
+    counts = np.array([[90, 80, 30, 30], [2, 1, 60, 0], [3, 0, 1, 70], [5, 19, 9, 0]])  # action 0 comes with every key
+    assert answers.actions_to_send(counts.tolist())[2:] == [1, 2]
     many = 1_000 * counts  # so many that the few imaginary transitions of action_map do not matter
-    assert answers.words_to_send(many.tolist()) == action_map(*labels_of(many), 4, 4)
+    assert answers.actions_to_send(many.tolist()) == action_map(*labels_of(many), 4, 4)
 
 
 def test_exercise_8_more_about_the_keys(request):
