@@ -32,7 +32,14 @@ from latent_action_model.metrics import (
 from latent_action_model.models.latent_action_model import LatentActionModel
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import Clips, split_episodes
-from video_tokenizer.data.validation import clip_videos, even_batches, most_active_clips, open_validation_data, output_folder
+from video_tokenizer.data.validation import (
+    ball_positions,
+    clip_videos,
+    even_batches,
+    most_active_clips,
+    open_validation_data,
+    output_folder,
+)
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
 from video_tokenizer.training.command_line import config_from_dict, parse_config, run_script
 from video_tokenizer.training.config import ValidationConfig
@@ -146,12 +153,16 @@ def save_pictures(
     """Write confusion.png, gallery_<k>.png and swap_test.png."""
     names = scores.get("latent_names", ())
     if "counts" in scores:
-        title = f"True actions of each code on held-out episodes. {caption}"
+        title = f"True keys of each latent action on held-out episodes. {caption}"
         save_confusion(folder / "confusion.png", scores["counts"], clips.store.action_names, names, title)
     chosen = most_active_clips(clips, max(flags.num_samples, 8))
     video = clip_videos(clips, chosen, device)
-    for number, clip in enumerate(video[: flags.num_samples], start=1):
-        save_action_gallery(folder / f"gallery_{number}.png", model, clip, f"The next frame under every code. {caption}", names)
+    positions = ball_positions(clips, chosen)
+    balls = [None] * len(chosen) if positions is None else positions[:, -2:].mean(dim=1).tolist()  # between its last two places
+    title = f"The next frame under every latent action. {caption}"
+    for number, (clip, ball) in enumerate(zip(video[: flags.num_samples], balls, strict=False), start=1):
+        shown = ball if ball is not None and np.isfinite(ball).all() else None
+        save_action_gallery(folder / f"gallery_{number}.png", model, clip, title, names, shown)
     save_swap_test(folder / "swap_test.png", model, video, f"Exchanging two actions exchanges the predictions. {caption}")
 
 

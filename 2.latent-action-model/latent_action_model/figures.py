@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.figures import DARK, difference, image_grid, save_figure, save_picture
+from video_tokenizer.figures import DARK, difference, enlarge, image_grid, save_figure, save_picture
 
+YELLOW = (255, 214, 10)
 GAIN = 3.0
 """factor that makes small differences visible"""
 
@@ -34,7 +35,7 @@ def save_confusion(
             color = "white" if shares[code, action] > 0.55 else DARK
             axes.text(action, code, f"{counts[code, action]:,}", ha="center", va="center", fontsize=8, color=color)
     names = list(code_names) or [""] * num_codes
-    axes.set_yticks(range(num_codes), [f"{name}   code {code}" for code, name in enumerate(names)], fontsize=8)
+    axes.set_yticks(range(num_codes), [f"{name}   action {code}" for code, name in enumerate(names)], fontsize=8)
     axes.set_xticks(range(num_actions), action_names, fontsize=8, rotation=30 if num_actions > 6 else 0)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -65,11 +66,29 @@ def next_frames_under_every_code(model, clip: Tensor) -> Tensor:
         return model.decode_indices(past, indices)[:, -1].float()
 
 
-def save_action_gallery(path: Path | str, model, clip: Tensor, caption: str = "", code_names: Sequence[str] = ()) -> None:
+def with_ball(frame: np.ndarray, ball: Sequence[float], scale: int, reach: int = 5) -> np.ndarray:
+    """The frame at `scale`, and in it, framed in yellow, what lies around (x, y), at twice this scale and twice as bright.
+
+    frame: uint8 (H, W, 3); returns uint8 (scale * H, scale * W, 3).
+    """
+    picture, (height, width) = enlarge(frame, scale), frame.shape[:2]
+    x, y = (int(np.clip(round(place), reach, size - 1 - reach)) for place, size in zip(ball, (width, height), strict=True))
+    around = np.minimum(2 * frame[y - reach : y + reach + 1, x - reach : x + reach + 1].astype(int), 255).astype(np.uint8)
+    inset = np.pad(enlarge(around, 2 * scale), ((1, 1), (1, 1), (0, 0)))
+    inset[[0, -1]] = inset[:, [0, -1]] = YELLOW
+    top = 2 * scale * height // 3 - len(inset) // 2
+    left = scale * width // 8 if x > width / 2 else 7 * scale * width // 8 - len(inset)
+    picture[top : top + len(inset), left : left + len(inset)] = inset
+    return picture
+
+
+def save_action_gallery(
+    path: Path | str, model, clip: Tensor, caption: str = "", code_names: Sequence[str] = (), ball: Sequence[float] | None = None
+) -> None:
     """Write a start frame and the frame predicted under every code, each with its change from the start frame and a close-up.
 
     clip: (T, C, H, W) in [0, 1]; the start frame is clip[-2], and the real next frame is clip[-1]. The close-up shows, at twice
-    the size, the half-size window in which the predictions differ most from each other.
+    the size, the half-size window in which the predictions differ most from each other. ball: (x, y), enlarged in every frame.
     """
     predicted = next_frames_under_every_code(model, clip)  # (K, C, H, W)
     inferred = int(model.encode(clip[None]).indices[0, -1])
@@ -77,17 +96,21 @@ def save_action_gallery(path: Path | str, model, clip: Tensor, caption: str = ""
     start, real, *frames = to_frames(torch.stack([clip[-2], clip[-1], *predicted])[None])[0]
 
     def row(label: str, frame: np.ndarray) -> tuple[str, np.ndarray]:
-        enlarged = frame[rows, columns].repeat(2, axis=0).repeat(2, axis=1)
-        return label, np.stack([frame, difference(frame, start, GAIN), enlarged[: start.shape[0], : start.shape[1]]])
+        whole = enlarge(frame, scale) if ball is None else with_ball(frame, ball, scale)
+        change, enlarged = enlarge(difference(frame, start, GAIN), scale), enlarge(frame[rows, columns], 2 * scale)
+        return label, np.stack([whole, change, enlarged[: whole.shape[0], : whole.shape[1]]])
 
+    scale = 2 if start.shape[1] <= 64 else 1  # two halves of three pictures
     names = list(code_names) or [""] * len(frames)
-    labels = [f"code {code}{' *' if code == inferred else ''}\n{name}".strip() for code, name in enumerate(names)]
+    labels = [f"action {code}{' *' if code == inferred else ''}\n{name}".strip() for code, name in enumerate(names)]
     entries = [row("start frame", start), row("real next", real), *(row(*entry) for entry in zip(labels, frames, strict=True))]
     titles = ["frame", f"change x{GAIN:.0f}", "close-up"]
     half = -(-len(entries) // 2)
-    scale = 2 if start.shape[1] <= 64 else 1  # two halves of three pictures
-    caption = f"{caption} * marks the code inferred for the real next frame.".strip()
-    save_picture(path, beside([image_grid(part, "", titles, scale=scale) for part in (entries[:half], entries[half:])], caption))
+    caption = f"{caption} * marks the one inferred for the real next frame.".strip()
+    if ball is not None:
+        caption += " Yellow insets show the ball enlarged and twice as bright."
+    parts = [image_grid(part, "", titles, scale=1) for part in (entries[:half], entries[half:])]
+    save_picture(path, beside(parts, caption), num_colors=256)
 
 
 def beside(pictures: Sequence[np.ndarray], caption: str = "") -> np.ndarray:
@@ -116,7 +139,7 @@ def save_swap_test(path: Path | str, model, video: Tensor, caption: str = "") ->
         window = close_up((pictures - pictures[:1]).abs().amax(dim=1))
         frames = to_frames(pictures[None])[0]  # (4, H, W, 3)
         enlarged = frames[:, window[0], window[1]].repeat(2, axis=1).repeat(2, axis=2)
-        codes = f"own code {int(indices[clip, -1])}, other's {int(indices[other, -1])}"
+        codes = f"own action {int(indices[clip, -1])}, other's {int(indices[other, -1])}"
         entries += [(f"clip {name}", frames), (f"close-up\n{codes}", enlarged)]
     titles = ["before", "real next", "predicted with\nits own action", "predicted with\nthe other action"]
     save_picture(path, image_grid(entries, caption, titles))

@@ -29,7 +29,7 @@ def action_labels(model: DynamicsModel, extra: Mapping[str, Any]) -> list[str]:
     keys: dict[int, list[str]] = {}
     for name, code in (extra.get("action_map") or {}).items():
         keys.setdefault(code, []).append(name)
-    return [f"code {code}\n{', '.join(keys.get(code, []))}".strip() for code in range(model.num_actions)]
+    return [f"action {code}\n{', '.join(keys.get(code, []))}".strip() for code in range(model.num_actions)]
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from tokenizer_lab.draw import (
     REPEATED,
     TOKENS,
     DecodedPatches,
+    differing_filters,
     pooled_scores,
     read_world,
     save_psnr_trap,
@@ -104,6 +105,12 @@ def test_a_world_without_a_game_gets_no_picture_of_latents(tmp_path, capsys):
     for facts in ({}, {"env_id": "ALE/NoSuchGame-v5"}):
         assert not illustrate.draw_latents(tmp_path / "latents.png", model, facts, 100)
         assert capsys.readouterr().out.startswith("latents.png is left out: ")
+
+
+def test_filters_that_are_shown_differ():
+    a, b = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    responses = torch.stack([3 * a, -2 * a, 2 * b, 0.1 * torch.eye(6), torch.zeros(6, 6), torch.zeros(6, 6)])
+    assert differing_filters(responses, 2) == [0, 2]  # 1 is 0 upside down, and 3 to 5 hardly react
 
 
 def test_psnr_prefers_no_ball_to_a_touch_of_light_and_moving_psnr_does_not(world, tmp_path):

@@ -98,15 +98,27 @@ def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
 # ---- patches, positions, attention, quantizer -------------------------------------------------------------------------
 
 
+def differing_filters(responses: Tensor, count: int) -> list[int]:
+    """The filter whose response varies most, and then, again and again, of the half that varies more the one whose response is
+    least correlated with those chosen before. responses: (F, H, W)."""
+    correlation = torch.corrcoef(responses.flatten(1)).nan_to_num().abs()  # (F, F)
+    lively = responses.flatten(1).std(dim=1).argsort(descending=True)[: max(count, len(responses) // 2)]
+    chosen = [int(lively[0])]
+    while len(chosen) < count:
+        chosen.append(int(lively[correlation[lively][:, chosen].amax(dim=1).argmin()]))
+    return chosen
+
+
 @torch.no_grad()
 def save_patches(path: Path, tokenizer: VideoTokenizer, frame: np.ndarray, num_filters: int = 3) -> None:
-    """A frame cut into patches, the responses of the stem's most variable filters, and the patch vectors.
+    """A frame cut into patches, the responses of the stem's most variable filter and of those least like the ones before it, and
+    the patch vectors.
 
     frame: uint8 (H, W, 3).
     """
     video = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255 - 0.5  # (1, 3, H, W)
     responses = tokenizer.patch_embedding.stem(video)[0]  # (F, H/2, W/2)
-    filters = responses.flatten(1).std(dim=1).argsort(descending=True)[:num_filters].tolist()
+    filters = differing_filters(responses, num_filters)
     vectors = tokenizer.patch_embedding(video[:, None])[0, 0]  # (N, E)
     figure = Figure(figsize=(8.0, 2.3), layout="constrained")
     charts = figure.subplots(1, num_filters + 2)

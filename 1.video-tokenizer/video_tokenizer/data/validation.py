@@ -109,13 +109,18 @@ def even_batches(num_clips: int, batch_size: int, num_batches: int | None = None
 
 
 def most_active_clips(clips: Clips, number: int, candidates: int = 64) -> list[int]:
-    """Pick one clip per equal segment of the data, the one with the most motion in its last frame. Deterministic."""
+    """Pick one clip per equal segment of the data, the one with the most motion in its last frame. Where the game's ball is
+    known, clips that show it in their last two frames come first. Deterministic."""
     chosen = []
     for segment in np.array_split(np.arange(len(clips)), min(number, len(clips))):
         some = segment[np.unique(np.linspace(0, len(segment) - 1, candidates).astype(np.int64))]
         last = clips.starts[some] + clips.num_frames - 1
         change = np.abs(clips.store.frames[last].astype(np.int16) - clips.store.frames[last - 1])  # (candidates, H, W, 3)
-        chosen.append(int(some[(change.max(axis=-1) > 255 * MOVING).sum(axis=(1, 2)).argmax()]))
+        motion = (change.max(axis=-1) > 255 * MOVING).sum(axis=(1, 2))  # (candidates,)
+        balls = ball_positions(clips, some.tolist())
+        if balls is not None:
+            motion = np.where(balls[:, -2:].isfinite().all(dim=(1, 2)), motion + change[0, ..., 0].size, motion)
+        chosen.append(int(some[motion.argmax()]))
     return chosen
 
 

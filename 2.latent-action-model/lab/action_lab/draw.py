@@ -80,7 +80,7 @@ def save_pooling(path: Path, model: LatentActionModel, video: Tensor, code_names
         for axes, title in zip(line, titles, strict=True):
             bare(axes, title if number == 0 else "")
         code = int(indices[clip, moment])
-        line[0].set_ylabel(f"code {code}\n{code_names[code]}", fontsize=8, rotation=0, ha="right", va="center", labelpad=4)
+        line[0].set_ylabel(f"action {code}\n{code_names[code]}", fontsize=8, rotation=0, ha="right", va="center", labelpad=4)
     save_figure(path, figure)
 
 
@@ -156,7 +156,7 @@ def save_latents(
         axes.scatter(*points.T.numpy(), s=7, c=colors[played.actions].numpy(), linewidths=0, antialiased=False)
         if shown is model:
             codes = model.quantizer.indices_to_codes(torch.arange(model.num_actions))
-            _mark_codes(axes, (codes - mean) @ plane, played, colors)
+            _mark_codes(figure, axes, (codes - mean) @ plane, points, played, colors)
         bare(axes, title)
         axes.set_xlabel(f"{share:.0%} of the variance lies in this plane", fontsize=8)
     for name, color in zip(action_names, colors.tolist(), strict=True):
@@ -165,31 +165,57 @@ def save_latents(
     save_figure(path, figure)
 
 
-def _mark_codes(axes: Axes, codes: Tensor, played: Played, colors: Tensor) -> None:
-    """A cross at each code (K, 2), and beside it, away from the nearest code, its number, a strip with the true actions of its
-    latents, and their count."""
-    next_codes = codes[torch.cdist(codes, codes).fill_diagonal_(torch.inf).argmin(dim=1)]
+def _mark_codes(figure: Figure, axes: Axes, codes: Tensor, points: Tensor, played: Played, colors: Tensor) -> None:
+    """A cross at each code (K, 2), and joined to it by a line its number, a strip with the true actions of its latents, and their
+    count."""
     axes.plot(*codes.T.numpy(), marker="+", color=DARK, markersize=8, markeredgewidth=1.4, linestyle="")
+    axes.margins(0.28, 0.2)
+    figure.draw_without_rendering()  # where everything lies is known only now
     words: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "color": DARK}
     circle = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": DARK, "linewidth": 0.8}
-    for number, (code, next_code) in enumerate(zip(codes.tolist(), next_codes.tolist(), strict=True)):
-        x = 26 if code[0] > next_code[0] else -26
-        axes.annotate(str(number), code, (x, 9), fontsize=9, bbox=circle, **words)
+    offsets = _label_offsets(axes, codes, points, 72 / figure.dpi)
+    for number, (code, (x, y)) in enumerate(zip(codes.tolist(), offsets, strict=True)):
+        line = {"arrowstyle": "-", "color": PLAIN, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
+        axes.annotate("", code, (x, y), textcoords="offset points", arrowprops=line)
+        axes.annotate(str(number), code, (x, y + 12), fontsize=9, bbox=circle, **words)
         if len(actions := played.actions[played.indices == number].sort().values):
             places = torch.linspace(0, len(actions) - 1, 30).round().long()
             strip = OffsetImage(colors[actions[places]].expand(4, -1, -1).numpy(), zoom=0.8, interpolation="nearest")
-            axes.add_artist(AnnotationBbox(strip, code, (x, -3), boxcoords="offset points", frameon=False, pad=0))
-        axes.annotate(f"{len(actions):,}", code, (x, -10), fontsize=7, **words)
-    axes.margins(0.28, 0.2)
+            axes.add_artist(AnnotationBbox(strip, code, (x, y), boxcoords="offset points", frameon=False, pad=0))
+        axes.annotate(f"{len(actions):,}", code, (x, y - 7), fontsize=7, **words)
+
+
+def _label_offsets(axes: Axes, codes: Tensor, points: Tensor, unit: float, size: float = 40) -> list[tuple[float, float]]:
+    """Where each code's label goes, in typographic points from its cross (K, 2): of 16 directions and three distances the place
+    inside the axes that covers no other label and the fewest crosses and points (N, 2).
+
+    unit: typographic points per pixel. size: of a label.
+    """
+    crosses, dots = (axes.transData.transform(some.numpy()) * unit for some in (codes, points))
+    low, high = axes.bbox.get_points() * unit
+    angles = np.arange(16) * np.pi / 8
+    offsets = np.concatenate([r * np.stack([np.cos(angles), np.sin(angles)], axis=1) for r in (30, 44, 58)])
+    half, taken, chosen = np.array([size, size]) / 2, np.empty((0, 2)), []
+    for cross in crosses:
+        places = cross + offsets  # (48, 2)
+        labels, others, covered = (
+            (np.abs(places[:, None] - some) < reach).all(axis=2).sum(axis=1)
+            for some, reach in ((taken, 2 * half), (crosses, half), (dots, half))
+        )
+        outside = ((places - half < low) | (places + half > high)).any(axis=1)
+        best = int((1e6 * (labels + outside) + 1e3 * others + covered).argmin())
+        taken = np.concatenate([taken, places[best : best + 1]])
+        chosen.append((float(offsets[best, 0]), float(offsets[best, 1])))
+    return chosen
 
 
 # ---- codes that collapse ----------------------------------------------------------------------------------------------
 
 CURVES = (
     ("logged", "reconstruction", "reconstruction loss"),
-    ("logged", "codes", "codes in use in a batch"),
-    ("validated", "delta_moving_psnr_db", "worth of the right code, dB"),
-    ("validated", "action_information_single", "known of the key from one code"),
+    ("logged", "codes", "latent actions in use in a batch"),
+    ("validated", "delta_moving_psnr_db", "worth of the right latent action, dB"),
+    ("validated", "action_information_single", "known of the key from one latent action"),
 )
 """(group and name in the file of the curves, title of the chart)"""
 
@@ -248,6 +274,6 @@ def save_collapsed_gallery(path: Path, models: Mapping[str, LatentActionModel], 
     for name, next_frames in predicted.items():  # (B, K, C, H, W)
         frames = to_frames(torch.cat([video[chosen, -2:], next_frames[chosen]])[None])[0][:, rows, columns]
         entries += [(name, frames), (f"change x{GAIN:.0f}", difference(frames, frames[:1].repeat(len(frames), axis=0), GAIN))]
-    titles = ["before", "real\nnext", *(f"code {code}" for code in range(len(entries[0][1]) - 2))]
+    titles = ["before", "real\nnext", *(f"action {code}" for code in range(len(entries[0][1]) - 2))]
     values = ", ".join(f"{name} {float(variance[chosen].sum()):.3f}" for name, variance in varying.items())
-    save_picture(path, image_grid(entries, f"How much the drawings differ, as variance over the codes: {values}.", titles))
+    save_picture(path, image_grid(entries, f"How much the drawings differ, as variance over the actions: {values}.", titles))

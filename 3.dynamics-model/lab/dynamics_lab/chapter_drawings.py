@@ -35,12 +35,12 @@ def some_hidden(count: int, grid_size: tuple[int, int], seed: int = 0) -> np.nda
 def save_architecture(path: Path, frames: np.ndarray, grid_size: tuple[int, int]) -> None:
     """Past and present stream as boxes. frames: uint8 (T, H, W, 3), T at least 4."""
     drawing = Drawing(700, 672, "The dynamics model: the past stream leaves keys and values, with which the present stream "
-                      "predicts hidden tokens")  # fmt: skip
+                      "predicts masked tokens")  # fmt: skip
     width, left, right = 274, 12, 414
     hidden = some_hidden(3, grid_size)
     drawing.text(left, 16, "Past stream", 17, "accent", "start", bold=True)
     drawing.text(right, 16, "Present stream", 17, "warm", "start", bold=True)
-    for x, first, name in ((left, 0, "frames 0 to T-2,\nas they are"), (right, 1, "frames 1 to T-1, half\nor more hidden")):
+    for x, first, name in ((left, 0, "frames 0 to T-2,\nas they are"), (right, 1, "frames 1 to T-1, half\nor more masked")):
         for number in range(3):
             frame = frames[first + number]
             drawing.frame(x + 12 * number, 34 + 6 * number, with_holes(frame, hidden[number]) if first else frame, 1)
@@ -77,10 +77,10 @@ def save_architecture(path: Path, frames: np.ndarray, grid_size: tuple[int, int]
     drawing.arrow(middle, 534, middle, 570)
     drawing.text(middle + 12, 550, "logits (B, T-1, N, K)", 14, "muted", "start", mono=True)
     drawing.box(right, 572, width, 44, fill="warm_pale", line="warm")
-    drawing.text(right + 12, 594, "training: cross-entropy of hidden\ntokens, changed ones count more", 14, anchor="start")
+    drawing.text(right + 12, 594, "training: cross-entropy of masked\ntokens, changed ones count more", 14, anchor="start")
     drawing.badge(right + width - 4, 572, "5", "warm")
     drawing.box(right, 624, width, 44, fill="warm_pale", line="warm")
-    drawing.text(right + 12, 646, "dreaming: sample all, keep the\nsure ones, hide the rest, repeat", 14, anchor="start")
+    drawing.text(right + 12, 646, "dreaming: sample all, keep the\nsure ones, mask the rest, repeat", 14, anchor="start")
     drawing.badge(right + width - 4, 624, "2", "warm")
     words = (
         "Both streams have the same weights.\nWhile dreaming, the present is one\nframe: T-1 = 1.\nNumbered marks: the solutions."
@@ -91,7 +91,7 @@ def save_architecture(path: Path, frames: np.ndarray, grid_size: tuple[int, int]
 
 def save_two_streams(path: Path, frames: np.ndarray, grid_size: tuple[int, int]) -> None:
     """Who looks back at whom: in one stream with holes, as Genie trains, and in two. frames: uint8 (T, H, W, 3), T >= 4."""
-    drawing = Drawing(700, 630, "Genie looks back at frames with holes; with two streams every frame with holes looks back at "
+    drawing = Drawing(700, 630, "Genie looks back at masked frames; with two streams every masked frame looks back at "
                       "whole frames, and the last column is what a dream does")  # fmt: skip
     side, lefts = 96, [150 + 140 * number for number in range(FRAMES)]
     hidden, scale = some_hidden(FRAMES, grid_size), side / frames.shape[1]
@@ -106,15 +106,15 @@ def save_two_streams(path: Path, frames: np.ndarray, grid_size: tuple[int, int])
                 start, end = (lefts[s] + side * 0.62, y - 4), (lefts[t] + side * (0.4 - 0.18 * (t - s - 1)), y - 4)
                 drawing.curve(start, ((start[0] + end[0]) / 2, y - 42 * (t - s)), end, color if s else "muted", 2.5)
 
-    drawing.text(8, 16, "Genie: one stream, holes in every frame but the first", 17, anchor="start", bold=True)
+    drawing.text(8, 16, "Genie: one stream, every frame but the first is masked", 17, anchor="start", bold=True)
     arcs(104, FRAMES, "bad")
     for number in range(FRAMES):
         show(number, 104, holes=number > 0)
-    drawing.text(8, 66, "looks back at\na frame with\nholes", 15, "bad", "start")
-    drawing.text(8, 152, "predicts its\nhidden tokens", 15, "muted", "start")
+    drawing.text(8, 66, "looks back at\na masked\nframe", 15, "bad", "start")
+    drawing.text(8, 152, "predicts its\nmasked tokens", 15, "muted", "start")
     drawing.line([(8, 224), (692, 224)], "faint", 1.5)
 
-    drawing.text(8, 250, "Two streams: whole frames to look back at, holes to fill", 17, anchor="start", bold=True)
+    drawing.text(8, 250, "Two streams: whole frames to look back at, masked ones to fill", 17, anchor="start", bold=True)
     past, present = 328, 484
     arcs(past, FRAMES - 1, "muted")
     drawing.rect(lefts[-1] - 18, present - 18, side + 36, side + 32, "none", "good", 2, 8, stroke_dasharray="6 4")
@@ -126,7 +126,7 @@ def save_two_streams(path: Path, frames: np.ndarray, grid_size: tuple[int, int])
         start = lefts[s] + side * (0.7 if near else 0.88), past + side + 3
         drawing.line([start, (lefts[row + 1] + side * (0.55 if near else 0.25), present - 4)], "good", 2.5, arrow=True)
     drawing.text(8, past + 48, "past stream:\nframes as\nthey are", 15, "accent", "start")
-    drawing.text(8, present + 48, "present stream:\npredicts its\nhidden tokens", 15, "warm", "start")
+    drawing.text(8, present + 48, "present stream:\npredicts its\nmasked tokens", 15, "warm", "start")
     drawing.text(lefts[0] + 52, present + 48, "no arrow goes\nstraight down:\nthat would be\nthe answer", 15, "muted")
     drawing.text(lefts[-1] + 48, past + 48, "a dream is the\nlast frame alone,\nwith the past in\nthe KV cache", 15, "good")
     drawing.text(
@@ -137,7 +137,7 @@ def save_two_streams(path: Path, frames: np.ndarray, grid_size: tuple[int, int])
 
 def save_masking_schedules(path: Path, traces: Mapping[str, Sequence], grid_size: tuple[int, int]) -> None:
     """Which tokens of a real frame are still hidden after each pass, for both schedules. traces: schedule -> its passes."""
-    drawing = Drawing(700, 418, "Hidden tokens after each of four passes: with the cosine schedule 64, 60, 46, 25, 0, with "
+    drawing = Drawing(700, 418, "Masked tokens after each of four passes: with the cosine schedule 64, 60, 46, 25, 0, with "
                       "halving 64, 4, 2, 1, 0")  # fmt: skip
     rows, columns = grid_size
     cell, total, names = 12, rows * columns, {"cosine": "MaskGIT's\nschedule", "halving": "ours: the\nsure first"}
@@ -156,11 +156,11 @@ def save_masking_schedules(path: Path, traces: Mapping[str, Sequence], grid_size
             drawing.grid(
                 x, y, rows, columns, cell, {place: str(colors[place]) for place in np.ndindex(rows, columns)}, line="faint"
             )
-            drawing.text(x + cell * columns / 2, y + cell * rows + 18, f"{left} hidden", 16, bold=True)
+            drawing.text(x + cell * columns / 2, y + cell * rows + 18, f"{left} masked", 16, bold=True)
             if number:
                 drawing.text(x + cell * columns / 2, y + cell * rows + 40, f"{int((before & ~hidden).sum())} settled", 15, "warm")
             before = hidden
-    for x, color, text in ((116, "line", "hidden"), (226, "warm", "settled in this pass"), (444, "warm_pale", "settled before")):
+    for x, color, text in ((116, "line", "masked"), (226, "warm", "settled in this pass"), (444, "warm_pale", "settled before")):
         drawing.rect(x, 394, 16, 16, color, "faint", 1)
         drawing.text(x + 24, 402, text, 15, "muted", "start")
     drawing.save(path)
@@ -206,14 +206,15 @@ def save_action_prior(
         drawing.line([(left, at(0, share)[1]), (left + 576, at(0, share)[1])], "faint", 1)
         drawing.text(left - 10, at(0, share)[1], f"{share:.0%}", 15, "muted", "end")
     drawing.text(8, 18, "How probable is it that the paddle goes left or right next?", 17, anchor="start", bold=True)
+    colors = ("bad", "accent")  # LEFT red and RIGHT blue, as among the latents of chapter 2
     bins = np.round(places / 3).astype(int)
-    for share, color in zip(shares.values(), ("accent", "warm"), strict=True):
+    for share, color in zip(shares.values(), colors, strict=True):
         kept = [number for number in np.unique(bins) if (bins == number).sum() >= least]
         points = [at(float(places[bins == number].mean()), float(share[bins == number].mean())) for number in kept]
         drawing.line(points, color, 3)
         for x, y in points:
             drawing.add("circle", cx=x, cy=y, r=4.5, fill=color, stroke="paper", stroke_width=1.5)
-    for key, color, x in zip(shares, ("accent", "warm"), (left + 190, left + 386), strict=True):
+    for key, color, x in zip(shares, colors, (left + 190, left + 386), strict=True):
         drawing.text(x, top + 22, f"P({key})", 18, color, bold=True)
     rows = frame.shape[0] // 8
     drawing.frame(left, top + height + 14, frame[-rows:], scale)
