@@ -70,4 +70,4 @@ def test_exercise_8_more_about_the_keys(request):
     file = CHAPTER / "checkpoints" / "exercise" / "metrics.json"
     assert file.exists(), f"train into {file.parent.relative_to(REPOSITORY)} first"
     metrics = json.loads(file.read_text())
-    assert metrics["steps"] <= 600 and metrics["action_information_single"] > 0.45
+    assert metrics["steps"] <= 150 and metrics["action_information_single"] > 0.39

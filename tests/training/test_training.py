@@ -1,10 +1,13 @@
 """Claims about training: atomic writes, refusals, schedules, averages, and runs that go on as if nothing had happened."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from script_runner import call
@@ -55,6 +58,15 @@ def small_run(folder: Path, **changes) -> tuple[Run, nn.Module, Optimizers]:
     optimizer = build_optimizer(model, config)
     run.track(model, optimizer, ExponentialMovingAverage(model))
     return run, model, optimizer
+
+
+def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it():
+    ballast = np.ones(200_000_000)  # 1.5 GiB
+    code = "from video_tokenizer.training.run import peak_memory_gib; print(peak_memory_gib())"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY / "1.video-tokenizer"
+    )
+    assert 0.05 < float(said.stdout) < ballast.nbytes / 2**30 - 0.3
 
 
 def test_only_matrices_decay():
