@@ -1,5 +1,5 @@
 // How the tokens of a frame are sampled: masking.py and action_prior.py of chapter 3, once more in JavaScript.
-// tests/web/test_web_export.py compares the two.
+// tests/web/test_web_page.py compares the two.
 
 /** Random numbers in [0, 1) from a seed: the same seed gives the same dream (mulberry32, by Tommy Ettinger). */
 export class Random {

@@ -79,6 +79,8 @@ def recorded(path: Path, num_episodes: int, seed: int) -> ClipStore:
         store = open_clip_store(path)
         if (store.info.get("source"), store.info.get("seed"), len(store.episodes)) == ("rooms", seed, num_episodes):
             return store
+        if store.info.get("source") != "rooms":
+            raise InputError(f"{path} is a recording of something else; give another --folder")
     return rooms_store(path, num_episodes, seed)
 
 

@@ -96,4 +96,7 @@ def test_a_small_measurement_scores_every_arm_and_is_not_repeated(tmp_path, caps
     assert call(SCRIPT, *small, *files) == 0  # everything is there already
     again = json.loads((tmp_path / "rooms.json").read_text())
     assert again["arms"] == fresh["arms"]
+    models = {path: path.read_bytes() for path in (tmp_path / "data").rglob("models/*.pt")}
+    assert call(SCRIPT, *small, *files, "--num-episodes", 24) == 0  # models of other data are not taken for those of these
+    assert models and all(path.read_bytes() != content for path, content in models.items())
     assert call(SCRIPT, "--num-episodes", 2) == 2 and "num-episodes 2" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Train dynamics models on Rooms for a given time, and score what they recall of a room by how long ago it was entered."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -127,7 +128,8 @@ def trained(
     path: Path, config: NextFrameConfig, tokenizer: Tokenizer, data: Episodes, minutes: float
 ) -> tuple[DynamicsModel, int]:
     """The model that was trained with these settings before and saved, else `train`."""
-    settings = to_json({"config": asdict(config), "minutes": minutes})
+    seen = hashlib.sha256(data.tokens.numpy().tobytes() + data.actions.numpy().tobytes()).hexdigest()[:16]
+    settings = to_json({"config": asdict(config), "minutes": minutes, "data": seen})
     if path.exists():
         content = torch.load(path, weights_only=True)
         if content["settings"] == settings:
