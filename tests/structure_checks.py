@@ -16,18 +16,21 @@ CHAPTERS = {  # in the order in which they are read: a chapter imports only from
 PACKAGES = list(CHAPTERS.values())
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
 VARIANTS = {"tokenizer_variants", "dynamics_variants"}
+USES = "uses"
 LABS = {"tokenizer_lab", "action_lab", "dynamics_lab", "world_lab"}
 
 
 def scripts() -> list[Path]:
-    """Every script a reader can call: beside a chapter's README, in its lab, and the variants' training scripts."""
+    """Every script a reader can call: beside a chapter's README, in its lab, of the uses, and the variants' training scripts."""
     places = ("*.py", "lab/*.py", "*_variants/train.py", "*_variants/*/train.py")
-    return sorted(path for chapter in CHAPTERS for where in places for path in (REPOSITORY / chapter).glob(where))
+    found = [path for chapter in CHAPTERS for where in places for path in (REPOSITORY / chapter).glob(where)]
+    in_uses = [path for path in package_files() if USES in path.parts and "def main()" in path.read_text()]
+    return sorted(found + in_uses)
 
 
 def package_files() -> list[Path]:
-    """Every Python file of the packages: the lesson's, the variants' and the labs'."""
-    rooms = [REPOSITORY / chapter / room for chapter, package in CHAPTERS.items() for room in (package, "lab", *VARIANTS)]
+    """Every Python file of the packages: the lesson's, the variants', the uses' and the labs'."""
+    rooms = [REPOSITORY / chapter / room for chapter, package in CHAPTERS.items() for room in (package, "lab", *VARIANTS, USES)]
     return sorted(path for room in rooms for path in room.glob("*/**/*.py" if room.name == "lab" else "**/*.py"))
 
 
@@ -44,15 +47,19 @@ def imported_modules(source: str) -> set[str]:
 
 
 def room_of(path: Path) -> str:
-    """What a file is part of: "lab", "variants", "models", "training", or else "lesson"."""
-    parts = set(path.relative_to(REPOSITORY).parts)
+    """What a file is part of: "lab", "variants", a use such as "uses.planning", "models", "training", or else "lesson"."""
+    folders = path.relative_to(REPOSITORY).parts[:-1]
+    parts = set(folders)
+    if USES in parts:
+        return ".".join(folders[folders.index(USES) :][:2])
     if parts & VARIANTS:
         return "variants"
     return next((room for room in ("lab", "models", "training") if room in parts), "lesson")
 
 
 def import_complaints(source: str, package: str, room: str = "lesson") -> list[str]:
-    """Imports that break a rule: of a later chapter, of a variant or a lab into the lesson, or without the full path.
+    """Imports that break a rule: of a later chapter, of a variant, a use or a lab into the lesson, of another use into a use, or
+    without the full path.
 
     package: the chapter's own package. room: see room_of; a lab imports whatever it likes.
     """
@@ -66,6 +73,8 @@ def import_complaints(source: str, package: str, room: str = "lesson") -> list[s
             complaints.append(f"{module} belongs to a later chapter than {package}")
         elif first in VARIANTS and room not in ("variants", "lab"):
             complaints.append(f"{module} is a variant, and the lesson never imports one")
+        elif first == USES and room != "lab" and not f"{module}.".startswith(f"{room}."):
+            complaints.append(f"{module} is a use, which neither the lesson nor another use imports")
         elif first in LABS and room != "lab":
             complaints.append(f"{module} is part of a lab, which nothing taught imports")
         elif first in {"train", "validate", "record", "generate", "evaluate"}:

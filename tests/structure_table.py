@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from structure_checks import CHAPTERS, REPOSITORY, VARIANTS, imported_modules
+from structure_checks import CHAPTERS, REPOSITORY, USES, VARIANTS, imported_modules
 
 MAIN_LINE = {  # chapter -> file, relative to the chapter -> what it holds
     "1.video-tokenizer": {
@@ -62,7 +62,8 @@ LEFT_CLOSED = {
     "`figures.py` (how actions are graded), `lab/`",
     "3.dynamics-model": "`data/prepare.py` (which checkpoints it starts from, what a world must know), "
     "`metrics.py`, `rollouts.py` and `figures.py` (how predictions are graded), `lab/`",
-    "4.inference": "`play/` (server and page), `evaluation/`, the build (`build_world.py` and what it calls), `lab/`",
+    "4.inference": "`play/` (server and page), `evaluation/`, the build (`build_world.py` and what it calls), `lab/`; "
+    "`uses/` when you have read the chapter",
 }
 MODEL_AND_LOSS = {  # what each loop must name: its model's class, and what gives its loss
     "1.video-tokenizer": ("VideoTokenizer", "weighted_mse"),
@@ -81,9 +82,10 @@ BEFORE: dict[str, Any] = {  # measured by the functions below on that commit; th
     "apparatus of its script, chapter 3": (3_717, 29),
     "apparatus of its script, chapter 4": (2_614, 19),
     "variants": (3_033, 24),
+    "uses": (0, 0),
     "labs": (4_757, 39),
     "the rest of the chapters": (10_321, 101),
-    "all but tests and variants": (18_817, 172),
+    "all but tests, variants and uses": (18_817, 172),
     "tests": (12_394, 88),
     "names that train.py imports, chapter 1": 41,
     "names that train.py imports, chapter 2": 40,
@@ -169,14 +171,16 @@ def table() -> dict[str, Any]:
     """Row -> (lines, files), or a number, or hops."""
     everything = set().union(*(source_files(REPOSITORY / chapter) for chapter in CHAPTERS))
     variants = {path for path in everything if VARIANTS & set(path.parts)}
+    uses = {path for path in everything if USES in path.parts}
     labs = {path for path in everything if "lab" in path.parts}
     mains = set().union(*map(main_line, CHAPTERS))
     rows: dict[str, Any] = {f"main line, chapter {chapter[0]}": size(main_line(chapter)) for chapter in CHAPTERS}
     rows |= {"main line, all chapters": size(mains)}
     rows |= {f"apparatus of its script, chapter {chapter[0]}": size(apparatus(chapter)) for chapter in CHAPTERS}
-    rows |= {"variants": size(variants), "labs": size(labs)}
-    rows |= {"the rest of the chapters": size(everything - variants - labs - mains)}
-    rows |= {"all but tests and variants": size(everything - variants), "tests": size(source_files(REPOSITORY / "tests"))}
+    rows |= {"variants": size(variants), "uses": size(uses), "labs": size(labs)}
+    rows |= {"the rest of the chapters": size(everything - variants - uses - labs - mains)}
+    rows |= {"all but tests, variants and uses": size(everything - variants - uses)}
+    rows |= {"tests": size(source_files(REPOSITORY / "tests"))}
     loops = {chapter: entry_point(chapter).read_text() for chapter in MODEL_AND_LOSS}
     rows |= {f"names that train.py imports, chapter {chapter[0]}": imported_names(loops[chapter]) for chapter in loops}
     for number, what in enumerate(("model class", "loss")):

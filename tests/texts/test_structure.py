@@ -13,7 +13,7 @@ from script_runner import load_script
 from structure_checks import CHAPTERS, REPOSITORY, package_files, scripts
 
 SOURCES = sorted({*package_files(), *scripts()})
-LESSON = [path for path in SOURCES if checks.room_of(path) not in ("lab", "variants")]
+LESSON = [path for path in SOURCES if not checks.room_of(path).startswith(("lab", "variants", "uses"))]
 CONTRACT = {"world.py", "environment.py", "registry.py", "loading.py"}
 """what code outside the course calls"""
 
@@ -39,7 +39,8 @@ def complaints(check: Callable[[Path, str], list[str]], paths: list[Path]) -> di
 def test_the_chapters_are_what_gets_installed():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]
     packages = {f"{chapter}/{package}" for chapter, package in CHAPTERS.items()}
-    packages |= {name(path) for chapter in CHAPTERS for path in (REPOSITORY / chapter).glob("*_variants")}
+    extras = [path for chapter in CHAPTERS for where in ("*_variants", "uses") for path in (REPOSITORY / chapter).glob(where)]
+    packages |= {name(path) for path in extras}
     assert set(project["hatch"]["build"]["targets"]["wheel"]["packages"]) == packages
     assert all((REPOSITORY / package / "__init__.py").exists() for package in packages)
     folders = [*CHAPTERS, *(f"{chapter}/lab" for chapter in CHAPTERS)]
@@ -149,6 +150,14 @@ def test_the_import_check_keeps_variants_and_labs_out_of_the_lesson():
     for room, allowed in {"lesson": [], "models": [], "variants": [variant], "lab": [variant, lab]}.items():
         assert [source for source in (variant, lab) if not checks.import_complaints(source, "dynamics_model", room)] == allowed
     assert checks.import_complaints("from .models import fsq", "video_tokenizer")
+
+
+def test_the_import_check_keeps_uses_apart():
+    source = "from uses.sharpening.model import Sharpener"
+    for room, allowed in {"lesson": False, "uses.planning": False, "uses.sharpening": True, "lab": True}.items():
+        assert (checks.import_complaints(source, "world_model", room) == []) == allowed
+    assert checks.room_of(REPOSITORY / "4.inference/uses/sharpening/model.py") == "uses.sharpening"
+    assert checks.import_complaints("import world_lab.drawings", "world_model", "uses.sharpening")
 
 
 def test_the_checks_of_circles_and_data_tell_right_from_wrong():

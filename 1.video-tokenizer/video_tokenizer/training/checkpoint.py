@@ -23,7 +23,9 @@ CHAPTERS = {
     "tokenizer": "1.video-tokenizer",
     "latent_action_model": "2.latent-action-model",
     "dynamics": "3.dynamics-model",
+    "sharpener": "4.inference/uses/sharpening",
 }
+"""kind of checkpoint -> folder of its training"""
 
 
 def save_checkpoint(
@@ -39,7 +41,7 @@ def save_checkpoint(
 ) -> None:
     """Write a model with all that is needed to rebuild it: name, config, weights, step, metrics, data, versions.
 
-    kind: "tokenizer", "latent_action_model" or "dynamics". Everything else must be tensors, plain numbers, strings, lists
+    kind: one of CHAPTERS. Everything else must be tensors, plain numbers, strings, lists
     or dictionaries of these, because the file is loaded with `weights_only=True`.
     """
     content = {

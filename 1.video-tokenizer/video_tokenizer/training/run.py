@@ -80,7 +80,7 @@ class Run:
     """
 
     def __init__(self, kind: str, config: Any, data: Any, made_from: str | None = None, extra: Mapping[str, Any] | None = None):
-        """kind: "tokenizer", "latent_action_model" or "dynamics". data: store, training and validation clips.
+        """kind: of checkpoint, such as "tokenizer". data: store, training and validation clips.
 
         made_from: fingerprints of all that is learned from, where that is more than the store; a run that was stopped on other
         data is another run. extra: goes into the checkpoints. Raises InputError where the folder is a file or in use.

@@ -1,0 +1,72 @@
+"""The picture that shows what sharpening does: the same places, enlarged in three ways, above the truth."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from uses.sharpening.pairs import Pairs
+from uses.sharpening.scores import Enlarge
+from video_tokenizer.data.clips import Clips
+from video_tokenizer.data.validation import most_active_clips
+from video_tokenizer.figures import image_grid, save_picture
+from video_tokenizer.games.detectors import detect_ball, game_facts
+
+SHOWN = 4
+"""places shown, of which the truth is known"""
+WINDOW = 24
+"""side of the window that is shown, in pixels of the world's frames"""
+
+
+def save_comparison(
+    path: Path, methods: Mapping[str, Enlarge], pairs: Pairs, clips: Clips, dream: np.ndarray | None = None, caption: str = ""
+) -> None:
+    """One row for each method and one for the truth, with a column for each of `SHOWN` clips.
+
+    dream: frames (K, H, W, 3) uint8 that nobody ever filmed, for one more column, which has no truth.
+    """
+    frames = np.array([clips.starts[index] + clips.num_frames - 1 for index in most_active_clips(clips, SHOWN)])
+    decoded, before = pairs.decoded[frames], pairs.decoded[frames - 1]
+    labels = [f"game, frame {frame:,}" for frame in frames]
+    if dream is not None:
+        last = most_lively(dream, pairs.store.env_id)
+        decoded, before = np.append(decoded, dream[[last]], axis=0), np.append(before, dream[[last - 1]], axis=0)
+        labels.append("a dream")
+    centers = [center_of(*both, pairs.store.env_id) for both in zip(decoded, before, strict=True)]
+    scale = pairs.store.frame_size[0] // decoded.shape[1]
+    rows = [(name, windows(method(decoded), centers, scale)) for name, method in methods.items()]
+    rows.append(("truth", windows(pairs.store.frames[frames], centers, scale)))
+    save_picture(path, image_grid(rows, caption, labels), num_colors=128)
+
+
+def most_lively(frames: np.ndarray, env_id: str | None) -> int:
+    """The number of the frame, from 1 on, in which most changes; where the ball is known, of those that show it."""
+    change = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))  # (K - 1,)
+    facts = game_facts(env_id or "")
+    if facts is not None and facts.ball is not None:
+        change += 255 * np.isfinite(detect_ball(frames, env_id or "")[1:, 0])
+    return int(change.argmax()) + 1
+
+
+def center_of(frame: np.ndarray, before: np.ndarray, env_id: str | None) -> np.ndarray:
+    """(row, column) of the ball in a frame (H, W, 3); where it is not found, or not known, of what changed most."""
+    facts = game_facts(env_id or "")
+    if facts is not None and facts.ball is not None:
+        column, row = detect_ball(frame[None], env_id or "")[0]
+        if np.isfinite(row):
+            return np.array([row, column])
+    change = np.abs(frame.astype(np.int16) - before).max(axis=-1)
+    return np.array(np.unravel_index(int(change.argmax()), change.shape), float)
+
+
+def windows(frames: np.ndarray, centers: list[np.ndarray], scale: int) -> np.ndarray:
+    """The part of each enlarged frame (N, sH, sW, 3) around its center, which is in pixels of the world's frames."""
+    cut = []
+    for frame, center in zip(frames, centers, strict=False):  # of a dream there is a center and no truth
+        side = scale * WINDOW
+        top, left = (
+            int(np.clip(scale * place - side / 2, 0, length - side))
+            for place, length in zip(center, frame.shape[:2], strict=True)
+        )
+        cut.append(frame[top : top + side, left : left + side])
+    return np.stack(cut)

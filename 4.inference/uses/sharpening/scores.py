@@ -1,0 +1,96 @@
+"""Scores of enlarged pictures: against the emulator where there is one, and by detectors where the world imagines."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from uses.sharpening.model import Sharpener, bicubic
+from uses.sharpening.pairs import Pairs, shrink
+from video_tokenizer.data.clips import Clips, to_frames, to_video
+from video_tokenizer.data.validation import even_batches, local_background
+from video_tokenizer.figures import enlarge
+from video_tokenizer.games.detectors import ball_lights, detect_ball, game_facts, player_distortion
+from video_tokenizer.losses import background_of
+from video_tokenizer.metrics import SECOND_BALL, VideoScores, share
+
+BATCH_SIZE = 8
+"""clips that are scored at a time"""
+Enlarge = Callable[[np.ndarray], np.ndarray]
+
+
+def enlargements(sharpener: Sharpener) -> dict[str, Enlarge]:
+    """Name -> what makes (T, sH, sW, 3) uint8 of (T, H, W, 3) uint8: pixels repeated, bicubic interpolation, and the network."""
+
+    def interpolate(frames: np.ndarray) -> np.ndarray:
+        return to_frames(bicubic(to_video(frames[None])[0], sharpener.scale)[None])[0]
+
+    return {"nearest": lambda frames: enlarge(frames, sharpener.scale), "bicubic": interpolate, "sharpened": sharpener.sharpen}
+
+
+def picture_scores(
+    methods: Mapping[str, Enlarge], pairs: Pairs, clips: Clips, num_batches: int | None = None
+) -> dict[str, dict[str, float]]:
+    """Each method's scores on decoded frames against the truth: those of `VideoScores`, and flicker.
+
+    flicker: by how many of 255 levels a pixel changes, on average, from one frame to the next where the truth does not change.
+    The first frame of a clip is not scored. clips: of pairs.store. num_batches: of 8 clips, evenly spaced; None: all clips.
+    """
+    background = background_of(pairs.store.frames)
+    scores = {name: VideoScores() for name in methods}
+    flicker, at_rest = dict.fromkeys(methods, 0.0), 0
+    for indices in even_batches(len(clips), BATCH_SIZE, num_batches):
+        places = clips.starts[indices][:, None] + np.arange(clips.num_frames)  # (B, T)
+        truth, decoded = pairs.store.frames[places], pairs.decoded[places]
+        video = to_video(truth)
+        ball, scene = None, None
+        if pairs.ball is not None:
+            ball, scene = torch.from_numpy(pairs.ball[places[:, 1:]]), local_background(pairs.store, clips, indices)
+        still = (truth[:, 1:] == truth[:, :-1]).all(axis=-1)  # (B, T - 1, sH, sW)
+        at_rest += int(still.sum())
+        for name, method in methods.items():
+            pictures = method(decoded.reshape(-1, *decoded.shape[2:])).reshape(truth.shape)
+            scores[name].update(to_video(pictures)[:, 1:], video[:, 1:], video[:, :-1], background, ball, scene)
+            change = np.abs(pictures[:, 1:].astype(np.int16) - pictures[:, :-1]).mean(axis=-1)  # (B, T - 1, sH, sW)
+            flicker[name] += float(change[still].sum())
+    return {name: scores[name].result() | {"flicker": share(flicker[name], at_rest)} for name in methods}
+
+
+def dream_scores(
+    methods: Mapping[str, Enlarge], dream: np.ndarray, real: np.ndarray, env_id: str, linear_light: bool
+) -> dict[str, dict[str, float]]:
+    """Each method's scores on imagined frames, of which there is no truth, by the detectors of chapter 1.
+
+        ball_light          the ball's light, summed over 2x2 pixels: median, as a share of that in real pictures of this size
+        ball_kept           of the frames that show a ball before they are enlarged: share that still shows it at the same place
+        one_ball            of the same frames: share with exactly one ball, see `one_ball_share`
+        player_distortion   how much the player deviates from its sprite, mean; 0 for a perfect one
+
+    Balls are counted in pictures that are shrunk again, since around a blurred ball of 128 pixels the detector of second balls
+    finds its own rim. dream: (F, H, W, 3) uint8. real: (F', sH, sW, 3) uint8, real pictures, whose scores are the row "real".
+    linear_light: how they were shrunk.
+    """
+    facts = game_facts(env_id)
+    pictures = {name: method(dream) for name, method in methods.items()} | {"real": real}
+    table: dict[str, dict[str, float]] = {name: {} for name in pictures}
+    if facts is not None and facts.ball is not None:
+        size = dream.shape[1], dream.shape[2]
+        small = {name: shrink(frames, size, linear_light) for name, frames in pictures.items()}
+        places = {name: detect_ball(frames, env_id) for name, frames in small.items()}  # each (F, 2)
+        before, seen_real = detect_ball(dream, env_id), np.isfinite(places["real"][:, 0])
+        usual, usual_small = (
+            float(np.median(ball_lights(frames, env_id)[seen_real, 0])) if seen_real.any() else np.nan
+            for frames in (real, small["real"])
+        )
+        for name, frames in pictures.items():
+            seen = seen_real if name == "real" else np.isfinite(before[:, 0])
+            light, lights = ball_lights(frames, env_id)[seen, 0], ball_lights(small[name], env_id)[seen]
+            table[name]["ball_light"] = float(np.median(light)) / usual if seen.any() else np.nan
+            if name != "real":
+                near = np.abs(places[name] - before).max(axis=1) <= 1  # NaN compares as False
+                table[name]["ball_kept"] = share(int(near.sum()), int(seen.sum()))
+            table[name]["one_ball"] = share(int(((lights >= SECOND_BALL * usual_small).sum(axis=1) == 1).sum()), int(seen.sum()))
+    if facts is not None and facts.player is not None and facts.player.lengths:
+        for name, frames in pictures.items():
+            table[name]["player_distortion"] = float(player_distortion(frames, env_id, linear_light).mean())
+    return table
