@@ -41,7 +41,7 @@ play: $(VENV)/installed  ## play a world in the browser, beside the real game: y
 
 web: $(VENV)/installed  ## build a page that plays the worlds in any browser, without a server, into build/web; needs npm
 	@command -v npm >/dev/null || { echo "error: there is no npm, which fetches onnxruntime-web; install Node.js" >&2; exit 2; }
-	npm ci --ignore-scripts --no-audit --no-fund --prefix web
+	npm ci --prefix web || { echo "error: npm could not fetch onnxruntime-web; check the network and run make web again" >&2; exit 2; }
 	$(INSTALL) $(INDEX) --editable ".[web]"
 	$(RUN) 4.inference/lab/export_web.py $(if $(COURSE),--course $(COURSE))
 

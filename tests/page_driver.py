@@ -5,9 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from video_tokenizer.errors import InputError
 
 PLAY = Path(__file__).resolve().parents[1] / "4.inference" / "play.py"
 NO_BROWSER = "no Chromium can be started; fetch one with: python -m playwright install chromium"
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+"""the headers that let a page share memory between threads"""
 
 
 @contextmanager
@@ -58,6 +63,32 @@ def play_server(*flags: object) -> Iterator[tuple[str, int]]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+class Files(SimpleHTTPRequestHandler):
+    """The files of a folder with further headers, and no log."""
+
+    def __init__(self, *arguments: Any, headers_to_add: Mapping[str, str], **options: Any):
+        self.headers_to_add = headers_to_add
+        super().__init__(*arguments, **options)
+
+    def end_headers(self) -> None:
+        for name, value in self.headers_to_add.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def file_server(folder: Path | str, headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The address of a server that has only the files of a folder. headers: sent with each of them."""
+    handler = partial(Files, directory=str(folder), headers_to_add=headers or {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def wait_for(page: Any, condition: str, seconds: float = 60) -> None:

@@ -9,8 +9,10 @@ function numThreads() {
 /** Have the service worker keep everything that the page loads, beginning with what it has loaded before it came. */
 async function keepForOffline() {
   try {
+    if (navigator.serviceWorker.controller) return; // everything has come through it already
     await navigator.serviceWorker.register("service_worker.js");
-    await navigator.serviceWorker.ready;
+    const { active } = await navigator.serviceWorker.ready;
+    if (active.state === "activating") await new Promise((resolve) => active.addEventListener("statechange", resolve, { once: true }));
     const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
     await Promise.all([location.href, ...loaded].filter((url) => url.startsWith("http")).map((url) => fetch(url)));
   } catch { /* no service workers here, for instance in a private window: then there is no page without a network */ }

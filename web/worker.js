@@ -14,7 +14,7 @@ let passes = null; // of the newest frame, where it was inspected
 
 /** The bytes of a file. onBytes: called with the size of each piece that arrives. */
 async function read(name, onBytes = () => {}) {
-  const response = await fetch(name).catch(() => null);
+  const response = await fetch(name.split("/").map(encodeURIComponent).join("/")).catch(() => null);
   if (!response?.ok) throw new Error(`${name} cannot be loaded; is there a network?`);
   const pieces = [];
   for (let reader = response.body.getReader(), piece; !(piece = await reader.read()).done;) {

@@ -6,9 +6,11 @@
 Why the caches are inputs and outputs of the networks, and what it costs: web/README.md.
 """
 
+import hashlib
 import html
 import json
 import logging
+import os
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.st_transformer import KeysValues, SpaceTimeTransformer
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
-from video_tokenizer.training.atomic_files import check_can_be_written, replace_folder, temporary_neighbour
+from video_tokenizer.training.atomic_files import replace_folder, temporary_neighbour
 from video_tokenizer.training.checkpoint import from_eight_bits
 from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.play.world_registry import LoadedWorld
@@ -205,7 +207,7 @@ def write_world(folder: Path, output: Path) -> dict[str, Any]:
         (output / f"{name}.onnx").write_bytes(content)
     (output / "starts.rgb").write_bytes(world.start_frames[:, -1].tobytes())  # the picture that a dream shows first
 
-    facts = LoadedWorld(folder.name, world, None, "this page holds no emulator").description()
+    facts = LoadedWorld(output.name, world, None, "this page holds no emulator").description()
     facts["ball_game"] = False  # it counts no balls, so it never offers to serve one
     if facts["action_map"].get("FIRE") == facts["action_map"].get("NOOP"):
         facts["keys"].pop(" ", None)  # in this world FIRE does nothing
@@ -222,7 +224,7 @@ def write_world(folder: Path, output: Path) -> dict[str, Any]:
         "key_weights": (world.key_probabilities() ** GUIDANCE).tolist() if "prior" in networks else None,
     }
     (output / "world.json").write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
-    return {"name": folder.name, "bytes": sum(file.stat().st_size for file in output.iterdir())}
+    return {"name": output.name, "bytes": sum(file.stat().st_size for file in output.iterdir())}
 
 
 @torch.no_grad()
@@ -238,6 +240,15 @@ def encode_starts(tokenizer: VideoTokenizer, frames: np.ndarray) -> list[list[li
     return clips
 
 
+def stamp(folder: Path) -> None:
+    """Write a digest of all files into the service worker, which keeps the files of one build apart from those of the next."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(file.read_bytes())
+    worker = folder / "service_worker.js"
+    worker.write_text(worker.read_text(encoding="utf-8").replace("BUILD", digest.hexdigest()[:16]), encoding="utf-8")
+
+
 def main() -> None:
     config = parse_config(WebConfig)
     try:
@@ -247,28 +258,28 @@ def main() -> None:
         raise InputError('the export needs onnx and onnxscript; install them with: pip install -e ".[web]"') from None
     if not all((RUNTIME / name).exists() for name in RUNTIME_FILES):
         raise InputError("web/node_modules has no onnxruntime-web; fetch it with: npm ci --prefix web")
-    output, folders = Path(config.output), [Path(folder) for folder in config.worlds]
-    if len({folder.name for folder in folders}) < len(folders) or not folders:
+    output, folders = Path(config.output), {Path(os.path.abspath(folder)).name: Path(folder) for folder in config.worlds}
+    if len(folders) < len(config.worlds) or not folders:
         raise InputError(f"--worlds {' '.join(config.worlds)}: give one or more folders with different names")
     if output.exists() and not (output / "worlds.json").exists():
         raise InputError(f"--output {output} exists and is no page that was built before; give another folder")
-    check_can_be_written(output, "--output")
 
     output.parent.mkdir(parents=True, exist_ok=True)
     building = temporary_neighbour(output)
     try:
-        shutil.copytree(SOURCE, building, ignore=shutil.ignore_patterns("node_modules", "*.md", "package*.json"))
+        shutil.copytree(SOURCE, building, ignore=shutil.ignore_patterns("node_modules", ".npmrc", "*.md", "package*.json"))
         for folder, names in {SHARED: SHARED_FILES, RUNTIME: RUNTIME_FILES}.items():
             for name in names:
                 shutil.copy(folder / name, building)
         page = building / "index.html"
         page.write_text(page.read_text(encoding="utf-8").replace(WebConfig.course, html.escape(config.course)), encoding="utf-8")
         worlds = []
-        for folder in folders:
-            worlds.append(write_world(folder, building / "worlds" / folder.name))
+        for name, folder in folders.items():
+            worlds.append(write_world(folder, building / "worlds" / name))
             print(f"{folder}: {worlds[-1]['bytes'] / 1e6:.1f} MB")
         sizes = {"worlds": worlds, "runtime_bytes": (building / RUNTIME_FILES[-1]).stat().st_size}
         (building / "worlds.json").write_text(json.dumps(sizes), encoding="utf-8")
+        stamp(building)
         replace_folder(building, output)
     finally:
         shutil.rmtree(building, ignore_errors=True)

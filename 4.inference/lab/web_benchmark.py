@@ -7,13 +7,8 @@ Needs Chromium: python -m playwright install chromium
 """
 
 import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +21,7 @@ from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
 
 # isort: split
-from page_driver import chromium, open_page, wait_for  # its folder is on the path since play_benchmark was imported
+from page_driver import ISOLATED, chromium, file_server, open_page, wait_for  # play_benchmark has put its folder on the path
 
 SPEEDS = {"real_time": "1", "no_limit": "100"}
 
@@ -47,27 +42,6 @@ class WebBenchmarkConfig:
     """of the random key presses"""
     json: str | None = None
     """file for the numbers"""
-
-
-class IsolatingHandler(SimpleHTTPRequestHandler):
-    """Files with the two headers that let a page share memory between threads; no log."""
-
-    def end_headers(self) -> None:
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-@contextmanager
-def file_server(folder: str) -> Iterator[str]:
-    """The address of a server that has only the files of a folder."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(IsolatingHandler, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 def memory_mib(page: Any) -> float:
@@ -95,7 +69,7 @@ def main() -> None:
         raise InputError("--seconds must be at least 1, --memory-minutes at least 0, and --threads at least 1")
     rows: dict[str, Any] = {}
     row_config = BenchmarkConfig(seconds=config.seconds, seed=config.seed)
-    with chromium() as browser, file_server(config.page) as address:
+    with chromium() as browser, file_server(config.page, ISOLATED) as address:
         begun = time.perf_counter()
         page = open_page(browser, address)
         wait_for(page, "Number(dream.dataset.frame) > 0")
@@ -117,7 +91,7 @@ def main() -> None:
     print(format_table(rows))
     print(facts.get("memory", ""))
     if config.json:
-        save_json(config.json, facts | rows)
+        save_json(config.json, {"settings": asdict(config)} | facts | rows)
 
 
 if __name__ == "__main__":

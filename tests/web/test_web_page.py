@@ -2,21 +2,19 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from page_driver import PageDriver, canvas_picture, chromium, wait_for
-from script_runner import call
+from page_driver import ISOLATED, PageDriver, canvas_picture, chromium, file_server
+from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
@@ -26,24 +24,26 @@ from video_tokenizer.games.detectors import detect_player
 from world_model.world import WorldModel
 
 SCRIPT = REPOSITORY / "4.inference" / "lab" / "export_web.py"
+BENCHMARK = SCRIPT.with_name("web_benchmark.py")
 WORLDS = {name: REPOSITORY / "assets" / "worlds" / name for name in ("breakout", "freeway")}
 BREAKOUT = "ALE/Breakout-v5"
 MOST_BYTES = 20_000_000
+ANYBODY = {"Access-Control-Allow-Origin": "*"}
+"""headers of a server from which every page may read"""
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The page with a world of discovered actions and one of true actions, built as `make web` builds it."""
-    pytest.importorskip("onnxscript", reason='the export needs onnx and onnxscript: pip install -e ".[web]"')
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package, reason='the export needs onnx and onnxscript: pip install -e ".[web]"')
     if not (REPOSITORY / "web" / "node_modules" / "onnxruntime-web").exists():
         npm = shutil.which("npm")
         if npm is None:
-            pytest.skip("there is no npm to fetch onnxruntime-web with")
-        fetched = subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--prefix", "web"], cwd=REPOSITORY, capture_output=True, text=True
-        )
+            pytest.skip("there is no npm to fetch onnxruntime-web with; install Node.js")
+        fetched = subprocess.run([npm, "ci", "--prefix", "web"], cwd=REPOSITORY, capture_output=True, text=True)
         if fetched.returncode:
-            pytest.skip(f"npm could not fetch onnxruntime-web: {fetched.stderr.strip()[-200:]}")
+            pytest.skip(f"npm could not fetch onnxruntime-web ({fetched.stderr.partition(chr(10))[0]})")
     output = tmp_path_factory.mktemp("page") / "web"
     assert call(SCRIPT, "--output", output, "--worlds", *WORLDS.values()) == 0
     return output
@@ -51,7 +51,9 @@ def built(tmp_path_factory) -> Path:
 
 def node(built: Path, job: dict[str, Any]) -> Any:
     """What the page's own modules answer outside a browser, see dream.mjs."""
-    command = [shutil.which("node") or "node", str(Path(__file__).with_name("dream.mjs")), str(built)]
+    if shutil.which("node") is None:
+        pytest.skip("there is no node to run the page's modules with; install Node.js")
+    command = ["node", str(Path(__file__).with_name("dream.mjs")), str(built)]
     done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -60,16 +62,17 @@ def node(built: Path, job: dict[str, Any]) -> Any:
 # ---- the same world as in Python ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "num_frames"), [("breakout", 200), ("freeway", 50)])
-def test_at_temperature_zero_tokens_equal_those_of_pytorch_and_pictures_differ_by_one_at_most(built, name, num_frames):
-    world = WorldModel.load(WORLDS[name], "cpu", precision="float32", temperature=0, num_steps=2)
+@pytest.mark.parametrize(("name", "num_frames", "num_steps"), [("breakout", 200, 2), ("freeway", 50, 2), ("breakout", 40, 8)])
+def test_at_temperature_zero_tokens_equal_those_of_pytorch_and_pictures_differ_by_one_at_most(built, name, num_frames, num_steps):
+    world = WorldModel.load(WORLDS[name], "cpu", precision="float32", temperature=0, num_steps=num_steps)
     actions = np.random.default_rng(0).integers(world.num_actions, size=num_frames // 5).repeat(5)
-    sampling = {"num_steps": 2, "temperature": 0, "top_p": 0.9}
+    sampling = {"num_steps": num_steps, "temperature": 0, "top_p": 0.9}
     job = {"do": "dream", "world": name, "start": 1, "seed": 0, "actions": actions.tolist(), "sampling": sampling}
     dreamed = node(built, job)
     state = world.start_rollouts(world.start_frames[1:2], world.start_actions[1:2])
     for action, frame in zip(actions, dreamed, strict=True):
         picture = world.step_rollouts(state, np.array([action]))[0]
+        assert frame["passes"] == num_steps
         assert frame["taken"] == state.dynamics_state.action.item()
         assert frame["tokens"] == state.latest[0].tolist()
         drawn = np.frombuffer(base64.b64decode(frame["picture"]), np.uint8).reshape(picture.shape)
@@ -103,7 +106,7 @@ def test_all_that_is_downloaded_for_three_worlds_is_less_than_twenty_megabytes(b
     ("flags", "sentence"),
     [
         (["--worlds", "nowhere"], "world folder nowhere does not exist"),
-        (["--worlds", "a/x", "b/x"], "different names"),
+        (["--worlds", "a/x", "b/x/y/.."], "different names"),
         (["--output", "tests"], "is no page that was built before"),
     ],
 )
@@ -114,39 +117,15 @@ def test_what_cannot_be_built_ends_with_a_sentence(built, flags, sentence, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_world_of_the_readers_own_is_rounded_to_eight_bits(built, tmp_path):
-    assert call(SCRIPT, "--worlds", save_tiny_world(tmp_path / "mine", "none", env_id=None), "--output", tmp_path / "page") == 0
+def test_a_world_of_the_readers_own_is_rounded_to_eight_bits_and_named_after_its_folder(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(save_tiny_world(tmp_path / "mine", "none", env_id=None))
+    assert call(SCRIPT, "--worlds", ".", "--output", tmp_path / "page") == 0
     sampling = {"num_steps": 2, "temperature": 0, "top_p": 0.9}
     job = {"do": "dream", "world": "mine", "start": 0, "seed": 0, "actions": [-1, -1], "sampling": sampling}
     assert [len(frame["tokens"]) for frame in node(tmp_path / "page", job)] == [16, 16]
 
 
 # ---- in a browser ------------------------------------------------------------------------------------------------------------
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """A plain file server that writes no log."""
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        pass
-
-
-class Isolating(Quiet):
-    """The same with the two headers that let a page share memory between threads."""
-
-    def end_headers(self) -> None:
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        super().end_headers()
-
-
-@contextmanager
-def file_server(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
-    """The address of a server that has only files."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +170,19 @@ def driver(opened) -> Iterator[PageDriver]:
 def begin(driver: PageDriver, index: int) -> None:
     driver.evaluate(f"play.game.pause(true), play.game.begin({{ index: {index} }})")
     driver.until("dream.dataset.frame === '0'")
+
+
+def policy_of_the_page() -> str:
+    """Its content security policy, which stands in a <meta>."""
+    page = (REPOSITORY / "web" / "index.html").read_text(encoding="utf-8")
+    return re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', page)[0]
+
+
+def kept(page: Any) -> dict[str, set[str]]:
+    """What the service worker keeps: name of a cache -> paths of files."""
+    urls = "caches.open(name).then((cache) => cache.keys()).then((all) => all.map(({ url }) => new URL(url).pathname))"
+    entries = page.evaluate(f"caches.keys().then((names) => Promise.all(names.map(async (name) => [name, await {urls}])))")
+    return {name: set(paths) for name, paths in entries}
 
 
 def paddle_in_the_middle() -> int:
@@ -262,26 +254,86 @@ def test_another_world_opens_and_is_steered_by_its_own_keys(driver):
     driver.until("play.game.world.name === 'breakout' && play.game.playing", seconds=30)
 
 
-def test_it_opens_again_without_a_network(built, browser):
+def test_a_new_build_is_used_at_once_and_what_was_opened_before_still_opens_without_a_network(built, browser, tmp_path):
+    folder, name = shutil.copytree(built, tmp_path / "page"), "50% #1"
+    first, second = [f"/worlds/{world}/dynamics.onnx" for world in ("breakout", "50%25%20%231")]
     context = browser.new_context()
-    with file_server(built) as address:
-        page = context.new_page()
-        PageDriver(page, address)
-        wait_for(page, "navigator.serviceWorker.controller")
-    page.goto(address)  # nobody is there any more
-    wait_for(page, "window.play?.game.playing && Number(dream.dataset.frame) > 3")
-    assert page.evaluate("crossOriginIsolated")
+    with file_server(folder, {"Cache-Control": "max-age=600"}) as address:  # as GitHub Pages: browsers may keep files for a while
+        driver = PageDriver(context.new_page(), address)
+        worlds = json.loads((folder / "worlds.json").read_text())
+        worlds["worlds"] = [worlds["worlds"][1] | {"name": name}, worlds["worlds"][0]]
+        (folder / "worlds.json").write_text(json.dumps(worlds))
+        world = folder / "worlds" / "freeway" / "world.json"
+        world.write_text(json.dumps(json.loads(world.read_text()) | {"name": name}))
+        world.parent.rename(folder / "worlds" / name)
+        worker = (folder / "service_worker.js").read_text()
+        [build] = re.findall(r"[0-9a-f]{16}", worker)
+        assert set(kept(driver.page)) == {f"{address}#{build}"}
+
+        (folder / "service_worker.js").write_text(worker.replace(build, "the next"))
+        driver.page.reload()
+        driver.until(f"window.play?.game.playing && play.game.world.name === '{name}'")
+        for _ in range(500):
+            found = kept(driver.page)
+            if set(found) == {f"{address}#the next"} and {first, second} <= found[f"{address}#the next"]:
+                break
+            driver.page.wait_for_timeout(20)
+        assert set(found) == {f"{address}#the next"} and {first, second} <= found[f"{address}#the next"]
+    driver.page.goto(f"{address}?threads=1")  # nobody is there any more
+    driver.until(f"window.play?.game.playing && play.game.world.name === '{name}' && Number(dream.dataset.frame) > 3")
+    driver.page.select_option("#world", "breakout")
+    driver.until("play.game.playing && play.game.world.name === 'breakout' && Number(dream.dataset.frame) > 3")
+    assert driver.evaluate("crossOriginIsolated")
     context.close()
 
 
-def test_where_the_server_isolates_the_page_it_plays_on_threads_from_the_first_visit(built, browser):
-    with file_server(built, Isolating) as address:
+def test_a_redirection_and_an_error_reach_the_browser_as_they_are_and_are_not_kept(opened, address):
+    page = opened[0].page.context.new_page()
+    page.goto(f"{address}worlds.json")
+    assert page.evaluate("navigator.serviceWorker.controller !== null")
+    assert page.goto(f"{address}worlds").ok and page.url == f"{address}worlds/"
+    assert page.goto(f"{address}nowhere").status == 404
+    [paths] = kept(page).values()
+    assert "/worlds.json" in paths and not {"/worlds", "/nowhere"} & paths
+    page.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_script_of_the_page_reaches_another_server(built, browser, tmp_path, threads):
+    policy = policy_of_the_page()
+    isolated = ISOLATED | {"Content-Security-Policy": policy}
+    assert f'"Content-Security-Policy": "{policy}"' in (built / "service_worker.js").read_text()
+    with file_server(built, isolated if threads > 1 else {}) as address, file_server(tmp_path, ANYBODY) as elsewhere:
         page = browser.new_page()
-        driver = PageDriver(page, f"{address}?threads=2")
-        assert driver.text("#threads") == "device, 2 threads" and driver.evaluate("crossOriginIsolated")
+        driver = PageDriver(page, f"{address}?threads={threads}")
+        assert driver.text("#threads") == ("device, 2 threads" if threads > 1 else "device, 1 thread")
         driver.until("Number(dream.dataset.frame) > 3")
-        assert driver.complaints == []
+        assert driver.complaints == [] and driver.evaluate("crossOriginIsolated") == (threads > 1)
+        for script in (page, page.workers[0]):
+            assert script.evaluate(f"fetch('{elsewhere}').then(() => 'answered', () => 'refused')") == "refused"
         page.close()
+
+
+def test_a_measurement_of_the_page_opens_each_world_and_says_how_it_was_made(built, browser, tmp_path, monkeypatch):
+    script, opened, threads = load_script(BENCHMARK), [], (2, 1)
+    facts = "({ world: play.game.world.name, threads: document.getElementById('threads').textContent })"
+    monkeypatch.setattr(script, "measure", lambda page, *_: opened.append(page.evaluate(facts)) or {"frames_per_second": 15.0})
+    monkeypatch.setattr(script, "chromium", lambda: nullcontext(browser))
+    flags = ["--page", built, "--seconds", 3, "--memory-minutes", 0, "--threads", *threads, "--json", tmp_path / "speed.json"]
+    monkeypatch.setattr(script, "SPEEDS", {"no_limit": "100"})
+    assert call(BENCHMARK, *flags) == 0
+    expected = [{"world": world, "threads": f"device, {text}"} for text in ("2 threads", "1 thread") for world in WORLDS]
+    assert opened == expected
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["settings"] == {
+        "page": str(built),
+        "seconds": 3,
+        "memory_minutes": 0,
+        "threads": [2, 1],
+        "seed": 0,
+        "json": flags[-1].as_posix(),
+    }
+    assert written["freeway_no_limit_threads_1"] == {"frames_per_second": 15}
 
 
 def test_fingers_steer_it_on_a_phone(browser, address):

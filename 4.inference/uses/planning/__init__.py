@@ -1,1 +1,0 @@
-"""Planning: imagine what different keys would lead to, and press those that end best."""
