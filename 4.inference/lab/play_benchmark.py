@@ -22,11 +22,12 @@ from video_tokenizer.training.results import format_table, save_json
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from page_driver import chromium, open_page, play_server, wait_for
 
-STAGES = ("dynamics", "decode", "game", "transport", "draw")
-ROWS = {  # name -> mirror, speed
-    "as_fast_as_it_goes": (False, "100"),
-    "as_fast_as_it_goes_mirror": (True, "100"),
-    "game_speed_mirror": (True, "1"),
+STAGES = ("dynamics", "decode", "game", "sharpen", "transport", "draw")
+ROWS = {  # name -> mirror, speed, sharpened, in a world with a network for it
+    "as_fast_as_it_goes": (False, "100", False),
+    "as_fast_as_it_goes_mirror": (True, "100", False),
+    "as_fast_as_it_goes_mirror_sharpened": (True, "100", True),
+    "game_speed_mirror": (True, "1", False),
 }
 
 
@@ -37,7 +38,7 @@ class BenchmarkConfig:
     world: str = "assets/worlds/breakout"
     """folder of the world that is played"""
     seconds: float = 20.0
-    """time of each of the three measurements"""
+    """time of each of the measurements"""
     num_threads: int | None = None
     """threads for the models; default: that of play.py"""
     seed: int = 0
@@ -60,11 +61,12 @@ def press_keys(page: Any, seconds: float, rng: np.random.Generator) -> None:
         page.wait_for_timeout(1000 * rng.uniform(0.1, 0.3))
 
 
-def measure(page: Any, mirror: bool, speed: str, config: BenchmarkConfig) -> dict[str, float]:
+def measure(page: Any, mirror: bool, speed: str, sharpened: bool, config: BenchmarkConfig) -> dict[str, float]:
     """One row: start, warm up for two seconds, then measure. Milliseconds are means over the last frames, at most 1,000."""
     rng = np.random.default_rng(config.seed)
     start = "game" if mirror else "stored"
     page.evaluate(f"play.game.begin({{start: '{start}', index: 0, mirror: {str(mirror).lower()}}})")
+    page.evaluate(f"play.game.sharpen({str(sharpened).lower()})")
     page.select_option("#speed", speed)
     page.evaluate("document.activeElement.blur()")
     press_keys(page, 2.0, rng)
@@ -95,7 +97,8 @@ def main() -> None:
         wait_for(page, "Number(dream.dataset.frame) > 0")
         until_playing = time.perf_counter() - begun
         device, num_threads = page.inner_text("#device"), int(page.inner_text("#threads").split()[1])
-        rows = {name: measure(page, *row, config) for name, row in tqdm(ROWS.items(), desc="playing", disable=None)}
+        possible = {name: row for name, row in ROWS.items() if not row[-1] or page.evaluate("play.game.world.can_sharpen")}
+        rows = {name: measure(page, *row, config) for name, row in tqdm(possible.items(), desc="playing", disable=None)}
     facts = {"world": config.world, "device": device, "threads": num_threads, "cores": os.cpu_count()}
     facts["seconds_to_play"] = until_playing
     print(format_table({"page": facts}))

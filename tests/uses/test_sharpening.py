@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from script_runner import call
+from server_fixture import PlayerClient, with_player
 from structure_checks import REPOSITORY
 from tiny_world import save, save_tiny_world, some_frames
 from torch import Tensor
@@ -22,6 +23,7 @@ from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.results import read_json
 from video_tokenizer.training.run import Run
 from world_model.evaluation.games import play_opening
+from world_model.play.world_registry import WorldRegistry
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -150,6 +152,45 @@ def test_a_training_that_was_stopped_ends_with_the_weights_of_one_that_was_not(f
     assert train(folder, tmp_path / "stopped", *flags) == 0
     whole, stopped = weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped")
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+# ---- in play ------------------------------------------------------------------------------------------------------------
+
+
+def a_sharpener(folder: Path) -> Sharpener:
+    """A network with random weights, saved into the folder of a tiny world."""
+    torch.manual_seed(1)
+    config = SharpeningConfig(width=8, num_blocks=1)
+    model = Sharpener(config)
+    torch.nn.init.normal_(model.to_pixels.weight, std=0.1)
+    save("sharpener", folder, config.model, config, model)
+    return load_sharpener(folder / "sharpener.pt")
+
+
+def test_the_page_gets_every_picture_twice_while_it_is_sharpened(tmp_path):
+    worlds = save_tiny_world(tmp_path / "with"), save_tiny_world(tmp_path / "without")
+    model = a_sharpener(worlds[0])
+
+    async def test(player: PlayerClient) -> None:
+        def split(head: dict, payload: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            assert head["scale"] == 2 and head["mirrored"]
+            return payload[: 2 * 32 * 32 * 3].reshape(2, 32, 32, 3), payload[2 * 32 * 32 * 3 :].reshape(2, 64, 64, 3)
+
+        begun = await player.frame("begin", start="game", mirror=True)
+        small, large = split(*await player.ask("sharpen", on=True))  # the newest pictures at once, also in a game that is paused
+        assert np.array_equal(small, begun) and np.array_equal(large, model.sharpen(small.copy()))
+        head, payload = await player.ask("step", key="LEFT")
+        small, large = split(head, payload)
+        assert np.array_equal(large, model.sharpen(small.copy())) and head["ms"]["sharpen"] > 0
+        plain, payload = await player.ask("sharpen", on=False)
+        assert plain["scale"] == 1 and np.array_equal(payload.reshape(small.shape), small)
+        await player.ask("sharpen", on=True)
+        assert not (await player.ask("open", world=worlds[1].as_posix()))[0]["can_sharpen"]
+        assert (await player.ask("begin"))[0]["scale"] == 1
+        refusal = (await player.ask("sharpen", on=True))[0]
+        assert refusal["kind"] == "error" and "this world has no sharpener.pt" in refusal["text"]
+
+    with_player(WorldRegistry(list(worlds), "cpu"), test)
 
 
 # ---- the scripts --------------------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ class Player:
         self.start_frames: np.ndarray | None = None
         self.inspection: Inspection | None = None
         self.ball_seen: deque[bool] = deque(maxlen=LOST_FRAMES)
+        self.sharpens = False
+        self.newest: list[np.ndarray] = []  # the frames that are shown: the dream's and, where it is played, the real game's
 
     # ---- worlds and starts ----------------------------------------------------------------------------------------------
 
@@ -52,6 +54,7 @@ class Player:
         loaded = self.registry.load(world)
         self.close()
         self.loaded = loaded
+        self.sharpens &= loaded.sharpener is not None
         if type(self.sampling) is not type(loaded.world.sampling):
             self.sampling = loaded.world.sampling
         return Reply("world", facts=loaded.description() | {"sampling": vars(self.sampling)})
@@ -119,9 +122,10 @@ class Player:
         self.log = GameLog(loaded.name, where, seed, sampling)
         self.start_frames, self.inspection = frames, None
         self.ball_seen.clear()
+        self.newest = [frames[-1]] * (1 + self.mirrored)
+        pictures, facts = self.pictures()
         ms = {"begin": 1000 * (time.perf_counter() - begun)}
-        facts = {"frame": 0, "mirrored": self.mirrored, "film_frames": 0, "ms": ms}
-        return Reply("frame", frames[-1].tobytes() * (1 + self.mirrored), facts)
+        return Reply("frame", pictures, facts | {"frame": 0, "film_frames": 0, "ms": ms})
 
     # ---- playing --------------------------------------------------------------------------------------------------------
 
@@ -147,16 +151,27 @@ class Player:
         self.inspection = Inspection(trace, decoder) if trace else None  # only a model that decodes in passes leaves a trace
         if self.inspection is not None:
             facts["inspect"] = self.inspection.facts(world.dynamics.grid_size)
-        facts |= {
+        begun, self.newest = time.perf_counter(), list(frames.values())
+        pictures, shown = self.pictures()
+        if self.sharpens:
+            ms["sharpen"] = time.perf_counter() - begun
+        facts |= shown | {
             "no_ball": self.lost_balls(frames["dream"]),
             "frame": len(self.log.actions),
-            "mirrored": self.mirrored,
             "action": action,
             "film_frames": len(self.log.actions),
             "film_full": self.log.full,
             "ms": {name: round(1000 * seconds, 2) for name, seconds in ms.items()},
         }
-        return Reply("frame", b"".join(frame.tobytes() for frame in frames.values()), facts)
+        return Reply("frame", pictures, facts)
+
+    def pictures(self) -> tuple[bytes, dict[str, Any]]:
+        """The newest frames as bytes, then, where that is wished, all of them enlarged, and how often a side is as long."""
+        shown, scale = b"".join(frame.tobytes() for frame in self.newest), 1
+        if self.sharpens and self.newest:
+            shown += self.opened.sharpener.sharpen(np.stack(self.newest)).tobytes()
+            scale = self.opened.sharpener.scale
+        return shown, {"mirrored": len(self.newest) == 2, "scale": scale}
 
     def lost_balls(self, frame: np.ndarray) -> list[str]:
         """Which of the two games has no ball in it and will hardly get one without help. frame: the dream's newest, (H, W, 3)."""
@@ -189,6 +204,13 @@ class Player:
         if self.dream is not None:
             self.dream.sampling = sampling
         return Reply("sampling", facts=vars(sampling))
+
+    def set_sharpening(self, on: bool) -> Reply:
+        """Send every frame enlarged too, from now on, or no longer; the reply shows the newest ones."""
+        if on and self.opened.sharpener is None:
+            raise InputError("this world has no sharpener.pt; train one with python 4.inference/uses/sharpening/train.py")
+        self.sharpens = on
+        return Reply("sharpened", *self.pictures())
 
     # ---- looking closer -------------------------------------------------------------------------------------------------
 
@@ -234,7 +256,7 @@ class Player:
         if self.game is not None:
             self.game.close()
         self.game = self.dream = self.log = self.picture = self.start_frames = self.inspection = self.loaded = None
-        self.mirrored = False
+        self.mirrored, self.newest = False, []
 
 
 MESSAGES = {
@@ -258,6 +280,8 @@ MESSAGES = {
     "step": Message(Player.step, {"key": Field(str), "action": Field(int), "inspect": Field(bool, False)}),
     # change one of the world's sampling settings from the next frame on
     "sampling": Message(Player.set_sampling, {"name": Field(str, ""), "value": Field()}),
+    # enlarge every frame that is shown, in a world that comes with a network for it
+    "sharpen": Message(Player.set_sharpening, {"on": Field(bool, False)}),
     # the decoding passes of the newest frame, which must have been inspected, as pictures
     "passes": Message(Player.passes),
     # the next frame under every action

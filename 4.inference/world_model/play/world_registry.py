@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from world_model.world import WorldModel
 
 MAX_LOADED = 3
 """worlds kept in memory; the one that was used least recently makes room"""
+SHARPENER = "sharpener.pt"
+"""file in a world's folder that holds a network which enlarges its frames"""
 ARROWS = {"ArrowUp": "UP", "ArrowDown": "DOWN", "ArrowLeft": "LEFT", "ArrowRight": "RIGHT", " ": "FIRE", "": "NOOP"}
 
 
@@ -35,6 +38,8 @@ class LoadedWorld:
     code_counts: list[list[int]] | None = None
     """how often each latent code came with each true action; None before counting has begun"""
     counting: threading.Thread | None = None
+    sharpener: Any = None
+    """the network of `SHARPENER`, with `scale` and `sharpen(frames)`; None for a world without one"""
 
     @cached_property
     def lively_starts(self) -> list[int]:
@@ -60,6 +65,7 @@ class LoadedWorld:
             "sampling_controls": sampling_controls(type(world.sampling)),
             "env_id": world.metadata.env_id,
             "real_game": self.env_id,
+            "can_sharpen": self.sharpener is not None,
             "no_game": self.no_game,
         }
 
@@ -112,7 +118,8 @@ class WorldRegistry:
             raise InputError(f"there is no world {name[:80]!r}; choose one of {', '.join(self.folders)}")
         if name not in self.loaded:
             world = WorldModel.load(self.folders[name], self.device, **self.options)
-            self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world))
+            sharpener = load_sharpener(self.folders[name] / SHARPENER, world)
+            self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world), sharpener=sharpener)
         self.loaded.move_to_end(name)
         while len(self.loaded) > MAX_LOADED:
             self.loaded.popitem(last=False)
@@ -132,6 +139,11 @@ class WorldRegistry:
                 raise
             return None, str(error)
         return env_id, ""
+
+
+def load_sharpener(path: Path, world: WorldModel) -> Any:
+    """The network in a file, None if there is no file. Its class is imported only now: the lesson imports no use."""
+    return import_module("uses.sharpening.model").load_sharpener(path, world.device) if path.exists() else None
 
 
 def find_worlds(chosen: Path | str, root: Path) -> list[Path]:

@@ -19,10 +19,15 @@ export function paint(canvas, bytes, width, height) {
 export function showScreens(game) {
   const [dream, real, beside, pressed, name] = ["dream", "real", "beside", "pressed", "game-name"].map((id) => document.getElementById(id));
 
+  function paintBoth({ detail }) {
+    const [width, height] = [game.world.width * detail.scale, game.world.height * detail.scale];
+    paint(dream, detail.shown[0], width, height);
+    if (detail.real) paint(real, detail.shown[1], width, height);
+  }
+
   function show({ detail }) {
-    const { width, height, action_names: names } = game.world;
-    paint(dream, detail.dream, width, height);
-    if (detail.real) paint(real, detail.real, width, height);
+    const names = game.world.action_names;
+    paintBoth({ detail });
     if (beside && beside.hidden !== !detail.real) beside.hidden = !detail.real;
     dream.dataset.frame = detail.head.frame;
     const action = detail.head.action;
@@ -32,6 +37,7 @@ export function showScreens(game) {
 
   game.addEventListener("begin", show);
   game.addEventListener("frame", show);
+  game.addEventListener("sharpened", paintBoth);
   game.addEventListener("world", () => {
     if (name) name.textContent = game.world.real_game ?? "";
     document.documentElement.style.setProperty("--shape", game.world.width / game.world.height);

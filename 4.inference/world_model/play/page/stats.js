@@ -1,6 +1,6 @@
 // Speed: frames per second, milliseconds per stage, and milliseconds from a key press to the picture that shows it.
 
-const STAGES = ["dynamics", "decode", "game", "transport", "draw"];
+const STAGES = ["dynamics", "decode", "game", "sharpen", "transport", "draw"];
 
 export class Stats {
   constructor(game) {
