@@ -16,7 +16,9 @@ from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, lo
 from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.world import WorldModel
 
-KINDS = ("tokenizer", "latent_action_model", "dynamics")
+KINDS = ("tokenizer", "latent_action_model", "dynamics", "sharpener")
+OPTIONAL = ("latent_action_model", "sharpener")
+"""a world with true actions has no latent action model, and few worlds have a network that sharpens their frames"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def main() -> None:
     WorldModel.load(world)  # refuses a world whose parts do not fit together
     rounded = ""
     for kind in KINDS:
-        if kind == "latent_action_model" and not (world / f"{kind}.pt").exists():
-            continue  # a world with true actions has none
+        if kind in OPTIONAL and not (world / f"{kind}.pt").exists():
+            continue
         content = load_checkpoint(world / f"{kind}.pt", kind)
         content["config"] = without_absolute_paths(content["config"])
         content["weights"], content["scales"] = to_eight_bits(content["weights"])

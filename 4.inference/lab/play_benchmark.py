@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from page_driver import chromium, open_page, play_server, wait_for
 
 STAGES = ("dynamics", "decode", "game", "sharpen", "transport", "draw")
-ROWS = {  # name -> mirror, speed, sharpened, in a world with a network for it
+ROWS = {  # name -> mirror, speed, and whether frames are sharpened, where the world has a network for it
     "as_fast_as_it_goes": (False, "100", False),
     "as_fast_as_it_goes_mirror": (True, "100", False),
     "as_fast_as_it_goes_mirror_sharpened": (True, "100", True),
@@ -61,12 +61,13 @@ def press_keys(page: Any, seconds: float, rng: np.random.Generator) -> None:
         page.wait_for_timeout(1000 * rng.uniform(0.1, 0.3))
 
 
-def measure(page: Any, mirror: bool, speed: str, sharpened: bool, config: BenchmarkConfig) -> dict[str, float]:
+def measure(page: Any, mirror: bool, speed: str, config: BenchmarkConfig, sharpened: bool = False) -> dict[str, float]:
     """One row: start, warm up for two seconds, then measure. Milliseconds are means over the last frames, at most 1,000."""
     rng = np.random.default_rng(config.seed)
     start = "game" if mirror else "stored"
     page.evaluate(f"play.game.begin({{start: '{start}', index: 0, mirror: {str(mirror).lower()}}})")
-    page.evaluate(f"play.game.sharpen({str(sharpened).lower()})")
+    if page.evaluate("play.game.sharpened") != sharpened:
+        page.evaluate("play.game.sharpen()")
     page.select_option("#speed", speed)
     page.evaluate("document.activeElement.blur()")
     press_keys(page, 2.0, rng)
@@ -98,7 +99,8 @@ def main() -> None:
         until_playing = time.perf_counter() - begun
         device, num_threads = page.inner_text("#device"), int(page.inner_text("#threads").split()[1])
         possible = {name: row for name, row in ROWS.items() if not row[-1] or page.evaluate("play.game.world.can_sharpen")}
-        rows = {name: measure(page, *row, config) for name, row in tqdm(possible.items(), desc="playing", disable=None)}
+        bar = tqdm(possible.items(), desc="playing", disable=None)
+        rows = {name: measure(page, mirror, speed, config, sharpened) for name, (mirror, speed, sharpened) in bar}
     facts = {"world": config.world, "device": device, "threads": num_threads, "cores": os.cpu_count()}
     facts["seconds_to_play"] = until_playing
     print(format_table({"page": facts}))

@@ -112,7 +112,7 @@ def test_the_detectors_find_a_dreamed_ball_again_in_larger_pixels():
     methods = {"bicubic": enlargements(Sharpener(SharpeningConfig()))["bicubic"], "truth": lambda _: pairs.store.frames}
     methods["black"] = lambda _: np.zeros_like(pairs.store.frames)
     scores = dream_scores(methods, pairs.small, pairs.store.frames, "ALE/Breakout-v5", linear_light=True)
-    assert scores["bicubic"]["ball_kept"] == scores["truth"]["ball_kept"] == 1 and scores["black"]["ball_kept"] == 0
+    assert scores["bicubic"]["ball_found"] == scores["truth"]["ball_found"] == 1 and scores["black"]["ball_found"] == 0
     assert scores["black"]["ball_light"] == 0 < scores["bicubic"]["ball_light"] < 0.9 < scores["truth"]["ball_light"]
     assert scores["truth"]["one_ball"] == scores["bicubic"]["one_ball"] == 1 and scores["black"]["one_ball"] == 0
     distortion = [scores[name]["player_distortion"] for name in ("truth", "bicubic", "black")]

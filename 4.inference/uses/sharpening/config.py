@@ -23,6 +23,8 @@ class SharpeningConfig(TrainingConfig):
     """games that are played for training and validation"""
     game_frames: int = 200
     """longest game, in frames"""
+    train_on: Literal["decoded", "clean"] = "decoded"
+    """frames that are enlarged in training: as the tokenizer decodes them, or as they were recorded, without its crumbs"""
     crop_size: int = 32
     """side of the squares that are cut out of the world's frames for training, in pixels"""
 

@@ -14,7 +14,7 @@ from video_tokenizer.games.detectors import detect_ball, game_facts
 
 SHOWN = 4
 """places shown, of which the truth is known"""
-WINDOW = 24
+WINDOW = 20
 """side of the window that is shown, in pixels of the world's frames"""
 
 
@@ -27,7 +27,7 @@ def save_comparison(
     """
     frames = np.array([clips.starts[index] + clips.num_frames - 1 for index in most_active_clips(clips, SHOWN)])
     decoded, before = pairs.decoded[frames], pairs.decoded[frames - 1]
-    labels = [f"game, frame {frame:,}" for frame in frames]
+    labels = ["a game"] * len(frames)
     if dream is not None:
         last = most_lively(dream, pairs.store.env_id)
         decoded, before = np.append(decoded, dream[[last]], axis=0), np.append(before, dream[[last - 1]], axis=0)

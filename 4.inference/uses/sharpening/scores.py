@@ -62,7 +62,7 @@ def dream_scores(
     """Each method's scores on imagined frames, of which there is no truth, by the detectors of chapter 1.
 
         ball_light          the ball's light, summed over 2x2 pixels: median, as a share of that in real pictures of this size
-        ball_kept           of the frames that show a ball before they are enlarged: share that still shows it at the same place
+        ball_found          of the frames that show a ball before they are enlarged: share that still shows one
         one_ball            of the same frames: share with exactly one ball, see `one_ball_share`
         player_distortion   how much the player deviates from its sprite, mean; 0 for a perfect one
 
@@ -86,9 +86,7 @@ def dream_scores(
             seen = seen_real if name == "real" else np.isfinite(before[:, 0])
             light, lights = ball_lights(frames, env_id)[seen, 0], ball_lights(small[name], env_id)[seen]
             table[name]["ball_light"] = float(np.median(light)) / usual if seen.any() else np.nan
-            if name != "real":
-                near = np.abs(places[name] - before).max(axis=1) <= 1  # NaN compares as False
-                table[name]["ball_kept"] = share(int(near.sum()), int(seen.sum()))
+            table[name]["ball_found"] = share(int(np.isfinite(places[name][seen, 0]).sum()), int(seen.sum()))
             table[name]["one_ball"] = share(int(((lights >= SECOND_BALL * usual_small).sum(axis=1) == 1).sum()), int(seen.sum()))
     if facts is not None and facts.player is not None and facts.player.lengths:
         for name, frames in pictures.items():

@@ -52,6 +52,7 @@ def main() -> None:
     if config.crop_size > min(world.frame_size):
         raise InputError(f"--crop-size {config.crop_size} is larger than the world's frames of {min(world.frame_size)} pixels")
     pairs = open_pairs(world, config)
+    frames = pairs.decoded if config.train_on == "decoded" else pairs.small  # (F, H, W, 3)
     data = split_clips(config, pairs.store)
     background = background_of(data.store.frames).to(device)  # (3, sH, sW)
 
@@ -72,21 +73,21 @@ def main() -> None:
     for step, batch in run.steps(batches):
         rate = set_learning_rate(optimizer, step, run.num_steps, config)
         places = data.training.starts[batch["index"]][:, None] + np.arange(config.num_frames)  # (B, T)
-        decoded, truth = to_video(pairs.decoded[places], device), to_video(batch["frames"], device)
+        small, truth = to_video(frames[places], device), to_video(batch["frames"], device)
         weight = 1 + config.foreground_weight * foreground_pixels(truth, background) + config.moving_weight * moving_pixels(truth)
-        cut = [cut_out(*one, config.crop_size, config.scale) for one in zip(decoded, truth, weight, strict=True)]
-        decoded, truth, weight = (torch.stack(part) for part in zip(*cut, strict=True))
+        cut = [cut_out(*one, config.crop_size, config.scale) for one in zip(small, truth, weight, strict=True)]
+        small, truth, weight = (torch.stack(part) for part in zip(*cut, strict=True))
         optimizer.zero_grad()
         total = torch.zeros((), device=device)
-        parts = zip(*(tensor.chunk(config.accumulate) for tensor in (decoded, truth, weight)), strict=True)
-        for small, large, weights in sync_on_last(parallel, list(parts)):
+        parts = zip(*(tensor.chunk(config.accumulate) for tensor in (small, truth, weight)), strict=True)
+        for given, wanted, weights in sync_on_last(parallel, list(parts)):
             with autocast(device, config.precision):
-                picture = parallel(small.flatten(0, 1)).unflatten(0, small.shape[:2])  # (B, T, 3, s crop, s crop)
-            loss = weighted_charbonnier(picture, large, weights) / config.accumulate
+                picture = parallel(given.flatten(0, 1)).unflatten(0, given.shape[:2])  # (B, T, 3, s crop, s crop)
+            loss = weighted_charbonnier(picture, wanted, weights) / config.accumulate
             loss.backward()
             total += loss.detach()
         gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        run.check_finite(total, gradient_norm, decoded.flatten(0, 1))
+        run.check_finite(total, gradient_norm, small.flatten(0, 1))
         optimizer.step()
         ema.update(model)
 
@@ -104,11 +105,11 @@ def main() -> None:
     run.finish()
 
 
-def cut_out(decoded: Tensor, truth: Tensor, weight: Tensor, side: int, scale: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same random square of a clip's decoded frames (T, 3, H, W), its truth and the truth's weights (T, ., sH, sW)."""
-    top, left = (int(torch.randint(length - side + 1, ())) for length in decoded.shape[-2:])
+def cut_out(small: Tensor, truth: Tensor, weight: Tensor, side: int, scale: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same random square of a clip's small frames (T, 3, H, W), its truth and the truth's weights (T, ., sH, sW)."""
+    top, left = (int(torch.randint(length - side + 1, ())) for length in small.shape[-2:])
     large = [slice(scale * start, scale * (start + side)) for start in (top, left)]
-    return decoded[..., top : top + side, left : left + side], truth[..., *large], weight[..., *large]
+    return small[..., top : top + side, left : left + side], truth[..., *large], weight[..., *large]
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ def main() -> None:
     print(f"{picture} | sharpened over bicubic: " + ", ".join(f"{name} {value:.2f}" for name, value in gains.items()))
     if config.json:
         name = short_name(env_id) if env_id else Path(config.world).name
+        name += "-trained-on-clean" if sharpener.config.train_on == "clean" else ""
         save_json(config.json, read_json(Path(config.json)) | {name: facts | gains | {"games": scores, "dreams": imagined}})
 
 
