@@ -109,6 +109,19 @@ def test_mirror_mode_starts_both_games_from_the_same_picture(driver, world):
     assert np.array_equal(driver.picture("real"), game.step("NOOP"))
 
 
+def test_h_sharpens_both_pictures_also_in_a_game_that_is_paused(driver):
+    driver.begin(index=4)
+    small = driver.picture("dream").astype(int)
+    driver.press("h")
+    driver.until("dream.width === 128 && real.width === 128 && play.game.sharpened")
+    large = driver.picture("dream").astype(int)
+    assert np.abs(large.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3)) - small).mean() < 4  # the same picture
+    driver.step()
+    assert driver.evaluate("dream.width") == 128 and not np.array_equal(driver.picture("dream"), large)
+    driver.press("h")
+    driver.until("dream.width === 64 && real.width === 64 && !play.game.sharpened")
+
+
 @cache
 def start_in_the_middle(world: WorldModel) -> int:
     """A game that begins with the paddle in the middle, so that it can go both ways."""
