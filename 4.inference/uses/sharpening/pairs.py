@@ -19,12 +19,13 @@ from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.data.training_data import open_store
 from video_tokenizer.data.video_files import resize_by_area
 from video_tokenizer.errors import InputError
-from video_tokenizer.games.detectors import ball_position, game_facts
+from video_tokenizer.games.detectors import ball_position
 from video_tokenizer.games.emulator import Episode, record_episode
 from video_tokenizer.games.policies import MixedPolicy, make_players
 from video_tokenizer.training.config import size_text
 from video_tokenizer.training.device import autocast
 from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, play_opening
+from world_model.lively_starts import is_ball_game
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -87,13 +88,12 @@ def make_pairs(world: WorldModel, episodes: Iterable[Episode], scale: int, sourc
     env_id, linear_light = world.metadata.env_id, world.metadata.linear_light
     size = world.frame_size[0] * scale, world.frame_size[1] * scale
     small, decoded, truth, actions, balls = [], [], [], [], []
-    facts = game_facts(env_id or "")
     for episode in episodes:
         small.append(shrink(episode.frames, world.frame_size, linear_light))
         truth.append(shrink(episode.frames, size, linear_light))
         decoded.append(redraw(world, small[-1]))
         actions.append(episode.actions)
-        if facts is not None and facts.ball is not None and episode.ram is not None:
+        if is_ball_game(env_id) and episode.ram is not None:
             balls.append(ball_position(episode.ram, env_id or "", size))
     stops = np.cumsum([len(frames) for frames in truth])
     ranges = np.stack([np.concatenate([[0], stops[:-1]]), stops], axis=1)

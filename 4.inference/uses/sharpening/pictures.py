@@ -10,7 +10,8 @@ from uses.sharpening.scores import Enlarge
 from video_tokenizer.data.clips import Clips
 from video_tokenizer.data.validation import most_active_clips
 from video_tokenizer.figures import image_grid, save_picture
-from video_tokenizer.games.detectors import detect_ball, game_facts
+from video_tokenizer.games.detectors import ball_lights, detect_ball
+from world_model.lively_starts import is_ball_game
 
 SHOWN = 4
 """places shown, of which the truth is known"""
@@ -23,36 +24,36 @@ def save_comparison(
 ) -> None:
     """One row for each method and one for the truth, with a column for each of `SHOWN` clips.
 
-    dream: frames (K, H, W, 3) uint8 that nobody ever filmed, for one more column, which has no truth.
+    dream: imagined frames (K, H, W, 3) uint8. The brightest second ball in them makes one more column, which has no truth.
     """
     frames = np.array([clips.starts[index] + clips.num_frames - 1 for index in most_active_clips(clips, SHOWN)])
-    decoded, before = pairs.decoded[frames], pairs.decoded[frames - 1]
+    decoded, before, env_id = pairs.decoded[frames], pairs.decoded[frames - 1], pairs.store.env_id or ""
+    centers = [center_of(*both, env_id) for both in zip(decoded, before, strict=True)]
     labels = ["a game"] * len(frames)
-    if dream is not None:
-        last = most_lively(dream, pairs.store.env_id)
-        decoded, before = np.append(decoded, dream[[last]], axis=0), np.append(before, dream[[last - 1]], axis=0)
-        labels.append("a dream")
-    centers = [center_of(*both, pairs.store.env_id) for both in zip(decoded, before, strict=True)]
+    if dream is not None and is_ball_game(env_id):
+        number, place = second_ball(dream, env_id)
+        decoded, labels, centers = np.append(decoded, dream[[number]], axis=0), [*labels, "a dream"], [*centers, place]
     scale = pairs.store.frame_size[0] // decoded.shape[1]
     rows = [(name, windows(method(decoded), centers, scale)) for name, method in methods.items()]
     rows.append(("truth", windows(pairs.store.frames[frames], centers, scale)))
     save_picture(path, image_grid(rows, caption, labels), num_colors=128)
 
 
-def most_lively(frames: np.ndarray, env_id: str | None) -> int:
-    """The number of the frame, from 1 on, in which most changes; where the ball is known, of those that show it."""
-    change = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))  # (K - 1,)
-    facts = game_facts(env_id or "")
-    if facts is not None and facts.ball is not None:
-        change += 255 * np.isfinite(detect_ball(frames, env_id or "")[1:, 0])
-    return int(change.argmax()) + 1
+def second_ball(frames: np.ndarray, env_id: str) -> tuple[int, np.ndarray]:
+    """The frame with the brightest second ball, and its (row, column) there."""
+    number = int(ball_lights(frames, env_id)[:, 1].argmax())
+    frame, behind = frames[number].copy(), np.median(frames, axis=0)
+    column, row = detect_ball(frame[None], env_id)[0]
+    if np.isfinite(row):
+        first = tuple(slice(max(0, round(place) - 2), round(place) + 3) for place in (row, column))
+        frame[first] = behind[first]
+    return number, center_of(frame, frames[number - 1], env_id)
 
 
-def center_of(frame: np.ndarray, before: np.ndarray, env_id: str | None) -> np.ndarray:
+def center_of(frame: np.ndarray, before: np.ndarray, env_id: str) -> np.ndarray:
     """(row, column) of the ball in a frame (H, W, 3); where it is not found, or not known, of what changed most."""
-    facts = game_facts(env_id or "")
-    if facts is not None and facts.ball is not None:
-        column, row = detect_ball(frame[None], env_id or "")[0]
+    if is_ball_game(env_id):
+        column, row = detect_ball(frame[None], env_id)[0]
         if np.isfinite(row):
             return np.array([row, column])
     change = np.abs(frame.astype(np.int16) - before).max(axis=-1)

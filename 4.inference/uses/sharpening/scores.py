@@ -13,6 +13,7 @@ from video_tokenizer.figures import enlarge
 from video_tokenizer.games.detectors import ball_lights, detect_ball, game_facts, player_distortion
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import SECOND_BALL, VideoScores, share
+from world_model.lively_starts import is_ball_game
 
 BATCH_SIZE = 8
 """clips that are scored at a time"""
@@ -73,7 +74,7 @@ def dream_scores(
     facts = game_facts(env_id)
     pictures = {name: method(dream) for name, method in methods.items()} | {"real": real}
     table: dict[str, dict[str, float]] = {name: {} for name in pictures}
-    if facts is not None and facts.ball is not None:
+    if is_ball_game(env_id):
         size = dream.shape[1], dream.shape[2]
         small = {name: shrink(frames, size, linear_light) for name, frames in pictures.items()}
         places = {name: detect_ball(frames, env_id) for name, frames in small.items()}  # each (F, 2)

@@ -115,7 +115,7 @@ def main() -> None:
     imagined = dream_scores(methods, frames, pairs.store.frames, env_id, world.metadata.linear_light)
     Path(config.output).mkdir(parents=True, exist_ok=True)
     picture = Path(config.output) / "comparison.png"
-    save_comparison(picture, methods, pairs, clips, dreams[0])
+    save_comparison(picture, methods, pairs, clips, frames)
 
     print(f"{len(clips):,} clips of {clips.num_frames} frames, {seen.mean():.1%} of them frames of the training, not scored")
     print(format_table(scores))
