@@ -115,6 +115,7 @@ def test_the_detectors_find_a_dreamed_ball_again_in_larger_pixels():
     assert scores["bicubic"]["ball_found"] == scores["truth"]["ball_found"] == 1 and scores["black"]["ball_found"] == 0
     assert scores["black"]["ball_light"] == 0 < scores["bicubic"]["ball_light"] < 0.9 < scores["truth"]["ball_light"]
     assert scores["truth"]["one_ball"] == scores["bicubic"]["one_ball"] == 1 and scores["black"]["one_ball"] == 0
+    assert scores["truth"]["crumbs"] == scores["real"]["crumbs"] == 0
     distortion = [scores[name]["player_distortion"] for name in ("truth", "bicubic", "black")]
     assert distortion[0] < distortion[1] < distortion[2] == 1
 
@@ -207,7 +208,7 @@ def test_a_network_trained_on_played_games_is_scored_on_others(folder, tmp_path,
     output = ("--output", tmp_path, "--json", json)
     assert call(VALIDATE, "--world", folder, "--checkpoint", run / "final_model.pt", *flags, *output) == 0
     printed = capsys.readouterr().out
-    assert "sharpened over bicubic" in printed and (tmp_path / "comparison.png").stat().st_size > 1000
+    assert "sharpened over bicubic" in printed and (tmp_path / "sharpening.png").stat().st_size > 1000
     scores = read_json(json)
     assert scores["pong"] == {"kept": 1} and scores["breakout"]["games"].keys() == {"nearest", "bicubic", "sharpened"}
     assert scores["breakout"]["dreams"].keys() == {"nearest", "bicubic", "sharpened", "real"}

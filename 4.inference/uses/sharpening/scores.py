@@ -17,6 +17,8 @@ from world_model.lively_starts import is_ball_game
 
 BATCH_SIZE = 8
 """clips that are scored at a time"""
+CRUMB = 0.05
+"""least light of a crumb, as a share of a ball's; what is fainter, nobody sees"""
 Enlarge = Callable[[np.ndarray], np.ndarray]
 
 
@@ -64,11 +66,13 @@ def dream_scores(
 
         ball_light          the ball's light, summed over 2x2 pixels: median, as a share of that in real pictures of this size
         ball_found          of the frames that show a ball before they are enlarged: share that still shows one
-        one_ball            of the same frames: share with exactly one ball, see `one_ball_share`
+        one_ball            of the same frames: share with exactly one ball
+        crumbs              of the same frames: share whose second brightest spot is a crumb
         player_distortion   how much the player deviates from its sprite, mean; 0 for a perfect one
 
-    Balls are counted in pictures that are shrunk again, since around a blurred ball of 128 pixels the detector of second balls
-    finds its own rim. dream: (F, H, W, 3) uint8. real: (F', sH, sW, 3) uint8, real pictures, whose scores are the row "real".
+    A ball has at least SECOND_BALL of a real ball's light, a crumb less than that and more than CRUMB. Both are counted in
+    pictures that are shrunk again, since around a blurred ball of 128 pixels the detector of second balls finds its rim.
+    dream: (F, H, W, 3) uint8. real: (F', sH, sW, 3) uint8, real pictures, whose scores are the row "real".
     linear_light: how they were shrunk.
     """
     facts = game_facts(env_id)
@@ -76,19 +80,18 @@ def dream_scores(
     table: dict[str, dict[str, float]] = {name: {} for name in pictures}
     if is_ball_game(env_id):
         size = dream.shape[1], dream.shape[2]
-        small = {name: shrink(frames, size, linear_light) for name, frames in pictures.items()}
-        places = {name: detect_ball(frames, env_id) for name, frames in small.items()}  # each (F, 2)
-        before, seen_real = detect_ball(dream, env_id), np.isfinite(places["real"][:, 0])
-        usual, usual_small = (
-            float(np.median(ball_lights(frames, env_id)[seen_real, 0])) if seen_real.any() else np.nan
-            for frames in (real, small["real"])
-        )
-        for name, frames in pictures.items():
-            seen = seen_real if name == "real" else np.isfinite(before[:, 0])
-            light, lights = ball_lights(frames, env_id)[seen, 0], ball_lights(small[name], env_id)[seen]
-            table[name]["ball_light"] = float(np.median(light)) / usual if seen.any() else np.nan
-            table[name]["ball_found"] = share(int(np.isfinite(places[name][seen, 0]).sum()), int(seen.sum()))
-            table[name]["one_ball"] = share(int(((lights >= SECOND_BALL * usual_small).sum(axis=1) == 1).sum()), int(seen.sum()))
+        large = {name: ball_lights(frames, env_id) for name, frames in pictures.items()}  # each (F, 2)
+        small = {name: ball_lights(shrink(frames, size, linear_light), env_id) for name, frames in pictures.items()}
+        there = np.isfinite(detect_ball(real, env_id)[:, 0])
+        usual, usual_large = (float(np.median(lights["real"][there, 0])) if there.any() else np.nan for lights in (small, large))
+        before = ball_lights(dream, env_id)[:, 0]
+        for name, lights in small.items():
+            seen = (lights[:, 0] if name == "real" else before) >= SECOND_BALL * usual
+            balls, spots = (lights[seen] >= least * usual for least in (SECOND_BALL, CRUMB))
+            table[name]["ball_light"] = float(np.median(large[name][seen, 0])) / usual_large if seen.any() else np.nan
+            table[name]["ball_found"] = share(int(balls[:, 0].sum()), int(seen.sum()))
+            table[name]["one_ball"] = share(int((balls.sum(axis=1) == 1).sum()), int(seen.sum()))
+            table[name]["crumbs"] = share(int((spots[:, 1] & ~balls[:, 1]).sum()), int(seen.sum()))
     if facts is not None and facts.player is not None and facts.player.lengths:
         for name, frames in pictures.items():
             table[name]["player_distortion"] = float(player_distortion(frames, env_id, linear_light).mean())

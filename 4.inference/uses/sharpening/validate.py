@@ -2,7 +2,7 @@
 
     python 4.inference/uses/sharpening/validate.py --world assets/worlds/breakout
 
-Writes comparison.png, and with --json the numbers, into the entry of this world's game.
+Writes sharpening.png, and with --json the numbers, into the entry of this world's game.
 """
 
 import time
@@ -49,8 +49,8 @@ class ValidateConfig:
     """frames of each dream"""
     seed: int = 1
     """of the games; those of the training are others, whatever its seed"""
-    output: str = "scores/sharpening"
-    """folder for comparison.png"""
+    output: str = "scores"
+    """folder for sharpening.png"""
     json: str | None = None
     """file for the numbers; entries of other games in it are kept"""
     device: str = "auto"
@@ -114,7 +114,7 @@ def main() -> None:
     frames = dreams.reshape(-1, *dreams.shape[2:])
     imagined = dream_scores(methods, frames, pairs.store.frames, env_id, world.metadata.linear_light)
     Path(config.output).mkdir(parents=True, exist_ok=True)
-    picture = Path(config.output) / "comparison.png"
+    picture = Path(config.output) / "sharpening.png"
     save_comparison(picture, methods, pairs, clips, frames)
 
     print(f"{len(clips):,} clips of {clips.num_frames} frames, {seen.mean():.1%} of them frames of the training, not scored")
@@ -136,6 +136,7 @@ def main() -> None:
     if config.json:
         name = short_name(env_id) if env_id else Path(config.world).name
         name += "-trained-on-clean" if sharpener.config.train_on == "clean" else ""
+        name += f"-times-{sharpener.scale}" if sharpener.scale != 2 else ""
         save_json(config.json, read_json(Path(config.json)) | {name: facts | gains | {"games": scores, "dreams": imagined}})
 
 
