@@ -84,6 +84,7 @@ pictures: $(VENV)/installed data/breakout-unseen data/breakout  ## draw every pi
 	$(RUN) 3.dynamics-model/validate.py --checkpoint assets/worlds/breakout/dynamics.pt --data-path data/breakout-unseen --save-images --output assets/3.dynamics-model --json assets/3.dynamics-model/metrics.json
 	$(RUN) 4.inference/lab/illustrate.py
 	$(RUN) 4.inference/lab/overview.py
+	$(RUN) 4.inference/uses/sharpening/validate.py --output assets/4.inference --json assets/4.inference/sharpening.json
 
 # games that no training has seen
 data/breakout-unseen: | $(VENV)/installed

@@ -5,13 +5,11 @@ const BUTTONS = [
   { id: "single", key: ".", label: () => "One step", press: (game) => game.singleStep() },
   { id: "restart", key: "R", label: () => "Restart", press: (game) => game.begin() },
   { id: "next", key: "N", label: () => "Next start", press: (game) => game.nextStart() },
-  { id: "sharpen", key: "H", label: () => "Sharpen", press: (game) => game.sharpen(), pressed: (game) => game.sharpened,
-    hidden: (game) => !game.world?.can_sharpen },
   { id: "resync", key: "S", label: () => "Resync", press: (game) => game.resync(), disabled: (game) => !game.mirrored },
 ];
 
 export function showButtons(game) {
-  document.getElementById("bar").prepend(...BUTTONS.map(({ id, key, label, press, pressed, disabled, hidden }) => {
+  document.getElementById("bar").prepend(...BUTTONS.map(({ id, key, label, press, pressed, disabled }) => {
     const button = document.createElement("button");
     button.id = id;
     button.setAttribute("aria-keyshortcuts", key); // input.js clicks it when the key is pressed
@@ -20,7 +18,6 @@ export function showButtons(game) {
       button.textContent = label(game);
       if (pressed) button.setAttribute("aria-pressed", pressed(game));
       if (disabled) button.disabled = disabled(game);
-      if (hidden) button.hidden = hidden(game);
     };
     game.addEventListener("state", update);
     update();

@@ -122,9 +122,8 @@ export class Game extends EventTarget {
 
   async sharpen(on = !this.sharpened) {
     const packet = await this.ask({ do: "sharpen", on });
-    if (!packet) return;
-    this.sharpened = on;
-    if (packet.bytes.length) this.emit("sharpened", this.pictures(packet));
+    if (packet) this.sharpened = on;
+    if (packet?.bytes.length) this.emit("sharpened", this.pictures(packet));
     this.emit("state");
   }
 

@@ -7,6 +7,7 @@ export function wireSettings(game) {
 
   byId("world").addEventListener("change", () => game.open(byId("world").value));
   byId("mirror").addEventListener("change", () => game.begin(byId("mirror").checked ? { start: "game", mirror: true } : { mirror: false }));
+  byId("sharpen").addEventListener("change", () => game.sharpen(byId("sharpen").checked));
   byId("speed").addEventListener("change", () => game.setSpeed(Number(byId("speed").value)));
   byId("start").addEventListener("change", () => {
     if (byId("start").value === "picture") return byId("upload").click();
@@ -29,6 +30,8 @@ export function wireSettings(game) {
     byId("index").value = game.start.index;
     byId("seed").value = game.start.seed;
     byId("mirror").checked = game.start.mirror;
+    byId("sharpen").checked = game.sharpened;
+    byId("can-sharpen").hidden = !game.world.can_sharpen;
   });
 }
 
