@@ -48,7 +48,7 @@ def main() -> None:
     parallel = prepare_model(model, config)
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
-    run = Run("tokenizer", config, data)
+    run = Run("tokenizer", config, data, subfolder=config.model)
     run.track(model, optimizer, ema)
     run.draw = lambda path, run: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
 

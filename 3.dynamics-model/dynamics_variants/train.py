@@ -48,7 +48,8 @@ def main() -> None:
     averaged = model_class(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "dynamics")
     model.fit_tokenizer(prepared.tokenizer)
-    run = Run("dynamics", config, data._replace(training=training, validation=validation), prepared.fingerprints, prepared.extra)
+    data = data._replace(training=training, validation=validation)
+    run = Run("dynamics", config, data, prepared.fingerprints, prepared.extra, subfolder=config.model)
     if model.action_prior is not None and not run.resumes:
         prior_loss = train_action_prior(model.action_prior, training, config, device)
         run.print(f"action prior | {config.prior_steps:,} steps | loss {prior_loss:.3f} nats")

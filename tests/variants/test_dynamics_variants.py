@@ -317,6 +317,14 @@ def test_a_stopped_training_resumes_as_if_nothing_had_happened(name, tokenizers,
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
 
 
+def test_a_variant_trains_into_a_folder_of_its_own(tokenizers, tmp_path, monkeypatch):
+    from video_tokenizer.training import run
+
+    monkeypatch.setattr(run, "chapter_folder", lambda kind: tmp_path)
+    assert call(*training("gpt", tokenizers, "--actions", "none")) == 0
+    assert [file.parent for file in tmp_path.rglob("best_model.pt")] == [tmp_path / "checkpoints" / "gpt"]
+
+
 @pytest.fixture(scope="module", params=[(name, actions) for name in DYNAMICS for actions in ("true", "none")], ids="-".join)
 def world(request, tokenizers, tmp_path_factory) -> tuple[str, Path]:
     """The name of a model, and a world folder with it after six steps of training."""

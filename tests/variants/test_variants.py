@@ -288,6 +288,17 @@ def test_training_on_a_folder_of_films_stops_and_goes_on_as_if_nothing_had_happe
     assert "NaN" not in (tmp_path / "whole" / "metrics.json").read_text()  # which JSON does not know
 
 
+@pytest.mark.parametrize("name", ["st-fsq", "elastictok", "magvit2"])
+def test_only_the_main_line_trains_into_the_folder_that_later_chapters_read(name, tmp_path, monkeypatch):
+    from video_tokenizer.training import run
+
+    monkeypatch.setattr(run, "chapter_folder", lambda kind: tmp_path)
+    common = ["--use-dummy-data", "--frame-size", 16, "--num-steps", 1, "--batch-size", 2, "--validation-batches", 1]
+    assert call(train_script(name), *common, "--warmup-steps", 1, "--device", "cpu", *flags(name)) == 0
+    folder = tmp_path / "checkpoints" if name == "st-fsq" else tmp_path / "checkpoints" / name
+    assert [file.parent for file in tmp_path.rglob("best_model.pt")] == [folder]
+
+
 def test_the_pages_name_tests_that_are_there():
     """In the checklists a test is called by its name, in italics and with spaces for underscores."""
     pages = [page.read_text() for page in (REPOSITORY / "1.video-tokenizer/tokenizer_variants").rglob("*.md")]

@@ -57,7 +57,7 @@ def main() -> None:
     if config.perceptual_weight:
         perceptual = PerceptualDistance(config.perceptual, config.num_frames, config.precision, device)
         rivals |= {"perceptual": perceptual}
-    run = Run("tokenizer", config, data)
+    run = Run("tokenizer", config, data, subfolder=config.model)
     run.track(model, optimizer, ema, **rivals)
     run.draw = lambda path, run: save_samples(path, averaged.eval(), data.validation, f"step {run.step:,}", device)
     perceptual_start = max(1, round(config.perceptual_share * run.num_steps))

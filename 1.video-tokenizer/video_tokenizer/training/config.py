@@ -89,7 +89,7 @@ class TrainingConfig(SourceFlags):
 
     # --- run ---
     checkpoint_dir: str | None = None
-    """run folder; default: checkpoints/ inside the chapter"""
+    """run folder; default: checkpoints/ inside the chapter, for a variant checkpoints/NAME"""
     log_every: int = 100
     """steps between log lines"""
     tensorboard: bool = False

@@ -79,15 +79,19 @@ class Run:
     is overwritten. While a run is going on, no other process can use its folder.
     """
 
-    def __init__(self, kind: str, config: Any, data: Any, made_from: str | None = None, extra: Mapping[str, Any] | None = None):
+    def __init__(
+        self, kind: str, config: Any, data: Any, made_from: str | None = None, extra: Mapping[str, Any] | None = None,
+        subfolder: str = "",
+    ):  # fmt: skip
         """kind: of checkpoint, such as "tokenizer". data: store, training and validation clips.
 
         made_from: fingerprints of all that is learned from, where that is more than the store; a run that was stopped on other
-        data is another run. extra: goes into the checkpoints. Raises InputError where the folder is a file or in use.
+        data is another run. extra: goes into the checkpoints. subfolder: a variant's, of the chapter's checkpoints/, because later
+        chapters take what lies in checkpoints/ itself. Raises InputError where the folder is a file or in use.
         """
         self.kind, self.config, self.data = kind, config, data
         self.extra = {"linear_light": data.store.linear_light, **(extra or {})}
-        self.folder = Path(config.checkpoint_dir) if config.checkpoint_dir else chapter_folder(kind) / "checkpoints"
+        self.folder = Path(config.checkpoint_dir or chapter_folder(kind) / "checkpoints" / subfolder)
         self.num_steps = config.num_steps
         if config.num_epochs is not None:
             self.num_steps = max(1, round(config.num_epochs * len(data.training) / config.batch_size))
