@@ -13,10 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tokenizer_lab.comparison import EQUAL_PARAMETERS, TEXTS, comparison, save_gallery, save_quality_against_bits, steps_that_fit
+from tokenizer_lab.comparison import (
+    EQUAL_PARAMETERS,
+    TEXTS,
+    comparison,
+    save_gallery,
+    save_quality_against_bits,
+    steps_that_fit,
+    written_table,
+)
 from tokenizer_lab.sweep import (
     SweepConfig,
-    markdown,
     page_with,
     read_results,
     sweep,
@@ -79,8 +86,7 @@ def main() -> None:
     config = parse_config(CompareConfig)
     study = comparison(config.name, {})
     if config.readme:
-        results = read_results(study, config)
-        text = markdown(comparison(config.name, {name: row["flags"] for name, row in results["rows"].items()}), results)
+        text = written_table(config.name, read_results(study, config))
         write_block(page_with(TEXTS, config.name), config.name, text)
         return print(text)
 

@@ -9,6 +9,7 @@ import shlex
 import tempfile
 import timeit
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from tokenizer_lab.sweep import Column, Study, run_command, runs_of
+from tokenizer_lab.sweep import Column, Study, markdown, run_command, runs_of
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.data.validation import clip_videos, most_active_clips, open_validation_data
 from video_tokenizer.figures import ACCENT, image_grid, save_figure, save_picture, style
@@ -66,6 +67,9 @@ COLUMNS = (
     Column("decoded_per_second", "frames decoded a second", ",.0f", "higher"),
     Column("peak_memory_gib", "memory of training, GiB", ".1f", "lower"),
 )
+ON_THE_PAGE = ("bits_per_frame", "tokens_per_frame", "steps", "psnr_db", "moving_psnr_db", "object_recall", "ghost_share",
+               "codes_used", "encoded_per_second", "decoded_per_second")  # fmt: skip
+"""the scores of the variants' front page"""
 SCORES = ("psnr_db", "moving_psnr_db", "foreground_recall", "object_recall", "ghost_share", "ssim")
 CONTROLS = {
     control: {score: f"rows.{row}.{score}" for score in SCORES}
@@ -94,6 +98,14 @@ tokenizer_study = partial(Study, chapter=CHAPTER, read_flags=read_flags, models=
 def comparison(name: str, rows: Mapping[str, str]) -> Study:
     """The table of these tokenizers."""
     return tokenizer_study(name=name, rows=rows, columns=COLUMNS, controls=CONTROLS, score=facts_and_speed, transposed=True)
+
+
+def written_table(name: str, results: Mapping[str, Any]) -> str:
+    """The table as it stands in a text: the page has the scores that its conclusions read, the log has all."""
+    study = comparison(name, {row: entry["flags"] for row, entry in results["rows"].items()})
+    if name == "comparison":
+        study = replace(study, columns=[column for column in COLUMNS if column.metric in ON_THE_PAGE])
+    return markdown(study, results)
 
 
 @torch.no_grad()

@@ -336,17 +336,18 @@ def table_of(study: Study, results: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def markdown(study: Study, results: Mapping[str, Any]) -> str:
-    """What all rows share, then the table, with each row's flags below its name."""
+    """What all rows share, then the table, with each row's flags below its name, or folded below a table of columns."""
     rows, flags = table_of(study, results), {row: entry["flags"] for row, entry in results["rows"].items()}
     seeds = sorted({str(seed) for row in results["rows"].values() for seed in row["seeds"]})
     over = f"mean of seeds {', '.join(seeds[:-1])} and {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     over += ["", " ± half their range where they differ", " ± their standard deviation where they differ"][min(len(seeds), 3) - 1]
     script = "its model's `train.py" if study.models else f"`python {study.chapter}/train.py"
-    text = f"Each row: {script} {results['common_flags']}` and its flags; {over}."
+    text = f"Each {'column' if study.transposed else 'row'}: {script} {results['common_flags']}` and its flags; {over}."
     text += about_marks(len(seeds)).format(rows.index[0])
     if study.transposed:  # there is no room for the flags above a column
-        text += f" The flags: {', '.join(f'`{flags[row]}`' for row in rows.index if flags.get(row))}."
-        return f"{text}\n\n{as_markdown(rows.T.replace('±', '<br>±', regex=True))}"
+        folded = "\n".join(f"- {row}: `{flags[row]}`" for row in rows.index if flags.get(row))
+        folded = f"<details><summary>The flags of each column</summary>\n\n{folded}\n\n</details>"
+        return f"{text}\n\n{as_markdown(rows.T.replace('±', '<br>±', regex=True), corner='score')}\n\n{folded}"
     return f"{text}\n\n{as_markdown(rows, flags)}"
 
 

@@ -86,8 +86,8 @@ class Run:
         """kind: of checkpoint, such as "tokenizer". data: store, training and validation clips.
 
         made_from: fingerprints of all that is learned from, where that is more than the store; a run that was stopped on other
-        data is another run. extra: goes into the checkpoints. subfolder: a variant's, of the chapter's checkpoints/, because later
-        chapters take what lies in checkpoints/ itself. Raises InputError where the folder is a file or in use.
+        data is another run. extra: goes into the checkpoints. subfolder: a variant's, inside checkpoints/, because later chapters
+        take what lies in checkpoints/ itself. Raises InputError where the folder is a file or in use.
         """
         self.kind, self.config, self.data = kind, config, data
         self.extra = {"linear_light": data.store.linear_light, **(extra or {})}

@@ -93,12 +93,16 @@ COLUMNS = (
 )
 TRAININGS = Column("trainings", "trainings", ".0f")
 """how many seeds a row has, which differs between rows while a comparison is not finished"""
+IN_THE_TEXT = (
+    "obedience_moving", "rollout.16.sprite_error_px", "rollout.64.ball_share", "rollout.one_ball_share",
+    "long_dream.within_real_range", "bits_per_code", "ms_a_frame", "network_calls", "state_kib", "steps",
+)  # fmt: skip
+"""the scores that the page's conclusions read; all others stand in comparison.json"""
 STEP_COLUMNS = tuple(
     Column(f"with_steps.{steps}.{metric}", f"{heading}, {steps} step{'s' * (steps > 1)}", ".2f", "higher")
     for metric, heading in (
         ("rollout.1.psnr_db", "PSNR of the next frame, dB"),
         ("rollout.1.moving_psnr_db", "moving PSNR of the next frame, dB"),
-        ("rollout.4.psnr_db", "PSNR after 4, dB"),
         ("obedience_moving", "obedience where the paddle moves"),
     )
     for steps in STEPS
@@ -135,7 +139,8 @@ def comparison(name: str, rows: Mapping[str, str], arena: "Arena | None" = None)
 
 def main_table(study: Study, results: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
     """The table of all models, and the results that it shows."""
-    return replace(study, columns=(TRAININGS, *COLUMNS)), with_counts(results, study.rows)
+    shown = (column for column in COLUMNS if column.metric in IN_THE_TEXT)
+    return replace(study, columns=(TRAININGS, *shown)), with_counts(results, study.rows)
 
 
 def steps_table(study: Study, results: Mapping[str, Any]) -> tuple[Study, dict[str, Any]]:
