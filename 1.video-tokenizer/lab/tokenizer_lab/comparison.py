@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from tokenizer_lab.draw import ringed
 from tokenizer_lab.sweep import Column, Study, markdown, run_command, runs_of
 from video_tokenizer.data.clips import to_frames
-from video_tokenizer.data.validation import clip_videos, most_active_clips, open_validation_data
-from video_tokenizer.figures import ACCENT, image_grid, save_figure, save_picture, style
+from video_tokenizer.data.validation import ball_positions, clip_videos, most_active_clips, open_validation_data
+from video_tokenizer.figures import ACCENT, enlarge, image_grid, save_figure, save_picture, style
 from video_tokenizer.registry import load_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import REPOSITORY
 from video_tokenizer.training.command_line import parse_config, value_of_flag
@@ -201,13 +202,18 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def save_gallery(path: Path, checkpoints: Mapping[str, Path], number: int = 5) -> None:
-    """The same validation frames as each tokenizer reconstructs them, one row each: the most active ones."""
-    rows = []
+    """The same validation frames as each tokenizer reconstructs them, one row each: the most active ones.
+
+    A ring in every row shows where the ball of the real frame is, if there is one.
+    """
+    rows: list[tuple[str, np.ndarray]] = []
     for name, checkpoint in checkpoints.items():
         tokenizer = load_tokenizer(checkpoint)
         clips = open_validation_data(SimpleNamespace(data_path=None, use_dummy_data=False), tokenizer.config).validation
-        video = clip_videos(clips, most_active_clips(clips, number), "cpu")
-        if not rows:
-            rows.append(("video", to_frames(video)[:, -1]))
-        rows.append((name, to_frames(tokenizer(video).reconstruction)[:, -1]))
-    save_picture(path, image_grid(rows), num_colors=128)
+        chosen = most_active_clips(clips, number)
+        video, balls = clip_videos(clips, chosen, "cpu"), ball_positions(clips, chosen)
+        drawn = {name: tokenizer(video).reconstruction}
+        for label, shown in (drawn if rows else {"video": video} | drawn).items():
+            frames = to_frames(shown)[:, -1]
+            rows.append((label, enlarge(frames, 2) if balls is None else ringed(frames, balls[:, -1].numpy())))
+    save_picture(path, image_grid(rows, scale=1), num_colors=256)

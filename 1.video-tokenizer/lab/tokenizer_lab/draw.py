@@ -326,6 +326,21 @@ ERRORS = LogNorm(3e-5, 1e-1)
 """color scale of squared errors, from invisible to a missing ball"""
 
 
+def ringed(frames: np.ndarray, places: np.ndarray, scale: int = 2) -> np.ndarray:
+    """Enlarge frames (T, H, W, 3) uint8 and ring the ball at places (T, 2), or write that none is seen if NaN."""
+    pictures = []
+    for frame, place in zip(enlarge(frames, scale), places, strict=True):
+        picture = Image.fromarray(frame)
+        pen = ImageDraw.Draw(picture)
+        if np.isfinite(place).all():
+            x, y = scale * (place + 0.5)
+            pen.ellipse((x - 9, y - 9, x + 9, y + 9), outline="#7ee787", width=2)
+        else:
+            pen.text((picture.width / 2, picture.height * 0.62), "none seen", "#ff7b72", font(14), anchor="mm")
+        pictures.append(np.asarray(picture))
+    return np.stack(pictures)
+
+
 def without_ball(frames: np.ndarray, ball: np.ndarray) -> np.ndarray:
     """The clip with its temporal median painted over the 5x5 pixels around each ball.
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from tokenizer_lab.draw import bare, figure_picture, stacked, write_cells
+from tokenizer_lab.draw import bare, figure_picture, ringed, stacked, write_cells
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PAPER, PLAIN, WARM, common_palette, enlarge, font, image_grid, style
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.training.atomic_files import write_atomically
@@ -167,21 +167,6 @@ def save_vanished_ball(path: Path, numbers: Mapping[str, Any], frame_size: tuple
     count = numbers["settings"]["num_dreams"]
     caption = f"Of {count} stretches the one in which the dream at temperature 0.5 is without a ball longest."
     save_small(path, image_grid(rows, caption, columns, scale=1, text=12), figure)
-
-
-def ringed(frames: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Enlarge frames (T, H, W, 3) uint8 and ring the ball at places (T, 2), or write that none is seen if NaN."""
-    pictures = []
-    for frame, place in zip(enlarge(frames, SCALE), places, strict=True):
-        picture = Image.fromarray(frame)
-        pen = ImageDraw.Draw(picture)
-        if np.isfinite(place).all():
-            x, y = SCALE * (place + 0.5)
-            pen.ellipse((x - 9, y - 9, x + 9, y + 9), outline="#7ee787", width=2)
-        else:
-            pen.text((picture.width / 2, picture.height * 0.62), "none seen", "#ff7b72", font(14), anchor="mm")
-        pictures.append(np.asarray(picture))
-    return np.stack(pictures)
 
 
 def running_mean(values: Sequence[float], width: int) -> np.ndarray:
