@@ -7,25 +7,19 @@ The agent observes the positions of ball and player, as detected in the frames, 
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from video_tokenizer.errors import InputError
-from video_tokenizer.games.emulator import Game
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
-from world_model.ball_game import BallGame, RealGameEnv, three_keys
+from world_model.ball_game import BallGame, three_keys
 from world_model.environment import WorldModelEnv
-from world_model.real_game import open_game
+from world_model.scored_games import Agent, Newcomer, baselines, open_scored_game, play
 from world_model.world import WorldModel
-
-TEST_SEEDS = 1_900_000_000  # seeds that no recording and no evaluation uses
-Agent = Callable[[np.ndarray], int]
 
 
 @dataclass(frozen=True)
@@ -40,8 +34,8 @@ class AgentConfig:
     """frames of training in the world"""
     episode_steps: int = 64
     """frames per rollout; longer rollouts drift, and the agent would learn from worse frames"""
-    num_games: int = 10
-    """real games per player in the test"""
+    num_games: int = 30
+    """real games per player in the test, from random starts and with sticky keys"""
     game_steps: int = 1000
     """maximum length of a real game, in frames"""
     seed: int = 0
@@ -82,68 +76,29 @@ def train_in_the_world(env: BallGame, config: AgentConfig) -> Any:
     return agent
 
 
-def play(agent: Agent, env: BallGame, config: AgentConfig) -> dict[str, float]:
-    """Play num_games games. Returns mean scores, frames with a ball, and the distance between player and ball in pixels."""
-    scores, lengths, rewards = [], [], []
-    for number in range(config.num_games):
-        seen, _ = env.reset(seed=TEST_SEEDS + 1000 * config.seed + number)
-        score, over = 0.0, False
-        begun = len(rewards)
-        while not over:
-            seen, reward, terminated, truncated, info = env.step(agent(seen))
-            score += info["score"]
-            over = terminated or truncated
-            if seen[-1]:
-                rewards.append(reward)
-        scores.append(score)
-        lengths.append(len(rewards) - begun)
-    pixels = env.env.observation_space.shape[1 - env.axis]  # type: ignore[index]
-    return {
-        "score": float(np.mean(scores)),
-        "score_standard_error": float(np.std(scores) / np.sqrt(len(scores))),
-        "frames_with_ball": float(np.mean(lengths)),
-        "distance_px": -float(np.mean(rewards or [np.nan])) * pixels,
-    }
-
-
-def make_agents(trained: Any, seed: int) -> dict[str, Agent]:
-    """The players of the test: the trained agent and three baselines, the last of which follows the ball by a rule."""
-    rng = np.random.default_rng(seed)
-
-    def follow(seen: np.ndarray) -> int:
-        player, ball, _, is_seen = seen[-4:]
-        return 0 if not is_seen or abs(ball - player) < 0.03 else 1 + int(ball > player)
-
-    return {
-        "trained in the dream": lambda seen: int(trained.predict(seen, deterministic=True)[0]),
-        "chance": lambda seen: int(rng.integers(3)),
-        "standing still": lambda seen: 0,
-        "a rule by hand": follow,
-    }
-
-
 def main() -> None:
     config = parse_config(AgentConfig)
     config.check()
     torch.manual_seed(config.seed)
     world = WorldModel.load(config.world, config.device)
-    env_id = config.env or world.metadata.env_id
-    if not env_id:
-        raise InputError(f"{config.world} was learned from videos and names no game to test the agent in; give --env")
-    game: Game = open_game(env_id, world.metadata, world.frame_size)
+    real = open_scored_game(world, config.env, config.game_steps)
+    env_id = real.env_id
 
     rollouts = BallGame(WorldModelEnv(world, max_steps=config.episode_steps), env_id, three_keys(env_id, world.action_map))
     begun = time.perf_counter()
     trained = train_in_the_world(rollouts, config)
     seconds = time.perf_counter() - begun
 
-    numbers = {name: number for number, name in enumerate(game.action_names)}
-    real = BallGame(RealGameEnv(game, config.game_steps), env_id, three_keys(env_id, numbers))
-    results = {name: play(agent, real, config) for name, agent in make_agents(trained, config.seed).items()}
+    def dreamer(seed: int) -> Agent:
+        return lambda seen, frame: int(trained.predict(seen, deterministic=True)[0])
+
+    players: dict[str, Newcomer] = {"trained in the dream": dreamer, **baselines()}
+    results = {name: play(player, real, config.num_games, config.seed, name) for name, player in players.items()}
     print(f"trained on {config.num_steps:,} predicted frames in {seconds:.0f} s; tested in {config.num_games} games of {env_id}")
     print(format_table(results))
     if config.json:
         facts = {"world": config.world, "env": env_id, "num_steps": config.num_steps, "seed": config.seed, "seconds": seconds}
+        facts |= {"num_games": config.num_games, "game_steps": config.game_steps}
         save_json(config.json, facts | {"players": {name.replace(" ", "_"): scores for name, scores in results.items()}})
 
 

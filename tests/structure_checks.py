@@ -17,6 +17,8 @@ PACKAGES = list(CHAPTERS.values())
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
 VARIANTS = {"tokenizer_variants", "dynamics_variants"}
 USES = "uses"
+USED_BY = {"plan.py": "planning"}
+"""commands of chapter 4 that belong to a use"""
 LABS = {"tokenizer_lab", "action_lab", "dynamics_lab", "world_lab"}
 
 
@@ -52,6 +54,8 @@ def room_of(path: Path) -> str:
     parts = set(folders)
     if USES in parts:
         return ".".join(folders[folders.index(USES) :][:2])
+    if path.name in USED_BY:
+        return f"{USES}.{USED_BY[path.name]}"
     if parts & VARIANTS:
         return "variants"
     return next((room for room in ("lab", "models", "training") if room in parts), "lesson")

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from structure_checks import CHAPTERS, REPOSITORY, USES, VARIANTS, imported_modules
+from structure_checks import CHAPTERS, REPOSITORY, USES, VARIANTS, imported_modules, room_of
 
 MAIN_LINE = {  # chapter -> file, relative to the chapter -> what it holds
     "1.video-tokenizer": {
@@ -171,7 +171,7 @@ def table() -> dict[str, Any]:
     """Row -> (lines, files), or a number, or hops."""
     everything = set().union(*(source_files(REPOSITORY / chapter) for chapter in CHAPTERS))
     variants = {path for path in everything if VARIANTS & set(path.parts)}
-    uses = {path for path in everything if USES in path.parts}
+    uses = {path for path in everything if room_of(path).startswith(USES)}
     labs = {path for path in everything if "lab" in path.parts}
     mains = set().union(*map(main_line, CHAPTERS))
     rows: dict[str, Any] = {f"main line, chapter {chapter[0]}": size(main_line(chapter)) for chapter in CHAPTERS}

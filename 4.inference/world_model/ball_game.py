@@ -25,7 +25,7 @@ class BallGame(gymnasium.Wrapper):
     Actions: 0 stays, 1 and 2 move to smaller and larger positions. While there is no ball, action 0 replaces the agent's choice.
     In games with FIRE it serves the ball, which the agent cannot learn from rollouts, because they start with the ball in play.
     Reward: minus the distance between player and ball along the player's axis, as a share of the frame; 0 if there is no ball.
-    The reward of the wrapped environment is in info["score"].
+    info holds the reward of the wrapped environment, "score", and the "frame" itself.
 
     keys: the actions of the environment for 0, 1 and 2. Raises InputError for a game whose ball or player cannot be detected.
     """
@@ -44,7 +44,7 @@ class BallGame(gymnasium.Wrapper):
         """Restart. Both frames of the observation are the first frame."""
         frame, info = self.env.reset(**options)
         self.seen[:] = self.look(frame)
-        return self.seen.flatten(), info
+        return self.seen.flatten(), info | {"frame": frame}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Press one of the three keys and observe the next frame."""
@@ -53,7 +53,7 @@ class BallGame(gymnasium.Wrapper):
         self.seen = np.stack([self.seen[1], self.look(frame)])
         player, ball, _, is_seen = self.seen[1]
         reward = -float(abs(player - ball) * is_seen)
-        return self.seen.flatten(), reward, terminated, truncated, info | {"score": score}
+        return self.seen.flatten(), reward, terminated, truncated, info | {"score": score, "frame": frame}
 
     def look(self, frame: np.ndarray) -> np.ndarray:
         """The SEEN numbers of a frame, uint8 (H, W, 3). A player that is not detected keeps its last position."""
@@ -78,7 +78,10 @@ def three_keys(env_id: str, names: dict[str, int]) -> list[int]:
 
 
 class RealGameEnv(gymnasium.Env):
-    """The emulator with the interface of `WorldModelEnv`: frames with the same delay, and the score of the game as reward."""
+    """The emulator with the interface of `WorldModelEnv`: frames with the same delay, and the score of the game as reward.
+
+    info["balls_lost"]: lives or points that the step has cost.
+    """
 
     def __init__(self, game: Game, max_steps: int = 1000):
         self.game, self.max_steps = game, max_steps
@@ -94,8 +97,10 @@ class RealGameEnv(gymnasium.Env):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Hold a key for one step."""
-        before = self.game.score
+        score, lives = self.game.score, self.game.lives
         self.game.step(int(action))
         self.num_steps_taken += 1
         truncated = self.num_steps_taken >= self.max_steps
-        return self.game.peek(int(action)), self.game.score - before, self.game.over, truncated, {}
+        gained = self.game.score - score
+        lost = lives - self.game.lives + max(0.0, -gained)
+        return self.game.peek(int(action)), gained, self.game.over, truncated, {"balls_lost": lost}

@@ -156,7 +156,8 @@ def test_the_import_check_keeps_uses_apart():
     source = "from uses.sharpening.model import Sharpener"
     for room, allowed in {"lesson": False, "uses.planning": False, "uses.sharpening": True, "lab": True}.items():
         assert (checks.import_complaints(source, "world_model", room) == []) == allowed
-    assert checks.room_of(REPOSITORY / "4.inference/uses/sharpening/model.py") == "uses.sharpening"
+    rooms = {"4.inference/uses/sharpening/model.py": "uses.sharpening", "4.inference/plan.py": "uses.planning"}
+    assert {path: checks.room_of(REPOSITORY / path) for path in rooms} == rooms
     assert checks.import_complaints("import world_lab.drawings", "world_model", "uses.sharpening")
 
 

@@ -10,8 +10,11 @@ from structure_checks import REPOSITORY
 from tiny_world import save_tiny_world
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.games.emulator import Game
 from world_model.ball_game import BallGame, RealGameEnv, three_keys
+from world_model.scored_games import baselines, open_scored_game
+from world_model.world import WorldModel
 
 BREAKOUT = "ALE/Breakout-v5"
 TRAIN = REPOSITORY / "4.inference" / "train_agent.py"
@@ -94,6 +97,31 @@ def test_the_score_is_the_games_own():
     assert game.score in (1, 4, 7)  # a brick
     game.reset(0)
     assert game.score == 0
+
+
+def test_no_two_scored_games_are_alike_and_all_agents_play_the_same_ones(tmp_path):
+    """Without sticky keys a rule without chance plays one game over and over."""
+    world = WorldModel.load(save_tiny_world(tmp_path / "world", "true"), "cpu")
+    env, rule = open_scored_game(world, None, game_steps=50), baselines()["a rule by hand"]
+    films = {}
+    for seed in (0, 1, 0):
+        seen, info = env.reset(seed=seed)
+        agent, frames = rule(seed), [info["frame"]]
+        for _ in range(50):
+            seen, *_, info = env.step(agent(seen, info["frame"]))
+            frames.append(info["frame"])
+        films.setdefault(seed, []).append(np.stack(frames))
+    assert np.array_equal(*films[0]) and not np.array_equal(films[0][0], films[1][0])
+
+
+def test_a_sticky_key_is_the_one_of_the_frame_before():
+    """With a probability of 1 no key but the first is ever pressed; at the reset that is NOOP, so Breakout never serves."""
+    stuck, free = (Game(BREAKOUT, repeat_action_probability=probability) for probability in (1.0, 0.0))
+    for game in (stuck, free):
+        game.reset(0)
+        game.step(1)
+    assert np.isnan(detect_ball(stuck.peek(0)[None], BREAKOUT)).all()
+    assert np.isfinite(detect_ball(free.peek(0)[None], BREAKOUT)).all()
 
 
 def test_an_agent_is_trained_in_the_dream_and_tested_in_the_emulator(tmp_path, capsys):

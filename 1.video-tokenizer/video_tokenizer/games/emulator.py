@@ -58,11 +58,13 @@ class Game:
         picture_delay: int | None = None,
         merged_frames: int | None = None,
         linear_light: bool = True,
+        repeat_action_probability: float = 0.0,
     ):
         """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None: that of a known game, else 0.
 
         merged_frames: 2 for the maximum of two emulator frames, 1 for a single frame; None: 1 for known games that do not
-        flicker, else 2. linear_light: how pictures are shrunk, see `resize_by_area`.
+        flicker, else 2. linear_light: how pictures are shrunk, see `resize_by_area`. repeat_action_probability: of each emulator
+        frame, the probability that the key of the frame before it is held once more (sticky keys, arXiv:1709.06009).
 
         Raises InputError for an unknown game, a missing package, actions that are not discrete, or a delay out of range.
         """
@@ -78,6 +80,7 @@ class Game:
             raise InputError(f"cannot merge {merged_frames} emulator frames; give 1, or 2 for a game that flickers")
         flickers = facts is None or facts.flickers
         self.merged_frames = (2 if flickers else 1) if merged_frames is None else merged_frames
+        self.repeat_action_probability = repeat_action_probability
         self._env = _make_environment(env_id)
         self._ale = getattr(self._env.unwrapped, "ale", None)
         if self._ale is not None:
@@ -104,16 +107,22 @@ class Game:
         """The Atari's current RAM, uint8 (128,); None for other environments."""
         return None if self._ale is None else self._ale.getRAM()
 
+    @property
+    def lives(self) -> int:
+        """Balls, ships or whatever else the player has left; 0 in a game that does not count them."""
+        return 0 if self._ale is None else self._ale.lives()
+
     def reset(self, seed: int) -> None:
         """Start a new game, with `score` at 0; the same seed and actions give the same game."""
         self.over, self.score, self._screen_now = False, 0.0, None
+        self._held, self._sticky = 0, np.random.default_rng((seed, 2))
         if self._ale is not None:
             self._ale.restoreState(self._first_state)  # without sticky keys the seed changes nothing but the NOOPs below
             self._screen_now = self._first_screen  # restoring the emulator does not restore its screen
         else:
             with _environment_errors(self.env_id, "reset"):
                 self._env.reset(seed=seed)
-        self._lives = self._count_lives()
+        self._lives = self.lives
         self.needs_fire = self.fire_action is not None
         self._older = self.screen()
         if self._ale is not None:
@@ -143,7 +152,7 @@ class Game:
                 self._older = self.screen()
             self.advance(action)
         assert picture is not None
-        lives = self._count_lives()
+        lives = self.lives
         if lives < self._lives and self.fire_action is not None:
             self.needs_fire = True
         self._lives = lives
@@ -168,6 +177,19 @@ class Game:
         picture = np.maximum(older, newest) if self.merged_frames == 2 else newest
         return resize_by_area(picture, self.frame_size, self.linear_light)
 
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """What is played inside the block is undone after it, and no key is sticky there. Raises InputError if not an Atari."""
+        if self._ale is None:
+            raise InputError(f"{self.env_id} cannot be rewound; only Atari games can")
+        before, state = vars(self) | {"_screen_now": self.screen()}, self._ale.cloneState()
+        self.repeat_action_probability = 0.0
+        try:
+            yield
+        finally:
+            self._ale.restoreState(state)
+            vars(self).update(before)
+
     def close(self) -> None:
         self._env.close()
 
@@ -175,6 +197,9 @@ class Game:
         """Advance by one emulator frame. The Atari is driven directly, because Gymnasium's step would render every frame."""
         if self.over:
             return
+        if self.repeat_action_probability and self._sticky.random() < self.repeat_action_probability:
+            action = self._held
+        self._held = action
         self._screen_now = None
         if self._ale is not None:
             self.score += self._ale.act(self._emulator_actions[action])
@@ -202,9 +227,6 @@ class Game:
                 f"{screen.shape[1]}x{screen.shape[0]} pixels; choose an environment, or a setting of it, whose size stays"
             )
         return screen.copy()
-
-    def _count_lives(self) -> int:
-        return 0 if self._ale is None else self._ale.lives()
 
 
 def record_episode(game: Game, policy: Policy, num_frames: int, seed: int, opening: Opening | None = None) -> Episode:
