@@ -43,13 +43,13 @@ class PlanConfig:
     """what a future costs, a function in uses/planning/costs.py"""
     rollouts: tuple[int, ...] = (1, 4, 16)
     """futures per decision; every number plays its own games"""
-    horizon: int = 6
+    horizon: int = 4
     """frames of each future"""
     hold: int = 1
     """frames for which a plan holds a key"""
     num_rounds: int = 1
     """1: random shooting; more: the cross-entropy method, which divides the futures among so many rounds"""
-    replan_every: int = 2
+    replan_every: int = 1
     """frames that are played before the next decision"""
     num_steps: int = 1
     """decoding passes per imagined frame; for the flight of a ball one is enough"""
@@ -57,7 +57,7 @@ class PlanConfig:
     """of the imagined frames; 0 takes the most likely ones, so that no future is chosen for its luck"""
     num_games: int = 30
     """real games per player; 0 plays none"""
-    game_steps: int = 300
+    game_steps: int = 120
     """maximum length of a real game, in frames"""
     seed: int = 0
     """seeds the plans, the imagined frames and the games"""

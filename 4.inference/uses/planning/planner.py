@@ -13,6 +13,8 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
 from world_model.world import RolloutState, WorldModel
 
+PROMPT_FRAMES = 4
+"""real frames that the world reads before it imagines: enough to see where the ball flies, and twice as fast as eight"""
 Imagine = Callable[[np.ndarray], np.ndarray]
 """plans (N, H), the number of a key for each of H frames -> their imagined frames (N, H, h, w, 3) uint8"""
 
@@ -23,7 +25,7 @@ class Search:
 
     num_rollouts: int = 16
     """imagined futures per decision"""
-    horizon: int = 6
+    horizon: int = 4
     """frames of each"""
     hold: int = 1
     """frames for which a key of a plan is held"""
@@ -174,7 +176,7 @@ def planner_in_world(
         known = np.where(keys < 0, -1, actions[keys])[None] if world.action_kind == "true" else None
         return imagine_in_world(world, world.start_rollouts(frames[None], known, number), actions)
 
-    return Planner(imagine, cost, env_id, settings, replan_every, seed, world.context_frames)
+    return Planner(imagine, cost, env_id, settings, replan_every, seed, PROMPT_FRAMES)
 
 
 def planner_in_emulator(
