@@ -120,6 +120,17 @@ def test_the_detectors_find_a_dreamed_ball_again_in_larger_pixels():
     assert distortion[0] < distortion[1] < distortion[2] == 1
 
 
+@pytest.mark.parametrize("game", ["breakout", "pong", "freeway"])
+def test_the_network_of_a_reference_world_beats_bicubic_by_two_decibels_where_something_moves(game):
+    shipped = REPOSITORY / "assets/worlds" / game
+    pairs = make_pairs(world := WorldModel.load(shipped, "cpu"), play_games(world, 2, 40, first=3), 2)
+    clips = Clips(pairs.store, range(2), 20, stride=19)
+    scores = picture_scores(enlargements(load_sharpener(shipped / "sharpener.pt")), pairs, clips)
+    assert scores["sharpened"]["psnr_db"] > scores["bicubic"]["psnr_db"] + 8
+    assert scores["sharpened"]["moving_psnr_db"] > scores["bicubic"]["moving_psnr_db"] + 2
+    assert game == "freeway" or scores["sharpened"]["flicker"] < scores["bicubic"]["flicker"]
+
+
 # ---- the training -------------------------------------------------------------------------------------------------------
 
 

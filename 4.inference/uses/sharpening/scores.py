@@ -10,7 +10,7 @@ from uses.sharpening.pairs import Pairs, shrink
 from video_tokenizer.data.clips import Clips, to_frames, to_video
 from video_tokenizer.data.validation import even_batches, local_background
 from video_tokenizer.figures import enlarge
-from video_tokenizer.games.detectors import ball_lights, detect_ball, game_facts, player_distortion
+from video_tokenizer.games.detectors import ball_lights, detect_ball, player_distortion
 from video_tokenizer.losses import background_of
 from video_tokenizer.metrics import SECOND_BALL, VideoScores, share
 from world_model.lively_starts import is_ball_game
@@ -62,7 +62,7 @@ def picture_scores(
 def dream_scores(
     methods: Mapping[str, Enlarge], dream: np.ndarray, real: np.ndarray, env_id: str, linear_light: bool
 ) -> dict[str, dict[str, float]]:
-    """Each method's scores on imagined frames, of which there is no truth, by the detectors of chapter 1.
+    """Each method's scores on imagined frames of a ball game, of which there is no truth, by the detectors of chapter 1.
 
         ball_light          the ball's light, summed over 2x2 pixels: median, as a share of that in real pictures of this size
         ball_found          of the frames that show a ball before they are enlarged: share that still shows one
@@ -75,7 +75,6 @@ def dream_scores(
     dream: (F, H, W, 3) uint8. real: (F', sH, sW, 3) uint8, real pictures, whose scores are the row "real".
     linear_light: how they were shrunk.
     """
-    facts = game_facts(env_id)
     pictures = {name: method(dream) for name, method in methods.items()} | {"real": real}
     table: dict[str, dict[str, float]] = {name: {} for name in pictures}
     if is_ball_game(env_id):
@@ -92,7 +91,5 @@ def dream_scores(
             table[name]["ball_found"] = share(int(balls[:, 0].sum()), int(seen.sum()))
             table[name]["one_ball"] = share(int((balls.sum(axis=1) == 1).sum()), int(seen.sum()))
             table[name]["crumbs"] = share(int((spots[:, 1] & ~balls[:, 1]).sum()), int(seen.sum()))
-    if facts is not None and facts.player is not None and facts.player.lengths:
-        for name, frames in pictures.items():
-            table[name]["player_distortion"] = float(player_distortion(frames, env_id, linear_light).mean())
+            table[name]["player_distortion"] = float(player_distortion(pictures[name], env_id, linear_light).mean())
     return table

@@ -25,6 +25,7 @@ from video_tokenizer.training.command_line import check_smallest, parse_config, 
 from video_tokenizer.training.results import format_table, read_json, save_json
 from world_model.evaluation.games import EVALUATION_SEEDS, RealGames, check_seed, is_known
 from world_model.evaluation.rollouts import real_windows
+from world_model.lively_starts import is_ball_game
 from world_model.world import WorldModel
 
 CLIP_FRAMES = 16
@@ -119,8 +120,9 @@ def main() -> None:
 
     print(f"{len(clips):,} clips of {clips.num_frames} frames, {seen.mean():.1%} of them frames of the training, not scored")
     print(format_table(scores))
-    print(f"{len(frames):,} imagined frames")
-    print(format_table(imagined))
+    if is_ball_game(env_id):
+        print(f"{len(frames):,} imagined frames")
+        print(format_table(imagined))
     facts = {"scale": sharpener.scale, "parameters": sum(weights.numel() for weights in sharpener.parameters())}
     facts |= {"clips": len(clips), "seen_in_training": float(seen.mean()), "imagined_frames": len(frames)}
     facts |= {
