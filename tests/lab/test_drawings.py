@@ -117,7 +117,9 @@ def test_the_drawings_of_dynamics_variants_are_what_the_code_draws(tmp_path):
     save_dynamics_drawings(tmp_path)
     kept = REPOSITORY / "assets" / "3.dynamics-model" / "variants"
     drawn = sorted(path.name for path in tmp_path.iterdir())
-    assert drawn == ["gpt_dark.svg", "gpt_light.svg", "ring_dark.svg", "ring_light.svg"]
+    folders = [folder.name for folder in (REPOSITORY / "3.dynamics-model/dynamics_variants").iterdir() if folder.is_dir()]
+    pages = sorted(folder for folder in folders if not folder.startswith("__"))
+    assert drawn == [f"{page}_{look}.svg" for page in pages for look in ("dark", "light")]
     assert all((tmp_path / name).read_text(encoding="utf-8") == (kept / name).read_text(encoding="utf-8") for name in drawn)
     assert kept_by_calls(BEFORE, SAMPLED) == [4, 4] and kept_by_calls(BEFORE, BEFORE) == [8]
 
