@@ -353,5 +353,19 @@ def test_fingers_steer_it_on_a_phone(browser, address):
     driver.until("Number(dream.dataset.frame) > 0")
     driver.page.tap("#starts button:nth-child(3)")
     driver.until("dream.dataset.frame === '0' && play.game.start.index === 2")
-    assert not np.array_equal(before, canvas_picture(driver.page, "dream")) and driver.complaints == []
+    assert not np.array_equal(before, canvas_picture(driver.page, "dream"))
+    driver.page.tap("#next")
+    driver.until("dream.dataset.frame === '0' && play.game.start.index === 3")
+    driver.page.tap("#inspector-card summary")
+    driver.until("play.game.inspect")
+    driver.page.tap("#slow")
+    driver.until("document.getElementById('pass-text').textContent.startsWith('Pass 2 of 2')")
+    driver.page.tap("#pause")
+    driver.until("!play.game.paused && Number(dream.dataset.frame) > 3")
+    driver.page.set_viewport_size({"width": 844, "height": 390})  # held sideways, the keys lie beside the picture
+    driver.evaluate("scrollTo(0, 0)")
+    screen = driver.page.locator("#dream").bounding_box()
+    keys = [button.bounding_box() for button in driver.page.locator("#pad button").all()]
+    assert all(box["y"] + box["height"] <= 390 and box["x"] + box["width"] < screen["x"] for box in keys)
+    assert driver.complaints == []
     context.close()
