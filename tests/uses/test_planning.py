@@ -154,6 +154,16 @@ def test_a_cost_is_the_distance_in_shares_of_the_frame():
         assert np.allclose(cost(futures, BREAKOUT), [20.5 / 64, 0, np.nan], atol=0.02, equal_nan=True)
 
 
+def test_a_future_that_loses_the_player_is_the_worst():
+    """Else a search would find the dreams in which a distant paddle melts away."""
+    melted = breakout(10, (50, 50))
+    melted[58] = 0
+    futures = np.stack([np.stack([breakout(10, (50, 50))] * 2), np.stack([breakout(10, (50, 50)), melted])])
+    for cost in (meet_the_ball, stay_under_the_ball):
+        far, lost = cost(futures, BREAKOUT)
+        assert far == pytest.approx(40.5 / 64, abs=0.02) and lost == pytest.approx((40.5 / 64 + 1) / 2, abs=0.02)
+
+
 def test_meeting_counts_where_the_ball_is_near_and_staying_under_it_everywhere():
     """The ball falls from row 34 to row 54. One paddle is 20 pixels off at first and meets it, the other is there too early."""
     rows, ball = (34, 54), 40

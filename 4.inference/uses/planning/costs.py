@@ -30,16 +30,21 @@ def mean_where(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.divide((np.nan_to_num(values) * weights).sum(axis=1), total, out=np.full(len(values), np.nan), where=total > 0)
 
 
+def distance(player: np.ndarray, ball: np.ndarray) -> np.ndarray:
+    """Between player and ball. A player that is lost in the dream counts as a whole frame away, so that losing it never pays."""
+    return np.where(np.isnan(player) & np.isfinite(ball), 1.0, np.abs(player - ball))
+
+
 def stay_under_the_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
     """The distance between player and ball in every imagined frame, on average."""
     player, ball, _ = positions(frames, env_id)
-    return mean_where(np.abs(player - ball), np.ones_like(player))
+    return mean_where(distance(player, ball), np.ones_like(player))
 
 
 def meet_the_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
     """The distance between player and ball, which counts for more the closer the ball is to the player's line."""
     player, ball, near = positions(frames, env_id)
-    return mean_where(np.abs(player - ball), np.nan_to_num(near) ** 8)
+    return mean_where(distance(player, ball), np.nan_to_num(near) ** 8)
 
 
 COSTS: dict[str, Cost] = {"meet_the_ball": meet_the_ball, "stay_under_the_ball": stay_under_the_ball}
