@@ -54,14 +54,14 @@ def save_architecture(path: Path, tokenizer: VideoTokenizer, clip: np.ndarray, e
         drawing.text(x + (width + 34) / 2, y + height / 2, idea, 17)
 
     down = (
-        ("11", "subtract the background", "(B, T, 3, 64, 64)"),
+        ("8", "subtract the background", "(B, T, 3, 64, 64)"),
         ("3", "look across the borders,\ncut into 8 × 8 patches", "(B, T, 64, 128)"),
         ("4", "add waves: where and when", "(B, T, 64, 128)"),
         ("5–7", "2 blocks: look around,\nthen look back in time", "(B, T, 64, 128)"),
         ("8", "128 numbers become 4 latents", "(B, T, 64, 4)"),
     )
     up = (
-        ("11", "add the background", "(B, T, 3, 64, 64)"),
+        ("8", "add the background", "(B, T, 3, 64, 64)"),
         ("9", "a vector becomes 8 × 8 pixels", "(B, T, 64, 128)"),
         ("5–7", "2 blocks: look around,\nthen look back in time", "(B, T, 64, 128)"),
         ("4", "add waves: where and when", "(B, T, 64, 128)"),
@@ -230,10 +230,10 @@ def save_space_time_attention(path: Path) -> None:
                 drawing.rect(
                     place[0] - cell / 2, place[1] - cell / 2, cell, cell, "warm" if t == frames - 1 else "warm_pale", "warm", 2.5
                 )
-                if t:
-                    before = corners[t - 1]
-                    end = before[0] + (column + 0.5) * cell + 8, before[1] + (row + 0.5) * cell + 4
-                    drawing.line([(place[0] - 8, place[1] - 4), end], "warm", 2.5, arrow=True)
+                if t < frames - 1:  # the newest frame looks at each earlier one directly, up its column and then to the left
+                    newest_x, newest_y = (corners[-1][0] + (column + 0.5) * cell, corners[-1][1] + row * cell)
+                    bend = [(newest_x, newest_y), (newest_x, place[1]), (place[0] + cell / 2 + 2, place[1])]
+                    drawing.line(bend, "warm", 2.5, arrow=True)
     drawing.save(path)
 
 

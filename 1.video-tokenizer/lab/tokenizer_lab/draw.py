@@ -23,6 +23,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PLAIN, enlarge, font, image_grid, save_figure, save_picture
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.metrics import VideoScores
+from video_tokenizer.models.base import centered
 from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import causal_mask
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
@@ -116,10 +117,10 @@ def save_patches(path: Path, tokenizer: VideoTokenizer, frame: np.ndarray, num_f
 
     frame: uint8 (H, W, 3).
     """
-    video = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255 - 0.5  # (1, 3, H, W)
-    responses = tokenizer.patch_embedding.stem(video)[0]  # (F, H/2, W/2)
+    video = centered(to_video(frame[None, None]), tokenizer.background)  # (1, 1, 3, H, W), as the encoder sees it
+    responses = tokenizer.patch_embedding.stem(video[0])[0]  # (F, H/2, W/2)
     filters = differing_filters(responses, num_filters)
-    vectors = tokenizer.patch_embedding(video[:, None])[0, 0]  # (N, E)
+    vectors = tokenizer.patch_embedding(video)[0, 0]  # (N, E)
     figure = Figure(figsize=(8.0, 2.3), layout="constrained")
     charts = figure.subplots(1, num_filters + 2)
     charts[0].imshow(frame)
@@ -162,6 +163,10 @@ def save_positions(path: Path, positions: SpaceTimePositions, grid_size: tuple[i
     save_figure(path, figure)
 
 
+MOST_ATTENTION = 0.2
+"""share of a head's attention at the dark end of the color scale; larger ones are as dark"""
+
+
 @torch.no_grad()
 def spatial_attention(tokenizer: VideoTokenizer, clip: Tensor, block: int) -> Tensor:
     """Attention weights in space of an encoder block on the last frame. clip: (1, T, C, H, W). Returns (heads, N, N)."""
@@ -177,7 +182,7 @@ def spatial_attention(tokenizer: VideoTokenizer, clip: Tensor, block: int) -> Te
 
 
 def save_attention(path: Path, tokenizer: VideoTokenizer, clip: Tensor, frame: np.ndarray, queries: dict[str, int]) -> None:
-    """Where chosen patches attend: one row per patch and block, one column per head.
+    """Where chosen patches attend: one row per patch and block, one column per head, one color scale for all.
 
     clip: (1, T, C, H, W) in [0, 1]; frame: its last frame, uint8 (H, W, 3). queries: label -> number of the patch.
     """
@@ -196,9 +201,12 @@ def save_attention(path: Path, tokenizer: VideoTokenizer, clip: Tensor, frame: n
         for head, (axes, map_of_head) in enumerate(zip(line[1:], weights, strict=True), start=1):
             axes.imshow(grey)
             map_of_head = map_of_head.repeat_interleave(patch_size, 0).repeat_interleave(patch_size, 1)  # (H, W)
-            alpha = (map_of_head / map_of_head.max()).clamp(0, 0.9)
-            axes.imshow(map_of_head.numpy(), cmap="Oranges", vmin=0, alpha=alpha.numpy())
-            bare(axes, f"head {head}: {float(map_of_head.max()):.0%} at most")
+            alpha = (map_of_head / MOST_ATTENTION).clamp(0, 0.9)
+            axes.imshow(map_of_head.numpy(), cmap="Oranges", vmin=0, vmax=MOST_ATTENTION, alpha=alpha.numpy())
+            bare(axes, f"head {head}: up to {float(map_of_head.max()):.0%}")
+    even = 1 / tokenizer.tokens_per_frame
+    caption = f"Darkest: {MOST_ATTENTION:.0%} or more of a head's attention on one patch. Even attention would be {even:.1%} on each."
+    figure.supxlabel(caption, fontsize=9, color=DARK)
     save_figure(path, figure)
 
 
@@ -320,7 +328,7 @@ def save_tokens(path: Path, tokenizer: VideoTokenizer, starts: np.ndarray, clip:
 
 BRIGHTER = 4
 """levels of 255 added to every pixel, an invisible change that costs every pixel the same: 20 * log10(255 / 4) = 36.1 dB"""
-ORIGINAL, NO_BALL, TOKENS, REPEATED = "original", "ball painted over", "drawn from tokens", "last frame again"
+ORIGINAL, NO_BALL, TOKENS, REPEATED = "original", "ball painted over", "drawn from tokens", "copy-last"
 LIGHTER = f"{BRIGHTER}/255 brighter"
 ERRORS = LogNorm(3e-5, 1e-1)
 """color scale of squared errors, from invisible to a missing ball"""
@@ -428,7 +436,7 @@ def save_psnr_trap(path: Path, tokenizer: VideoTokenizer, starts: np.ndarray, cl
     pooled, count = pooled_scores(tokenizer, starts, env_id)
     imperfect = [pooled[name] for name in pooled if name != ORIGINAL]
     psnr, moving = (" / ".join(f"{row[name]:.1f}" for row in imperfect) for name in ("psnr_db", "moving_psnr_db"))
-    caption = f"The four over {count} frames with a ball: all {psnr} dB, moving {moving} dB."
+    caption = f"The four over {count} frames with a ball, in {len(starts)} early clips: all {psnr} dB, moving {moving} dB."
     figure.supxlabel(caption, fontsize=9, color=DARK)
     save_figure(path, figure)
 
