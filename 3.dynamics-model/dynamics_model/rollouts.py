@@ -99,7 +99,7 @@ def rollouts_and_baselines(
         real tokens decoded      the ceiling for a rollout with this tokenizer
         dream, right actions     a rollout with the actions of the real clip
         dream, random actions    a rollout with random actions; absent for a model without actions
-        standing still           the last prompt frame, repeated
+        copy-last                the last prompt frame, repeated
     """
     context = model.context_frames
     prompt, past, future = frames[:, :context], actions[:, :context], actions[:, context:]
@@ -113,4 +113,4 @@ def rollouts_and_baselines(
         with autocast(video.device, model.config.precision):
             predicted = roll_out(model, prompt, past, followed, generators[0], sampling)
         videos[label] = decode_after(tokenizer, prompt, predicted)
-    return videos | {"standing still": video[:, context - 1 : context].expand_as(videos["real"])}
+    return videos | {"copy-last": video[:, context - 1 : context].expand_as(videos["real"])}

@@ -76,7 +76,7 @@ def save_filling_in_film(path: Path, model, tokenizer, tokens: Tensor, actions: 
 
 # ---- why copying looks perfect ----------------------------------------------------------------------------------------
 
-COPIER, RIGHT_KEY, WRONG_KEY = "copier", "right key", "wrong key"
+COPIER, RIGHT_KEY, WRONG_KEY = "copy-last", "right key", "wrong key"
 
 
 def wrong_key(action: int, names: Sequence[str], action_map: Mapping[str, int], keys: Iterable[str]) -> str:
@@ -100,7 +100,7 @@ def wrong_actions(actions: Tensor, names: Sequence[str], action_map: Mapping[str
 
 @torch.no_grad()
 def predictions(model, tokens: Tensor, actions: Tensor, wrong: Tensor) -> dict[str, Tensor]:
-    """What the copier and the model predict for frames 1 to T - 1, each from the real frames before: label -> (B, T - 1, N).
+    """What copy-last and the model predict for frames 1 to T - 1, each from the real frames before: label -> (B, T - 1, N).
 
     tokens: (B, T, N); actions, wrong: (B, T). Under the wrong key only the newest action is wrong, not those before it.
     """
@@ -152,7 +152,7 @@ def save_copy_trap(
     _draw_legend(charts[2, 0])
     pairs = [accuracies(guess, tokens[:, 1:], tokens[:, :-1]) for guess in predicted.values()]
     all_tokens, changed = (" / ".join(f"{share:.2f}" for share in shares) for shares in zip(*pairs, strict=True))
-    caption = f"The three over {tokens[:, 1:, 0].numel()} steps: all tokens {all_tokens}, changed ones {changed}."
+    caption = f"The three over {tokens[:, 1:, 0].numel()} steps of {len(tokens)} early clips: all tokens {all_tokens}, changed ones {changed}."
     figure.supxlabel(caption, fontsize=9, color=DARK)
     save_figure(path, figure)
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw
 
 from tokenizer_lab.draw import bare, figure_picture, ringed, stacked, write_cells
@@ -34,7 +35,7 @@ MEAN_UNSURE = 0.9
 LOOKS: dict[str, dict[str, Any]] = {
     "real": {"color": DARK, "linewidth": 1.4, "label": "real game"},
     "dream": {"color": ACCENT, "linewidth": 1.6, "label": "dream"},
-    "still": {"color": PLAIN, "linewidth": 1.4, "linestyle": "--", "label": "standing still"},
+    "still": {"color": PLAIN, "linewidth": 1.4, "linestyle": "--", "label": "copy-last"},
     "random_keys": {"color": WARM, "linewidth": 1.2, "label": "dream under other keys"},
     "cold": {"color": BAD, "linewidth": 1.6, "label": "temperature 0.5"},
 }
@@ -79,7 +80,7 @@ def save_standing_still(path: Path, numbers: Mapping[str, Any], frame_size: tupl
     shown = {kind: enlarge(frames_from_text(text, frame_size), SCALE) for kind, text in chosen["pictures"].items()}
     places = np.array(chosen["frames"]) - 1
     rows: list[tuple[str, np.ndarray]] = [("real game", shown["real"])]
-    for kind, label in (("dream", "dream,\nsame keys"), ("still", "standing\nstill")):
+    for kind, label in (("dream", "dream,\nsame keys"), ("still", "copy-last")):
         psnr, errors = (np.array(chosen[kind][name], dtype=np.float64)[places] for name in ("psnr_db", "error_px"))
         notes = [score_note(*scores, SCALE * frame_size[1]) for scores in zip(psnr, errors, strict=True)]
         rows += [(label, shown[kind]), ("", np.stack(notes))]
@@ -195,7 +196,7 @@ def save_confidence(
     write_cells(average, mean, lambda value: f"{100 * value:.0f}", mean <= (1 + MEAN_UNSURE) / 2, 7)
     bare(average)
     average.set_title(f"mean of {measured['frames']:,} frames, %", fontsize=9, loc="left")
-    figure.colorbar(picture, ax=average, ticks=(0.9, 0.95, 1.0)).ax.tick_params(labelsize=7)
+    figure.colorbar(picture, ax=average, ticks=(0.9, 0.95, 1.0), format=PercentFormatter(1.0, 0)).ax.tick_params(labelsize=7)
     style(bars)
     values = {name: 100 * value for name, value in measured["by_place"].items() if value is not None}
     bars.barh(list(values), list(values.values()), color=[PLAIN if name == "neither" else WARM for name in values], height=0.6)
@@ -204,7 +205,7 @@ def save_confidence(
     bars.invert_yaxis()
     bars.set_xlim(0, 115)
     bars.set_title("mean probability by what a patch shows, %", fontsize=9, loc="left")
-    caption = f"Yellow: the model was sure of its draw. Dark: {100 * UNSURE:.0f}% or less."
+    caption = f"Yellow: the model was sure of its draw. Dark: {UNSURE:.0%} or less (in the mean below: {MEAN_UNSURE:.0%} or less)."
     save_small(path, image_grid(rows, caption, [f"frame {frame}" for frame in shown], scale=1), figure)
 
 
