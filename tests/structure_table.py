@@ -62,8 +62,8 @@ LEFT_CLOSED = {
     "`figures.py` (how actions are graded), `lab/`",
     "3.dynamics-model": "`data/prepare.py` (which checkpoints it starts from, what a world must know), "
     "`metrics.py`, `rollouts.py` and `figures.py` (how predictions are graded), `lab/`",
-    "4.inference": "`play/` (server and page), `evaluation/` (until solution 5), the build (`build_world.py` and what it calls), `lab/`; "
-    "`uses/` when you have read the chapter",
+    "4.inference": "`play/` (server and page), `evaluation/` (until solution 5), the build (`build_world.py` and what it "
+    "calls), `lab/`; `uses/` when you have read the chapter",
 }
 MODEL_AND_LOSS = {  # what each loop must name: its model's class, and what gives its loss
     "1.video-tokenizer": ("VideoTokenizer", "weighted_mse"),

@@ -204,8 +204,8 @@ def save_attention(path: Path, tokenizer: VideoTokenizer, clip: Tensor, frame: n
             alpha = (map_of_head / MOST_ATTENTION).clamp(0, 0.9)
             axes.imshow(map_of_head.numpy(), cmap="Oranges", vmin=0, vmax=MOST_ATTENTION, alpha=alpha.numpy())
             bare(axes, f"head {head}: up to {float(map_of_head.max()):.0%}")
-    even = 1 / tokenizer.tokens_per_frame
-    caption = f"Darkest: {MOST_ATTENTION:.0%} or more of a head's attention on one patch. Even attention would be {even:.1%} on each."
+    even = f"Even attention would be {1 / tokenizer.tokens_per_frame:.1%} on each."
+    caption = f"Darkest: {MOST_ATTENTION:.0%} or more of a head's attention on one patch. {even}"
     figure.supxlabel(caption, fontsize=9, color=DARK)
     save_figure(path, figure)
 

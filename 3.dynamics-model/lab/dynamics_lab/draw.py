@@ -152,7 +152,8 @@ def save_copy_trap(
     _draw_legend(charts[2, 0])
     pairs = [accuracies(guess, tokens[:, 1:], tokens[:, :-1]) for guess in predicted.values()]
     all_tokens, changed = (" / ".join(f"{share:.2f}" for share in shares) for shares in zip(*pairs, strict=True))
-    caption = f"The three over {tokens[:, 1:, 0].numel()} steps of {len(tokens)} early clips: all tokens {all_tokens}, changed ones {changed}."
+    steps = f"{tokens[:, 1:, 0].numel()} steps of {len(tokens)} early clips"
+    caption = f"The three over {steps}: all tokens {all_tokens}, changed ones {changed}."
     figure.supxlabel(caption, fontsize=9, color=DARK)
     save_figure(path, figure)
 

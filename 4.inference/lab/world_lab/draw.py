@@ -205,7 +205,8 @@ def save_confidence(
     bars.invert_yaxis()
     bars.set_xlim(0, 115)
     bars.set_title("mean probability by what a patch shows, %", fontsize=9, loc="left")
-    caption = f"Yellow: the model was sure of its draw. Dark: {UNSURE:.0%} or less (in the mean below: {MEAN_UNSURE:.0%} or less)."
+    below = f"in the mean below: {MEAN_UNSURE:.0%} or less"
+    caption = f"Yellow: the model was sure of its draw. Dark: {UNSURE:.0%} or less ({below})."
     save_small(path, image_grid(rows, caption, [f"frame {frame}" for frame in shown], scale=1), figure)
 
 
