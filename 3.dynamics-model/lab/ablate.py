@@ -18,8 +18,8 @@ from video_tokenizer.training.command_line import parse_config, run_script
 ROWS = {
     "defaults": "",  # what every other row is compared with
     "few-masked": "--smallest-mask-rate 0.05",  # should it also practise on frames that are nearly full?
-    "masked-past": "--clean-context-share 0",  # Genie's training: holes in every past
-    "clean-past": "--clean-context-share 1",  # must it ever see a past with holes?
+    "masked-past": "--clean-context-share 0",  # Genie's training: masked tokens in every past
+    "clean-past": "--clean-context-share 1",  # must it ever see a masked past?
     "no-corruption": "--context-corruption 0",  # must it learn to look past mistakes?
     "all-alike": "--changed-weight 1",  # does it learn what changes, if that counts no more than the rest?
     "no-action-dropout": "--action-dropout 0",  # what does it cost to practise without the action as well?
@@ -34,7 +34,7 @@ COLUMNS = (
     Column("delta_psnr_db.4", "worth of the right actions at step 4, dB", ".2f", "higher"),
 )
 CONTROLS = {
-    "copying": {"accuracy_changed": "copy_accuracy_changed"},
+    "copy-last": {"accuracy_changed": "copy_accuracy_changed"},
     "wrong-actions": {"loss_changed": "loss_changed_shuffled"},
 }
 STUDY = Study(

@@ -38,7 +38,7 @@ def drawn_next(model: LatentActionModel, video: Tensor, t: int) -> tuple[int, np
 
 def save_architecture(path: Path, model: LatentActionModel, video: Tensor, t: int) -> None:
     """Encoder, quantizer and decoder as boxes; the shapes are those of the defaults. video: (1, T, C, H, W) in [0, 1]."""
-    drawing = Drawing(700, 704, "The latent action model: the encoder compresses two frames into one of eight codes, with which "
+    drawing = Drawing(700, 704, "The latent action model: the encoder compresses two frames into one of eight latent actions, with which "
                       "the decoder draws the second frame from the past")  # fmt: skip
     frames, (_, drawn) = to_frames(video)[0], drawn_next(model, video, t)
     left, right, width = 12, 418, 270
@@ -69,18 +69,18 @@ def save_architecture(path: Path, model: LatentActionModel, video: Tensor, t: in
     tower(right, (
         ("frame t and its change", "in cells of 4×4 pixels", "", "(M, 96, 16, 16)"),
         ("3×3 convolution", "", "", "(M, 64, 16, 16)"),
-        ("3 residual blocks", "code scales and shifts channels", "5", "(M, 64, 16, 16)"),
+        ("3 residual blocks", "scaled and shifted by the action", "5", "(M, 64, 16, 16)"),
         ("convolution, pixel shuffle", "draws the change", "5", "(B, T-1, 3, 64, 64)"),
     ), "warm")  # fmt: skip
     top = 524
     drawing.arrow(left + 60, top + 4, left + 60, top + 24)
-    drawing.box(left, top + 26, width, 62, "nearest of 8 codes", "standardized; at first only noisy", "good_pale", "good", 16)
+    drawing.box(left, top + 26, width, 62, "nearest of 8 codebook vectors", "standardized; at first only noisy", "good_pale", "good", 16)
     drawing.badge(left + width - 14, top + 26, "3, 4", "good")
     drawing.arrow(left + 60, top + 88, left + 60, top + 122)
     drawing.text(left + 72, top + 103, "(B, T-1)", 15, "muted", "start", mono=True)
     drawing.text(left + 10, top + 140, "latent action, 0 to 7", 16, anchor="start", bold=True)
     drawing.line([(left + width, top + 57), (304, top + 57), (304, 368), (right - 2, 368)], "good", 3, arrow=True)
-    drawing.text(312, 418, "the code", 16, "good", "start", bold=True)
+    drawing.text(312, 418, "its vector", 16, "good", "start", bold=True)
     drawing.text(312, 440, "(B, T-1, 32)", 14, "good", "start", mono=True)
     drawing.arrow(right + 60, top + 4, right + 60, top + 24)
     drawing.frame(right + 28, top + 28, drawn, 1)
@@ -151,15 +151,15 @@ def save_note_game(path: Path, model: LatentActionModel, video: Tensor, t: int, 
 
 
 def save_collapse_circle(path: Path, noisy_steps: int) -> None:
-    """How codes collapse, as a circle of cause and effect, and where each of the three remedies cuts it."""
+    """How latent actions collapse, as a circle of cause and effect, and where each of the three remedies cuts it."""
     drawing = Drawing(700, 500, "The collapse as a circle: notes that mean nothing are ignored, what is ignored gets "
                       "no gradient, and without one all notes become alike; three remedies cut the circle")  # fmt: skip
     width, height = 240, 76
     boxes = (
-        (230, 12, "Notes mean nothing", "at first the codes are random"),
+        (230, 12, "Notes mean nothing", "at first they are random"),
         (452, 194, "Decoder ignores them", "and draws the average future"),
         (230, 376, "Encoder learns nothing", "no gradient says what to write"),
-        (8, 194, "All notes become alike", "one code takes nearly all steps"),
+        (8, 194, "All notes become alike", "whatever the transition is"),
     )
     for x, y, text, note in boxes:
         drawing.box(x, y, width, height, text, note, "bad_pale", "bad", 16)
@@ -172,7 +172,7 @@ def save_collapse_circle(path: Path, noisy_steps: int) -> None:
     remedies = (
         (545, 366, 1, 1, 580, "Noise first", f"for {noisy_steps} steps\nnothing is\nrounded: exact\ngradients"),
         (155, 366, -1, 1, 10, "Standardize", "latents cannot\nshrink to\na point"),
-        (155, 98, -1, -1, 10, "Restart", "an idle code\nmoves to where\nlatents are"),
+        (155, 98, -1, -1, 10, "Restart", "an idle vector\nmoves to where\nlatents are"),
     )
     for x, y, right, down, left, name, text in remedies:
         drawing.line([(x - 14 * right, y - 14 * down), (x + 14 * right, y + 14 * down)], "good", 5)

@@ -109,7 +109,7 @@ STEP_COLUMNS = tuple(
 )
 PLAYED = [column.metric for column in COLUMNS if column.metric.split(".")[0] in ("obedience_moving", "rollout", "long_dream")]
 CONTROLS = {
-    "last frame again": {name: f"last_frame.{name}" for name in [*PLAYED, "bits_per_code"]},
+    "copy-last": {name: f"last_frame.{name}" for name in [*PLAYED, "bits_per_code"]},
     "real frames as tokens": {name: f"as_tokens.{name}" for name in PLAYED},
     "real frames as latents": {name: f"as_latents.{name}" for name in PLAYED},
     "real game": {name: f"real.{name}" for name in PLAYED},

@@ -1,4 +1,4 @@
-// One button for each action: the picture before and after it, and the true actions that a latent code stands for.
+// One button for each action: the picture before and after it, and the true actions that a latent action stands for.
 
 import { paint } from "./screens.js";
 
@@ -79,7 +79,7 @@ export function showActionPreviews(game, input) {
       }));
       const text = total ? shares.slice(0, 3).map((one) => `${one.name} ${percent(one.share)}`).join(", ") : "never seen";
       button.querySelector(".meaning").textContent = text;
-      button.title = total ? `Of ${total} steps with this code, played at random: ${shares.map((one) => `${one.name} ${percent(one.share)}`).join(", ")}` : "";
+      button.title = total ? `Of ${total} steps with this action, played at random: ${shares.map((one) => `${one.name} ${percent(one.share)}`).join(", ")}` : "";
     });
   }
 
