@@ -38,8 +38,8 @@ def drawn_next(model: LatentActionModel, video: Tensor, t: int) -> tuple[int, np
 
 def save_architecture(path: Path, model: LatentActionModel, video: Tensor, t: int) -> None:
     """Encoder, quantizer and decoder as boxes; the shapes are those of the defaults. video: (1, T, C, H, W) in [0, 1]."""
-    drawing = Drawing(700, 704, "The latent action model: the encoder compresses two frames into one of eight latent actions, with which "
-                      "the decoder draws the second frame from the past")  # fmt: skip
+    drawing = Drawing(700, 704, "The latent action model: the encoder compresses two frames into one of eight latent actions, "
+                      "with which the decoder draws the second frame from the past")  # fmt: skip
     frames, (_, drawn) = to_frames(video)[0], drawn_next(model, video, t)
     left, right, width = 12, 418, 270
     drawing.text(left + width / 2, 18, "Encoder: sees frame t+1", 17, "accent", bold=True)
@@ -74,7 +74,8 @@ def save_architecture(path: Path, model: LatentActionModel, video: Tensor, t: in
     ), "warm")  # fmt: skip
     top = 524
     drawing.arrow(left + 60, top + 4, left + 60, top + 24)
-    drawing.box(left, top + 26, width, 62, "nearest of 8 codebook vectors", "standardized; at first only noisy", "good_pale", "good", 16)
+    note = "standardized; at first only noisy"
+    drawing.box(left, top + 26, width, 62, "nearest of 8 codebook vectors", note, "good_pale", "good", 16)
     drawing.badge(left + width - 14, top + 26, "3, 4", "good")
     drawing.arrow(left + 60, top + 88, left + 60, top + 122)
     drawing.text(left + 72, top + 103, "(B, T-1)", 15, "muted", "start", mono=True)
