@@ -18,9 +18,10 @@ from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.base import Predictions
 from dynamics_model.registry import build_dynamics
 from dynamics_variants.gpt.config import GPTConfig
+from uses.viper import films as film_models
 from uses.viper.expert import alone, never_serves, noisy_expert, play, record_expert, stands_still
 from uses.viper.reward import RunningScale, VideoReward, pixel_mask
-from uses.viper.scores import area_under_curve, nearest_frame_similarity, object_patches
+from uses.viper.scores import area_under_curve, as_rows, nearest_frame_similarity, object_patches
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
@@ -241,7 +242,8 @@ def test_the_area_under_the_curve_counts_pairs():
 def test_the_baseline_finds_the_nearest_frame():
     expert = np.zeros((2, 2, 2, 3), np.uint8)
     expert[1] = 255
-    assert nearest_frame_similarity(np.full((1, 2, 2, 3), 204, np.uint8), expert) == pytest.approx([-((51 / 255) ** 2)])
+    frame = np.full((1, 2, 2, 3), 204, np.uint8)
+    assert nearest_frame_similarity(as_rows(frame), as_rows(expert)) == pytest.approx([-((51 / 255) ** 2)])
 
 
 def test_the_patches_of_ball_and_paddle_are_found():
@@ -269,7 +271,7 @@ def test_the_command_films_trains_judges_and_draws(tmp_path, monkeypatch):
         commands.append(command)
         return SimpleNamespace(returncode=call(Path(command[1]), *command[2:]))
 
-    monkeypatch.setattr(load_script(SCRIPT), "subprocess", SimpleNamespace(run=train_here))
+    monkeypatch.setattr(film_models, "subprocess", SimpleNamespace(run=train_here))
     flags = [*TOY, "--output", tmp_path / "viper", "--json", tmp_path / "viper.json", "--picture", tmp_path / "surprise.png"]
     assert call(SCRIPT, *flags) == 0
     first = json.loads((tmp_path / "viper.json").read_text())

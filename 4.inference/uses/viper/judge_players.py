@@ -7,8 +7,6 @@ there already, made with the same flags, is used again.
 """
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +18,9 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from uses.viper.expert import JUDGED_SEEDS, Played, alone, never_serves, noisy_expert, play, record_expert, stands_still
+from uses.viper.films import check_made_with, run_training
 from uses.viper.reward import VideoReward, pixel_mask
-from uses.viper.scores import area_under_curve, nearest_frame_similarity, object_patches
+from uses.viper.scores import area_under_curve, as_rows, nearest_frame_similarity, object_patches
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
@@ -29,13 +28,14 @@ from video_tokenizer.games.emulator import Game, Policy
 from video_tokenizer.games.policies import SCRIPTED_GAMES
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import format_table, read_json, save_json
+from video_tokenizer.training.results import format_table, save_json
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 NOISES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """shares of random actions of the players that are judged: from the expert to random play"""
-EXPERT_FRAMES = 4_000
+EXPERT_FRAMES = 2_000
 """frames of the expert among which the baseline looks for the nearest"""
+STILL_GAMES = 5
+"""games of players that stand still, which hardly differ"""
 SURPRISES = 3
 """codes of a frame that surprise the model most: of 64, these are the top 5 %"""
 SHOWN, BRIGHTEST = 6, 6.0
@@ -119,14 +119,8 @@ def open_game(config: JudgeConfig, arm: Arm) -> Game:
 def make_judge(name: str, config: JudgeConfig) -> VideoReward:
     """Film the expert and train the video model of an arm, unless both are there. Returns its reward."""
     arm, folder = ARMS[name], Path(config.output) / name
-    made_with = {field: getattr(config, field) for field in ("env", "num_frames", "episode_frames", "past_frames", "num_steps",
-                                                             "batch_size", "seed")}  # fmt: skip
-    before = read_json(folder / "made_with.json")
-    if before and before != made_with:
-        flag = next(field for field in made_with if before.get(field) != made_with[field])
-        raise InputError(f"{folder} was made with {flag} {before.get(flag)}, not {made_with[flag]}; give another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_json(folder / "made_with.json", made_with)
+    names = ("env", "tokenizer", "num_frames", "episode_frames", "past_frames", "num_steps", "batch_size", "seed")
+    check_made_with(folder, config, names)
     if not (folder / "films").exists():
         game = open_game(config, arm)
         mask = pixel_mask(config.env, game.frame_size)
@@ -144,13 +138,9 @@ def train(folder: Path, num_frames: int, config: JudgeConfig) -> None:
         "model": "gpt", "data-path": folder / "films", "actions": "none", "tokenizer-checkpoint": config.tokenizer,
         "num-frames": num_frames, "context-frames": num_frames, "num-steps": config.num_steps, "batch-size": config.batch_size,
         "warmup-steps": min(30, config.num_steps), "changed-weight": 1, "context-corruption": 0, "seed": config.seed,
-        "checkpoint-dir": folder / "run", "device": config.device,
+        "device": config.device,
     }  # fmt: skip
-    script = REPOSITORY / "3.dynamics-model" / "dynamics_variants" / "train.py"
-    command = [sys.executable, str(script)] + [str(word) for flag, value in flags.items() for word in (f"--{flag}", value)]
-    print("python 3.dynamics-model/dynamics_variants/train.py", *command[2:], flush=True)
-    if subprocess.run(command).returncode:
-        raise InputError(f"the training of {folder} stopped, see above; the same command resumes it")
+    run_training("3.dynamics-model/dynamics_variants/train.py", folder / "run", flags)
     shutil.copyfile(config.tokenizer, folder / "tokenizer.pt")
     shutil.copyfile(folder / "run" / "final_model.pt", folder / "dynamics.pt")
 
@@ -161,9 +151,16 @@ Judge = Callable[[np.ndarray, list[int]], np.ndarray]
 """frames of a game and the numbers of those to judge -> a reward for each"""
 
 
-def by_reward(reward: VideoReward) -> Judge:
-    """A video model as a judge."""
-    return lambda frames, numbers: reward.log_likelihoods(reward.tokens(frames), numbers).double().sum(dim=-1).cpu().numpy()
+def by_reward(reward: VideoReward, encoded: dict[int, torch.Tensor] | None = None) -> Judge:
+    """A video model as a judge. encoded: remembers the tokens of games, for judges that share a tokenizer and a mask."""
+    known = {} if encoded is None else encoded
+
+    def judge(frames: np.ndarray, numbers: list[int]) -> np.ndarray:
+        if id(frames) not in known:
+            known[id(frames)] = reward.tokens(frames)
+        return reward.log_likelihoods(known[id(frames)], numbers).double().sum(dim=-1).cpu().numpy()
+
+    return judge
 
 
 def by_frame_alone(reward: VideoReward) -> Judge:
@@ -177,7 +174,8 @@ def by_frame_alone(reward: VideoReward) -> Judge:
 
 def by_nearest_frame(expert: np.ndarray, mask: np.ndarray) -> Judge:
     """The similarity to the nearest frame of the expert as a judge."""
-    return lambda frames, numbers: nearest_frame_similarity(frames[numbers] * mask, expert)
+    rows = as_rows(expert)
+    return lambda frames, numbers: nearest_frame_similarity(as_rows(frames[numbers] * mask), rows)
 
 
 def played(policy: Policy, game: Game, num_games: int, num_frames: int, seed: int) -> list[Played]:
@@ -216,10 +214,11 @@ def judge_players(rewards: dict[str, VideoReward], config: JudgeConfig) -> dict[
     viper, game = rewards["viper"], open_game(config, ARMS["viper"])
     store = open_clip_store(Path(config.output) / "viper" / "films")
     some = np.linspace(0, len(store.frames) - 1, min(EXPERT_FRAMES, len(store.frames)), dtype=int)
-    judges: dict[str, Judge] = {"viper": by_reward(viper)}
+    tokens: dict[int, torch.Tensor] = {}
+    judges: dict[str, Judge] = {"viper": by_reward(viper, tokens)}
     for past in [past for past in (1, 2) if past < config.past_frames]:
-        judges[f"past_{past}"] = by_reward(VideoReward(viper.world, past))
-    judges["joint"] = by_reward(VideoReward(viper.world, is_joint=True))
+        judges[f"past_{past}"] = by_reward(VideoReward(viper.world, past), tokens)
+    judges["joint"] = by_reward(VideoReward(viper.world, is_joint=True), tokens)
     if "frame_alone" in rewards:
         judges["frame_alone"] = by_frame_alone(rewards["frame_alone"])
     judges["nearest_frame"] = by_nearest_frame(np.array(store.frames[some]), viper.mask)
@@ -265,7 +264,8 @@ def stand_still(rewards: dict[str, VideoReward], config: JudgeConfig) -> dict[st
         policies = {"expert": noisy_expert(game, 0.0), "stands_still": stands_still, "never_serves": never_serves}
         rows[name] = {}
         for player, policy in policies.items():
-            games = played(policy, game, config.num_games, config.game_steps * 4 // skip + 1, config.seed)
+            count = min(STILL_GAMES, config.num_games)
+            games = played(policy, game, count, config.game_steps * 4 // skip + 1, config.seed)
             values = judged(by_reward(rewards[name]), games, config.score_every * 4 // skip)
             rows[name][player] = float(np.concatenate(values).mean())
     print(format_table(rows))
@@ -308,7 +308,8 @@ def main() -> None:
     config = parse_config(JudgeConfig)
     config.check()
     rewards = {name: make_judge(name, config) for name in config.arms}
-    results: dict[str, Any] = {"settings": asdict(config), **judge_players(rewards, config)}
+    settings = {name: value for name, value in asdict(config).items() if name not in ("output", "json", "picture")}
+    results: dict[str, Any] = {"settings": settings, **judge_players(rewards, config)}
     if "with_scoreboard" in rewards:
         results["scoreboard"] = edit_scoreboard(rewards["viper"], rewards["with_scoreboard"], config)
     results["standing_still"] = stand_still(rewards, config)

@@ -12,14 +12,18 @@ def area_under_curve(better: np.ndarray, worse: np.ndarray) -> float:
     return float((ranks.sum() - len(better) * (len(better) + 1) / 2) / (len(better) * len(worse)))
 
 
+def as_rows(frames: np.ndarray) -> np.ndarray:
+    """uint8 (F, H, W, 3) as float32 (F, D) in [0, 1]."""
+    return frames.reshape(len(frames), -1).astype(np.float32) / 255
+
+
 def nearest_frame_similarity(frames: np.ndarray, expert: np.ndarray) -> np.ndarray:
     """Minus the mean squared error to the nearest frame of the expert, (F,): the baseline that knows no motion.
 
-    frames: uint8 (F, H, W, 3). expert: uint8 (E, H, W, 3).
+    frames: (F, D) and expert: (E, D), of `as_rows`.
     """
-    a, b = (video.reshape(len(video), -1).astype(np.float32) / 255 for video in (frames, expert))
-    distances = (a**2).sum(axis=1, keepdims=True) - 2 * a @ b.T + (b**2).sum(axis=1)  # (F, E)
-    return -distances.min(axis=1) / a.shape[1]
+    distances = (frames**2).sum(axis=1, keepdims=True) - 2 * frames @ expert.T + (expert**2).sum(axis=1)  # (F, E)
+    return -distances.min(axis=1) / frames.shape[1]
 
 
 def object_patches(frames: np.ndarray, env_id: str, grid_size: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,31 @@
+"""From films to models: the trainings of the earlier chapters, each run once."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.results import plain, read_json, save_json
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def check_made_with(folder: Path, config: Any, names: Sequence[str]) -> None:
+    """Note in a folder the settings from which its films and models are made. Raises InputError where they were others before."""
+    settings = plain({name: getattr(config, name) for name in names})
+    before = read_json(folder / "made_with.json")
+    if different := [name for name in names if before and before.get(name) != settings[name]]:
+        name = different[0]
+        raise InputError(f"{folder} was made with {name} {before.get(name)}, not {settings[name]}; give another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_json(folder / "made_with.json", settings)
+
+
+def run_training(script: str, folder: Path, flags: Mapping[str, Any]) -> None:
+    """Run a chapter's training script into a folder, and print the command, so that it can be repeated by hand."""
+    words = [str(word) for flag, value in {**flags, "checkpoint-dir": folder}.items() for word in (f"--{flag}", value)]
+    print("python", script, *words, flush=True)
+    if subprocess.run([sys.executable, str(REPOSITORY / script), *words]).returncode:
+        raise InputError(f"the training in {folder} stopped, see above; the same command resumes it")
