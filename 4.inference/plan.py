@@ -115,7 +115,8 @@ def main() -> None:
         print(format_table(results))
         if config.json:
             players = {name.replace(",", "").replace(" ", "_"): scores for name, scores in results.items()}
-            save_json(config.json, {"settings": asdict(config), "env": env.env_id, "players": players})
+            settings = {name: value for name, value in asdict(config).items() if name not in ("json", "output", "device")}
+            save_json(config.json, {"settings": settings, "env": env.env_id, "players": players})
     if config.output:
         planner = make_planner(config, world, env, config.rollouts[-1], config.seed)
         panels, captions = film_futures(planner, env, FILMED_DECISIONS, config.seed)

@@ -91,7 +91,8 @@ def main() -> None:
     print(format_table(rows))
     print(facts.get("memory", ""))
     if config.json:
-        save_json(config.json, {"settings": asdict(config)} | facts | rows)
+        settings = {name: value for name, value in asdict(config).items() if name != "json"}
+        save_json(config.json, {"settings": settings} | facts | rows)
 
 
 if __name__ == "__main__":

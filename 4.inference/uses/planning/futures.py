@@ -4,10 +4,10 @@ import numpy as np
 
 from uses.planning.planner import Planner
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.detectors import game_facts
 from world_model.ball_game import BallGame
 from world_model.scored_games import SCORED_SEEDS
 
-KEYS = ("stay", "smaller", "larger")
 PAUSE = 2
 """times that the last imagined frame is shown once more, so that an eye can rest on it"""
 
@@ -18,6 +18,9 @@ def film_futures(planner: Planner, env: BallGame, num_decisions: int, seed: int 
     Returns the panels, label -> uint8 (T, h, w, 3), and a caption for each frame. While a panel imagines, the real game waits.
     Raises InputError if the ball never came near.
     """
+    facts = game_facts(env.env_id)
+    assert facts is not None, "BallGame supports this game"
+    names = ("no key", *facts.player_keys)
     seen, info = env.reset(seed=SCORED_SEEDS + 1000 * seed)
     pages: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     captions: list[str] = []
@@ -40,7 +43,7 @@ def film_futures(planner: Planner, env: BallGame, num_decisions: int, seed: int 
         over = terminated or truncated
         if decisions:
             pages.append((info["frame"],) * 3)
-            captions.append(f"pressed: {KEYS[key]}")
+            captions.append(f"pressed: {names[key]}")
     if not pages:
         raise InputError(f"in {env.env_id} the ball never came near the player within the game; raise --game-steps")
     labels = ("the real game", "all futures", "the one it chose")
