@@ -91,7 +91,7 @@ def main() -> None:
     print(format_table(rows))
     print(facts.get("memory", ""))
     if config.json:
-        settings = {name: value for name, value in asdict(config).items() if name != "json"}
+        settings = {name: value for name, value in asdict(config).items() if name not in ("json", "page")}
         save_json(config.json, {"settings": settings} | facts | rows)
 
 
