@@ -268,7 +268,7 @@ def save_three_networks(path: Path, shown: Transition, num_actions: int) -> None
 
     def frame(x: float, y: float, picture: np.ndarray, ball: np.ndarray, label: str) -> None:
         drawing.frame(x, y, picture, 2)
-        drawing.magnifier(picture, (ball[0], ball[1]), (x + (12 if ball[0] > 32 else 71), y + 76), 5, source=(x, y, 2))
+        drawing.magnifier(picture, (ball[0], ball[1]), (x + (12 if ball[0] > 32 else 71), y + 64), 5, source=(x, y, 2))
         if label:
             drawing.text(x + side / 2, y + side + 15, label, 15)
 
@@ -286,7 +286,7 @@ def save_three_networks(path: Path, shown: Transition, num_actions: int) -> None
     frame(24, y, first, shown.balls[0], "frame (3, 64, 64)")
     drawing.box(198, y + 36, 108, 56, "encoder", fill="pale", line="accent")
     draw_tokens(drawing, 351, y, shown.tokens[0], 16)
-    drawing.text(415, y + side + 15, "64 tokens (64,), a color for each number", 15)
+    drawing.text(415, y + side + 15, "64 tokens (64,), colored by number", 15)
     drawing.box(524, y + 36, 108, 56, "decoder", fill="pale", line="accent")
     frame(678, y, shown.redrawn, shown.balls[0], "the same, redrawn")
     for x in (156, 310, 483, 636):
