@@ -74,7 +74,7 @@ class JudgeConfig:
     """frames of each of its games, in steps of four emulator frames"""
     past_frames: int = 4
     """k, how many frames before it a frame is judged by"""
-    num_steps: int = 400
+    num_steps: int = 1_000
     """optimizer steps of each video model"""
     batch_size: int = 16
     """clips per step"""
