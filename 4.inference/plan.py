@@ -7,7 +7,7 @@ The lesson is uses/planning/README.md, and the cost that is planned with is a fu
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from uses.planning.futures import film_futures
 from uses.planning.planner import Planner, Search, planner_in_emulator, planner_in_world
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import format_table, save_json
+from video_tokenizer.training.results import format_table, save_json, settings_of
 from world_model.ball_game import BallGame, three_keys
 from world_model.film import check_suffix, save_film
 from world_model.scored_games import Agent, baselines, open_scored_game, play
@@ -115,7 +115,7 @@ def main() -> None:
         print(format_table(results))
         if config.json:
             players = {name.replace(",", "").replace(" ", "_"): scores for name, scores in results.items()}
-            settings = {name: value for name, value in asdict(config).items() if name not in ("json", "output", "device")}
+            settings = settings_of(config, "json", "output", "device")
             save_json(config.json, {"settings": settings, "env": env.env_id, "players": players})
     if config.output:
         planner = make_planner(config, world, env, config.rollouts[-1], config.seed)

@@ -10,7 +10,7 @@ and what is finished is not trained again. Numbers, chart and strip go beside th
 
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import save_json
+from video_tokenizer.training.results import save_json, settings_of
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def measure(config: RoomsConfig, folder: Path, tokenizer: Tokenizer, training: E
         arms[name] = row
     ceiling = by_bin(score(unseen.tokens[:, -gap.shape[1] :], unseen, tokenizer), gap)
     frames = {one: int(((gap >= smallest) & (gap <= largest)).sum()) for one, (smallest, largest) in BINS.items()}
-    results = {"settings": asdict(config), "frames": frames, "arms": arms, "tokenizer": ceiling}
+    results = {"settings": settings_of(config, "folder", "json", "output"), "frames": frames, "arms": arms, "tokenizer": ceiling}
     results["margin"] = {metric: margin(arms, metric) for metric in ("accuracy", "psnr_db")}
     save_room_strip(Path(config.output) / "rooms_strip.png", unseen, gap, shown)
     return results

@@ -8,7 +8,7 @@ Needs Chromium: python -m playwright install chromium
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import parse_config, run_script
-from video_tokenizer.training.results import format_table, save_json
+from video_tokenizer.training.results import format_table, save_json, settings_of
 
 # isort: split
 from page_driver import ISOLATED, chromium, file_server, open_page, wait_for  # play_benchmark has put its folder on the path
@@ -91,8 +91,7 @@ def main() -> None:
     print(format_table(rows))
     print(facts.get("memory", ""))
     if config.json:
-        settings = {name: value for name, value in asdict(config).items() if name not in ("json", "page")}
-        save_json(config.json, {"settings": settings} | facts | rows)
+        save_json(config.json, {"settings": settings_of(config, "json", "page")} | facts | rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def format_number(value: Any) -> str:
 def to_json(results: Any) -> str:
     """JSON of nested dictionaries and lists. Numpy and torch numbers become plain ones, NaN and infinity null."""
     return json.dumps(plain(results), indent=2) + "\n"
+
+
+def settings_of(config: Any, *left_out: str) -> dict[str, Any]:
+    """The fields of a config that decide its numbers, for the JSON file. left_out: those that say where things lie."""
+    return {name: value for name, value in asdict(config).items() if name not in left_out}
 
 
 def plain(value: Any) -> Any:

@@ -28,10 +28,7 @@ def film_futures(planner: Planner, env: BallGame, num_decisions: int, seed: int 
     while not over and decisions < num_decisions:
         frame, before = info["frame"], planner.found
         key = planner(seen, frame)
-        if planner.found is before:
-            chosen = None
-        else:
-            chosen, before = planner.found, planner.found
+        chosen = None if planner.found is before else planner.found
         nearing = seen[-1] and seen[-2] > max(seen[2], 0.5)  # the ball's distance from the far side, now and one frame earlier
         if chosen is not None and (nearing or decisions):
             decisions += 1

@@ -8,7 +8,7 @@ there already, made with the same flags, is used again.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from video_tokenizer.games.emulator import Game, Policy
 from video_tokenizer.games.policies import SCRIPTED_GAMES
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import format_table, save_json
+from video_tokenizer.training.results import format_table, save_json, settings_of
 
 NOISES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """shares of random actions of the players that are judged: from the expert to random play"""
@@ -308,7 +308,7 @@ def main() -> None:
     config = parse_config(JudgeConfig)
     config.check()
     rewards = {name: make_judge(name, config) for name in config.arms}
-    settings = {name: value for name, value in asdict(config).items() if name not in ("output", "json", "picture")}
+    settings = settings_of(config, "output", "json", "picture")
     results: dict[str, Any] = {"settings": settings, **judge_players(rewards, config)}
     if "with_scoreboard" in rewards:
         results["scoreboard"] = edit_scoreboard(rewards["viper"], rewards["with_scoreboard"], config)
