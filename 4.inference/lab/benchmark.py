@@ -6,7 +6,7 @@ Nothing else should run meanwhile. What is compared runs in turns, so that ratio
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -72,9 +72,9 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(device, seconds, Path(folder), peaks)
-        names = ["dynamics_tiny"] if config.quick else list(SIZES)
+        sizes = {"dynamics_tiny": replace(SIZES["dynamics_tiny"], batch_size=1)} if config.quick else SIZES
         num_frames = 200 if config.quick else 2_000
-        parts = (data_rows(bench, game, num_frames), inference_rows(bench, world), training_rows(bench, names))
+        parts = (data_rows(bench, game, num_frames), inference_rows(bench, world), training_rows(bench, sizes))
         for name, row in chain(*parts) if "rows" in config.parts else ():
             rows[name] = row
             print(format_table({name: row}), flush=True)

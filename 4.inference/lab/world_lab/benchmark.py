@@ -123,10 +123,9 @@ def data_rows(bench: Bench, game: Game, num_frames: int) -> Iterator[tuple[str, 
     yield "loader", bench.row(lambda: to_video(next(batches)["frames"]), 32, "frames", lambda: decode_clips(video, starts, 4))
 
 
-def training_rows(bench: Bench, names: list[str]) -> Iterator[tuple[str, Row]]:
+def training_rows(bench: Bench, sizes: dict[str, Any]) -> Iterator[tuple[str, Row]]:
     """Training steps, each beside the same step in float32 if training uses bfloat16."""
-    for name in names:
-        config = SIZES[name]
+    for name, config in sizes.items():
         if name.endswith("_small") and bench.device.type == "cpu":
             config = replace(config, batch_size=1)
         step = training_step(config, bench.device, bench.precision)
@@ -210,7 +209,7 @@ def cost_curves(bench: Bench, world: WorldModel, quick: bool) -> dict[str, list[
         taken, memory = measure(call, bench.device, seconds, fewest)
         return {"step": size, "ms": 1000 * statistics.median(taken), "memory_mib": memory}
 
-    base, few = DynamicsConfig(actions="true"), 2 if quick else None
+    base, few = DynamicsConfig(actions="true", batch_size=1 if quick else DynamicsConfig.batch_size), 2 if quick else None
     clips = {frames: replace(base, num_frames=frames, context_frames=frames) for frames in (2, 4, 8, 16, 32)[:few]}
     grids = {side * side: replace(base, grid_size=(side, side)) for side in (4, 8, 12, 16)[:few]}
     curves: dict[str, list[Row]] = {}
@@ -301,7 +300,7 @@ def time_to_quality(bench: Bench, game: Game, quick: bool) -> dict[str, Row]:
     Plain is float32 with clips decoded from a video in the loop; weights, clips and schedule are the same. The two take turns, so
     that both see the same machine load.
     """
-    config = TokenizerConfig(frame_size=game.frame_size[0], num_steps=8 if quick else 2_200, validation_batches=8)
+    config = TokenizerConfig(frame_size=game.frame_size[0], num_steps=2 if quick else 2_200, validation_batches=8)
     store = record_games(game, 3 if quick else 24, 120 if quick else 500, 0).store
     clips, validation = (Clips(store, part, config.num_frames) for part in split_episodes(store))
     video = bench.folder / "quality.avi"
