@@ -113,7 +113,7 @@ def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> InputEr
                 film = Path(config.video) / f"episode_{len(names):04d}.mp4"
                 write_video(film, episode.frames, game.frames_per_second, codec="vp09")
             frames = np.stack([resize_by_area(frame, writer.frame_size, game.linear_light) for frame in episode.frames])
-            writer.add_episode(frames, episode.actions)
+            writer.add_episode(frames, episode.actions, **episode.arrays)
             players.num_frames[name] += len(episode.frames)
             names.append(name)
             progress.update(len(episode.frames))

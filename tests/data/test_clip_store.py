@@ -1,5 +1,6 @@
 """The clip store: what goes in comes out, completely or not at all."""
 
+import json
 import pickle
 
 import numpy as np
@@ -19,10 +20,10 @@ def numbered_frames(first: int, count: int) -> np.ndarray:
 
 @pytest.fixture
 def store_path(tmp_path):
-    """Two episodes of 3 and 4 frames, numbered 0 to 6."""
+    """Two episodes of 3 and 4 frames, numbered 0 to 6. The first was cut, the second ended and its last frame was paid 2.5."""
     with ClipStoreWriter(tmp_path / "store", (8, 8), {"action_names": NAMES, "env_id": "Square-v0"}) as writer:
-        writer.add_episode(numbered_frames(0, 3), np.array([2, 1, 0]))
-        writer.add_episode(numbered_frames(3, 4))
+        writer.add_episode(numbered_frames(0, 3), np.array([2, 1, 0]), rewards=np.zeros(3), ends=np.zeros(3), lives=[5, 5, 4])
+        writer.add_episode(numbered_frames(3, 4), rewards=[0, 0, 0, 2.5], ends=[0, 0, 0, 1], lives=[1, 1, 1, 0])
     return tmp_path / "store"
 
 
@@ -41,6 +42,34 @@ def test_frames_stay_on_disk_and_files_have_the_documented_types(store_path):
     assert np.array_equal(np.load(store_path / "frames.npy"), store.frames)  # plain numpy reads it too
 
 
+def test_rewards_ends_and_lives_stand_beside_the_frames(store_path):
+    store = open_clip_store(store_path)
+    assert store.array("rewards").tolist() == [0, 0, 0, 0, 0, 0, 2.5] and store.array("rewards").dtype == np.float32
+    assert store.array("ends").tolist() == [False] * 6 + [True]
+    assert store.array("lives").tolist() == [5, 5, 4, 1, 1, 1, 0] and store.array("lives").dtype == np.uint8
+
+
+def test_a_store_of_version_1_is_read_and_is_the_recording_that_checkpoints_know(store_path):
+    new = open_clip_store(store_path)
+    for name in new.info["arrays"]:
+        (store_path / f"{name}.npy").unlink()
+    info = {name: value for name, value in new.info.items() if name != "arrays"} | {"format_version": 1}
+    (store_path / "clip_store.json").write_text(json.dumps(info))
+    old = open_clip_store(store_path)
+    assert np.array_equal(old.frames, new.frames) and old.fingerprint == new.fingerprint
+    with pytest.raises(InputError, match=r"store holds no rewards; record the game again with .*record\.py"):
+        old.array("rewards")
+
+
+def test_frames_with_and_without_rewards_do_not_go_into_one_store(tmp_path):
+    wrong = "came with actions, but earlier ones with actions, rewards"
+    with pytest.raises(ValueError, match=wrong), ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
+        writer.add_episode(numbered_frames(0, 2), rewards=[0, 1])
+        writer.add_episode(numbered_frames(2, 2))
+    with pytest.raises(ValueError, match="2 frames but 3 rewards"), ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
+        writer.add_episode(numbered_frames(0, 2), rewards=[0, 1, 2])
+
+
 def test_an_episode_added_in_parts_is_one_episode(tmp_path):
     with ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
         writer.add_frames(numbered_frames(0, 2))
@@ -52,12 +81,13 @@ def test_an_episode_added_in_parts_is_one_episode(tmp_path):
 
 def test_frames_of_a_damaged_video_can_be_taken_back(tmp_path):
     with ClipStoreWriter(tmp_path / "store", (8, 8), {}) as writer:
-        writer.add_episode(numbered_frames(0, 2))
-        writer.add_frames(numbered_frames(50, 3))
-        writer.add_frames(numbered_frames(60, 3))
+        writer.add_episode(numbered_frames(0, 2), rewards=[0, 1])
+        writer.add_frames(numbered_frames(50, 3), rewards=[7, 7, 7])
+        writer.add_frames(numbered_frames(60, 3), rewards=[8, 8, 8])
         writer.drop_frames_from(2)
-        writer.add_episode(numbered_frames(2, 2))
+        writer.add_episode(numbered_frames(2, 2), rewards=[2, 3])
     store = open_clip_store(tmp_path / "store")
+    assert store.array("rewards").tolist() == [0, 1, 2, 3]
     assert np.array_equal(store.frames, numbered_frames(0, 4))
     assert store.episodes.tolist() == [[0, 2], [2, 4]]
 
@@ -118,6 +148,9 @@ def test_a_pickled_store_is_a_path_not_its_frames(store_path):
         ("frames.npy", lambda frames: frames.astype(np.float32), "holds float32 with 4 axes instead of uint8 with 4"),
         ("frames.npy", lambda frames: frames[..., :1], "has shape (7, 8, 8, 1) instead of (frames, height, width, 3)"),
         ("actions.npy", lambda actions: actions[:-1], "has 7 frames but 6 actions"),
+        ("rewards.npy", lambda rewards: rewards[:-1], "has 7 frames but 6 rewards"),
+        ("rewards.npy", lambda rewards: rewards + 1, "was changed after it was written: its checksum does not match"),
+        ("ends.npy", lambda ends: ends.astype(np.uint8), "holds uint8 with 1 axes instead of bool with 1"),
         ("actions.npy", lambda actions: actions * 0 + 3, "holds actions from 3 to 3, but clip_store.json names 3"),
         ("episodes.npy", lambda episodes: np.array([[0, 3], [3, 8]]), "overlap or lie outside the 7 frames"),
         ("episodes.npy", lambda episodes: np.array([[0, 4], [3, 7]]), "overlap or lie outside the 7 frames"),
@@ -136,9 +169,10 @@ def test_a_store_is_refused_where_a_file_is_truncated_or_missing(store_path):
         (store_path / "frames.npy").write_bytes(content[:kept])
         with pytest.raises(InputError, match=r"frames\.npy is damaged or truncated"):
             open_clip_store(store_path)
-    (store_path / "actions.npy").unlink()
-    with pytest.raises(InputError, match=r"it lacks actions\.npy"):
-        open_clip_store(store_path)
+    for name in ("lives.npy", "actions.npy"):
+        (store_path / name).unlink()
+        with pytest.raises(InputError, match=rf"it lacks {name}"):
+            open_clip_store(store_path)
 
 
 def test_a_missing_store_is_refused_with_the_command_that_makes_one(tmp_path):

@@ -64,7 +64,26 @@ class SlowSquare(gymnasium.Env):
         return picture
 
 
+class PaysEveryFrame(SlowSquare):
+    """Its n-th emulator frame pays n. The game ends with the tenth, or is cut there."""
+
+    def __init__(self, render_mode="rgb_array", is_cut=False):
+        super().__init__(render_mode)
+        self.is_cut = is_cut
+
+    def reset(self, *, seed=None, options=None):
+        self.played = 0
+        return super().reset()
+
+    def step(self, action):
+        self.played += 1
+        over = self.played == 10
+        return 0, float(self.played), over and not self.is_cut, over and self.is_cut, {}
+
+
 gymnasium.register("SlowSquare-v0", SlowSquare)
+for is_cut in (True, False):
+    gymnasium.register(f"Pays{is_cut}-v0", PaysEveryFrame, kwargs={"is_cut": is_cut})
 gymnasium.register("PromptSquare-v0", SlowSquare, kwargs={"lag": 0})
 
 
@@ -141,6 +160,27 @@ def test_with_random_actions_most_movements_have_the_sign_of_their_own_action(br
     right = inside & (episode.actions == breakout.action_names.index("RIGHT"))
     left = inside & (episode.actions == breakout.action_names.index("LEFT"))
     assert (moved[right] > 3.0).mean() > 0.9 and (moved[left] < -3.0).mean() > 0.9
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_reward_belongs_to_the_first_picture_after_it_and_the_last_frame_stands_for_the_end(is_cut):
+    """Pictures after 1, 5 and 9 emulator frames: the second is paid 2 + 3 + 4 + 5, the third 6 + 7 + 8 + 9. The game ends one
+    emulator frame later, whose 10 no picture shows."""
+    game = Game(f"Pays{is_cut}-v0", frame_size=(32, 32), picture_delay=1, merged_frames=1)
+    arrays = record_episode(game, replay([0] * 9), 9, seed=0).arrays
+    assert arrays["rewards"].tolist() == [0, 14, 30 + 10] and arrays["ends"].tolist() == [False, False, not is_cut]
+    arrays = record_episode(game, replay([0] * 9), 3, seed=0).arrays  # asked for 3 frames, the same game is cut by the recorder
+    assert arrays["rewards"][:2].tolist() == [0, 14]
+
+
+def test_a_brick_is_gone_from_the_frame_that_was_paid_for_it_and_a_lost_ball_costs_a_life(breakout, rally):
+    """Bricks fill rows 17 to 27 of the frame, and where one was hit, two or three of their pixels are black from then on."""
+    black = (rally.frames[:, 17:28].max(axis=-1) < 40).sum(axis=(1, 2))  # (F,)
+    paid = np.flatnonzero(rally.arrays["rewards"])
+    assert rally.arrays["rewards"][paid].tolist() == [1.0] * 5  # one point for each brick of the lower rows
+    assert (black[paid] >= black[paid - 1] + 2).all() and black[paid[0] - 1] == 0
+    lost = record_episode(breakout, replay(([1] + [0] * 39) * 3), 120, seed=0).arrays["lives"]
+    assert lost[0] == 5 and lost[-1] < 5 and np.diff(lost.astype(int)).min() == -1
 
 
 def test_an_episode_repeats_from_its_seed_and_its_actions(breakout, rally):

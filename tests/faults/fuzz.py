@@ -34,7 +34,7 @@ with instrumented:
     from malformed.stores import store
 
     from video_tokenizer import load_tokenizer
-    from video_tokenizer.data.clip_store import FILE_NAMES, ClipStoreWriter, open_clip_store
+    from video_tokenizer.data.clip_store import FILE_NAMES, FRAME_ARRAYS, ClipStoreWriter, open_clip_store
     from video_tokenizer.data.hdf5_files import convert_hdf5
     from video_tokenizer.data.video_files import BadVideo, read_video
     from video_tokenizer.errors import InputError
@@ -43,6 +43,7 @@ with instrumented:
     from world_model.actions import read_action_file
     from world_model.starts import decode_picture, frames_from_text
 
+STORE_FILES = (*FILE_NAMES, *(f"{name}.npy" for name in FRAME_ARRAYS))
 READERS = ("store", "checkpoint", "hdf5", "video", "picture", "actions")
 MEGABYTES = 4_096
 
@@ -74,7 +75,7 @@ def reader(name: str, folder: Path) -> Callable[[bytes], object]:
         """The first byte says which file of a sound store the others replace."""
         for file, content in sound.items():
             file.write_bytes(content)
-        (folder / "store" / FILE_NAMES[data[0] % 4 if data else 0]).write_bytes(data[1:])
+        (folder / "store" / STORE_FILES[data[0] % len(STORE_FILES) if data else 0]).write_bytes(data[1:])
         open_clip_store(folder / "store")
 
     def convert(path: Path) -> None:
@@ -101,7 +102,7 @@ def seeds(name: str, folder: Path) -> list[bytes]:
     found = []
     if name == "store":
         sound = store(folder)
-        found = [bytes([number]) + (sound / file).read_bytes() for number, file in enumerate(FILE_NAMES)]
+        found = [bytes([number]) + (sound / file).read_bytes() for number, file in enumerate(STORE_FILES)]
     elif name == "checkpoint":
         found = [checkpoint(folder).read_bytes()]
     elif name == "hdf5":

@@ -14,7 +14,8 @@ def store(folder: Path) -> Path:
     """A sound one."""
     with ClipStoreWriter(folder / "store", (16, 16), {"action_names": ["NOOP", "UP"], "frames_per_second": 15.0}) as writer:
         for number in range(2):
-            writer.add_episode(RANDOM.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8), np.full(20, number))
+            further = {"rewards": np.arange(20), "ends": np.arange(20) == 19, "lives": np.full(20, 5)}
+            writer.add_episode(RANDOM.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8), np.full(20, number), **further)
     return folder / "store"
 
 
@@ -52,7 +53,9 @@ def header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 ENTRIES = {
     "store_with_another_checksum": {"checksum": "0" * 64},
-    "store_of_another_version": {"format_version": 2},
+    "store_of_another_version": {"format_version": 3},
+    "store_with_an_array_of_another_place": {"arrays": {"../store/rewards": "0" * 64}},
+    "store_whose_arrays_are_a_list": {"arrays": ["rewards"]},
     "store_whose_action_names_are_a_number": {"action_names": 5},
     "store_whose_speed_is_a_word": {"frames_per_second": "fast"},
     "store_whose_speed_is_nothing": {"frames_per_second": float("nan")},
@@ -65,6 +68,9 @@ FILES = {
     "store_whose_actions_carry_objects": ("actions.npy", npy(np.array([{"run": "me"}] * 40, dtype=object))),
     "store_whose_actions_are_an_archive": ("actions.npy", npz(actions=np.zeros(40, np.int16))),
     "store_whose_actions_claim_terabytes": ("actions.npy", header("<i2", (10**12,))),
+    "store_whose_rewards_carry_objects": ("rewards.npy", npy(np.array([{"run": "me"}] * 40, dtype=object))),
+    "store_whose_rewards_are_too_few": ("rewards.npy", npy(np.zeros(39, np.float32))),
+    "store_with_a_reward_changed": ("rewards.npy", npy(np.zeros(40, np.float32))),
     "store_whose_frames_claim_terabytes": ("frames.npy", header("|u1", (10**9, 64, 64, 3))),
     "store_of_frames_without_height": ("frames.npy", npy(np.zeros((40, 0, 16, 3), np.uint8))),
     "store_without_episodes": ("episodes.npy", npy(np.zeros((0, 2), np.int64))),

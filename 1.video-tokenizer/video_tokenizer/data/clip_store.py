@@ -3,7 +3,14 @@
     frames.npy        uint8 (F, H, W, 3)  RGB, memory-mapped: a batch reads only the pages it needs
     actions.npy       int16 (F,)          the action that led from frame f-1 to frame f; -1 where unknown and on first frames
     episodes.npy      int64 (E, 2)        start and stop of each episode; no clip crosses a stop
-    clip_store.json   format version, checksum, source, env id, action names, frame skip, frames per second, seed, policy, ...
+    clip_store.json   format version, checksums, source, env id, action names, frame skip, frames per second, seed, policy, ...
+
+A recorded game also has further arrays with one row a frame, those of `FRAME_ARRAYS`; clip_store.json lists them. Videos and
+stores of version 1 lack them.
+
+    rewards.npy       float32 (F,)        what the game paid between the picture before and this one; 0 on first frames
+    ends.npy          bool (F,)           whether the game ended with this frame; an episode that was only cut has none
+    lives.npy         uint8 (F,)          balls, ships or whatever the player has left when the picture is taken; 0: not counted
 
 Games, videos, images and HDF5 files are converted to this format once. Training reads nothing else.
 """
@@ -12,15 +19,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import (
@@ -34,8 +42,11 @@ from video_tokenizer.training.atomic_files import (
     write_array,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")
+FRAME_ARRAYS = {"rewards": ("float32", 1), "ends": ("bool", 1), "lives": ("uint8", 1)}
+"""arrays that a store may have beside frames and actions, and their type and number of axes, of which the first is F"""
 UNKNOWN_ACTION = -1
 VALID_INFO: dict[str, Callable[[Any], bool]] = {
     "action_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
@@ -45,19 +56,21 @@ VALID_INFO: dict[str, Callable[[Any], bool]] = {
     "picture_delay": lambda value: isinstance(value, int) and value >= 0,
     "merged_frames": lambda value: isinstance(value, int) and value >= 1,
     "linear_light": lambda value: isinstance(value, bool),
+    "arrays": lambda value: isinstance(value, dict) and value.keys() <= FRAME_ARRAYS.keys(),
 }
 """entries of clip_store.json that later code reads, and the check that a value must pass; any of them may be absent"""
 
 
 @dataclass(frozen=True)
 class ClipStore:
-    """An open clip store. `frames` stays on disk until indexed; everything else is in memory."""
+    """An open clip store. `frames` and `arrays` stay on disk until indexed; everything else is in memory."""
 
     path: Path
     frames: np.ndarray  # uint8 (F, H, W, 3)
     actions: np.ndarray  # int16 (F,)
     episodes: np.ndarray  # int64 (E, 2)
     info: dict  # clip_store.json
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)  # those of `FRAME_ARRAYS` that it has, (F, ...)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -90,10 +103,20 @@ class ClipStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 in hex of 64 evenly spaced frames, all actions, all episodes and the JSON: equal for equal stores."""
+        """SHA-256 in hex of 64 evenly spaced frames, all actions, all episodes and the JSON: equal for equal stores.
+
+        Further arrays do not count: a checkpoint that was trained on a store of version 1 knows it when it is recorded again.
+        """
         digest = _digest(self.frames, self.actions, self.episodes)
-        digest.update(json.dumps(self.info, sort_keys=True).encode())
+        info = {name: value for name, value in self.info.items() if name != "arrays"} | {"format_version": 1}
+        digest.update(json.dumps(info, sort_keys=True).encode())
         return digest.hexdigest()
+
+    def array(self, name: str) -> np.ndarray:
+        """One of `FRAME_ARRAYS`, (F, ...). Raises InputError if the store lacks it."""
+        if name not in self.arrays:
+            raise InputError(f"{self.path} holds no {name}; record the game again with 1.video-tokenizer/record.py")
+        return self.arrays[name]
 
     def __reduce__(self):
         """Loader workers reopen the store by its path: a pickled memory map would carry all its frames."""
@@ -112,17 +135,19 @@ def open_clip_store(path: str | Path) -> ClipStore:
     restore_folder(path)
     if not path.exists():
         raise InputError(f"clip store {path} does not exist; make one with 1.video-tokenizer/record.py --output {path}")
-    missing = [name for name in FILE_NAMES if not (path / name).is_file()]
-    if missing:
-        raise _unusable(path, f"is not a complete clip store, it lacks {', '.join(missing)}")
+    _check_complete(path, FILE_NAMES)
     info = _read_info(path / "clip_store.json")
+    names = info.get("arrays") or {}
+    _check_complete(path, [f"{name}.npy" for name in names])
+    arrays = {name: _read_array(path / f"{name}.npy", *FRAME_ARRAYS[name]) for name in names}
     frames = _read_array(path / "frames.npy", "uint8", 4)
     actions = np.array(_read_array(path / "actions.npy", "int16", 1))
     episodes = np.array(_read_array(path / "episodes.npy", "int64", 2))
     _check_contents(path, frames, actions, episodes, info)
+    _check_arrays(path, arrays, len(frames), info)
     absolute, here = path.resolve(), Path.cwd()  # the shorter path is the one that is printed and saved
     shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
-    return ClipStore(shown, frames, actions, cut_in_two(episodes), info)
+    return ClipStore(shown, frames, actions, cut_in_two(episodes), info, arrays)
 
 
 def check_light(what: str, linear_light: bool | None, store: ClipStore) -> None:
@@ -168,13 +193,14 @@ def _unusable(path: Path, problem: str) -> InputError:
     return InputError(f"{path} {problem}; record or convert it again")
 
 
-def _digest(frames: np.ndarray, actions: np.ndarray, episodes: np.ndarray) -> Any:
-    """SHA-256 over 64 evenly spaced frames, all actions and all episodes: fast for a store of any size."""
+def _digest(*arrays: np.ndarray) -> Any:
+    """SHA-256 over arrays with one number or pair a row, and over 64 evenly spaced rows of larger ones, such as frames: fast for
+    a store of any size."""
     digest = hashlib.sha256()
-    for frame in np.linspace(0, len(frames) - 1, num=min(64, len(frames)), dtype=np.int64):
-        digest.update(np.ascontiguousarray(frames[frame]).tobytes())
-    for part in (actions, episodes):
-        digest.update(np.ascontiguousarray(part).tobytes())
+    for array in arrays:
+        is_large = array.ndim > 1 and array[:1].size > 2
+        rows = np.linspace(0, len(array) - 1, num=min(64, len(array)), dtype=np.int64) if is_large else slice(None)
+        digest.update(np.ascontiguousarray(array[rows]).tobytes())
     return digest
 
 
@@ -184,12 +210,18 @@ def _read_info(path: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, f"cannot be read as JSON ({error})") from error
     version = info.get("format_version") if isinstance(info, dict) else None
-    if version != FORMAT_VERSION:
-        raise _unusable(path.parent, f"has clip store format {version}, but this code reads format {FORMAT_VERSION}")
+    if version not in READABLE_VERSIONS:
+        raise _unusable(path.parent, f"has clip store format {version}, but this code reads formats 1 to {FORMAT_VERSION}")
     for name, is_valid in VALID_INFO.items():
         if info.get(name) is not None and not is_valid(info[name]):
             raise _unusable(path, f"has an invalid {name}: {str(info[name])[:60]!r}")
     return info
+
+
+def _check_complete(path: Path, names: Iterable[str]) -> None:
+    """Raise InputError where a file is missing."""
+    if missing := [name for name in names if not (path / name).is_file()]:
+        raise _unusable(path, f"is not a complete clip store, it lacks {', '.join(missing)}")
 
 
 def _read_array(path: Path, dtype: str, num_axes: int) -> np.ndarray:
@@ -222,6 +254,15 @@ def _check_contents(path: Path, frames: np.ndarray, actions: np.ndarray, episode
         raise _unusable(path, "was changed after it was written: its checksum does not match")
 
 
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray], num_frames: int, info: dict) -> None:
+    """Raise InputError where further arrays do not fit the frames, or were changed."""
+    for name, array in arrays.items():
+        if len(array) != num_frames:
+            raise _unusable(path, f"has {num_frames} frames but {len(array)} {name}")
+        if info["arrays"][name] != _digest(array).hexdigest():
+            raise _unusable(path / f"{name}.npy", "was changed after it was written: its checksum does not match")
+
+
 # ---- writing ------------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +280,7 @@ class ClipStoreWriter:
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.info = dict(info)
         self.num_frames = 0
-        self._actions: list[np.ndarray] = []
+        self._rows: list[dict[str, np.ndarray]] = []  # actions and further arrays, as they were added
         self._episodes: list[tuple[int, int]] = []
         self._overwrite = overwrite
         check_can_be_written(self.path, "the clip store")
@@ -266,22 +307,30 @@ class ClipStoreWriter:
         self._write_header()
         return self
 
-    def add_episode(self, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """frames: uint8 (F, H, W, 3). actions: (F,), actions[f] led to frame f; None when unknown. The first becomes -1."""
-        self.add_frames(frames, actions)
+    def add_episode(self, frames: np.ndarray, actions: np.ndarray | None = None, **arrays: ArrayLike) -> None:
+        """frames: uint8 (F, H, W, 3). actions: (F,), actions[f] led to frame f; None when unknown. The first becomes -1.
+
+        arrays: of `FRAME_ARRAYS` by name, (F, ...), the same ones for all frames of a store.
+        """
+        self.add_frames(frames, actions, **arrays)
         self.end_episode()
 
-    def add_frames(self, frames: np.ndarray, actions: np.ndarray | None = None) -> None:
+    def add_frames(self, frames: np.ndarray, actions: np.ndarray | None = None, **arrays: ArrayLike) -> None:
         """Continue the open episode, for videos that are too long to hold in memory. Arrays as in `add_episode`."""
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.frame_size, 3):
             raise ValueError(f"frames are {frames.dtype} {frames.shape}, not uint8 (F, *{self.frame_size}, 3)")
-        if actions is not None and len(actions) != len(frames):
-            raise ValueError(f"{len(frames)} frames but {len(actions)} actions")
+        rows = {"actions": np.full(len(frames), UNKNOWN_ACTION) if actions is None else actions} | arrays
+        types = {"actions": "int16"} | {name: dtype for name, (dtype, _) in FRAME_ARRAYS.items()}
+        rows = {name: np.asarray(array).astype(types[name]) for name, array in rows.items()}
+        for name, array in rows.items():
+            if len(array) != len(frames):
+                raise ValueError(f"{len(frames)} frames but {len(array)} {name}")
+        if self._rows and self._rows[0].keys() != rows.keys():
+            raise ValueError(f"frames came with {', '.join(rows)}, but earlier ones with {', '.join(self._rows[0])}")
         if len(frames):
             with clear_write_errors(self.path):
                 self._file.write(np.ascontiguousarray(frames).tobytes())
-            known = np.full(len(frames), UNKNOWN_ACTION) if actions is None else np.asarray(actions)
-            self._actions.append(known.astype(np.int16))
+            self._rows.append(rows)
             self.num_frames += len(frames)
 
     def end_episode(self) -> None:
@@ -295,7 +344,7 @@ class ClipStoreWriter:
         self._file.seek(self._header_bytes + start * self._frame_bytes)
         self._file.truncate()
         while self.num_frames > start:
-            self.num_frames -= len(self._actions.pop())
+            self.num_frames -= len(self._rows.pop()["actions"])
         self._episodes = [episode for episode in self._episodes if episode[1] <= start]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -322,15 +371,17 @@ class ClipStoreWriter:
         self._write_header()
         _flush_to_disk(self._file)
         info = {"format_version": FORMAT_VERSION, **self.info, "num_frames": self.num_frames, "num_episodes": len(self._episodes)}
-        actions = np.concatenate(self._actions)
+        arrays = {name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]}
+        actions = arrays.pop("actions")
         actions[[start for start, _ in self._episodes]] = UNKNOWN_ACTION  # no action led to a first frame
         episodes = np.array(self._episodes, dtype=np.int64)
         frames = np.lib.format.open_memmap(self._temporary / "frames.npy", mode="r")
         info["checksum"] = _digest(frames, actions, episodes).hexdigest()
+        info["arrays"] = {name: _digest(array).hexdigest() for name, array in arrays.items()}
         del frames  # Windows renames no folder in which a file is open
         self._file.close()
-        for name, array in {"actions.npy": actions, "episodes.npy": episodes}.items():
-            with (self._temporary / name).open("wb") as file:
+        for name, array in {"actions": actions, "episodes": episodes, **arrays}.items():
+            with (self._temporary / f"{name}.npy").open("wb") as file:
                 write_array(file, array)
                 _flush_to_disk(file)
         with (self._temporary / "clip_store.json").open("w", encoding="utf-8") as file:

@@ -18,6 +18,8 @@ Actions lie under `actions` or `action`, beside the frames or further up. They a
 any type, (N,) or (N, 1), or one-hot (N, A). N-1 actions lie between N frames. In a file with rewards or ends of episodes, or with
 an array for each episode, actions[t] was chosen at frame t, as reinforcement learning has it, and led to frame t+1; it is stored
 with that one. Other actions are left out, with a sentence: only models that are told the true actions need them.
+
+Rewards are not read: a file does not say whether the one of row t was paid for frame t or for the frame after it.
 """
 
 import re

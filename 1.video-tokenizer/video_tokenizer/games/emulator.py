@@ -41,6 +41,7 @@ class Episode(NamedTuple):
     frames: np.ndarray  # uint8 (F, H, W, 3)
     actions: np.ndarray  # int16 (F,), actions[f] led from frame f-1 to frame f; actions[0] is -1
     ram: np.ndarray | None  # uint8 (F, 128), the Atari's RAM at the moment of each picture; None for other environments
+    arrays: dict[str, np.ndarray]  # what a clip store keeps beside frames and actions, see `FRAME_ARRAYS`: (F, ...)
 
 
 Policy = Callable[["Game", np.random.Generator], int]
@@ -114,7 +115,8 @@ class Game:
 
     def reset(self, seed: int) -> None:
         """Start a new game, with `score` at 0; the same seed and actions give the same game."""
-        self.over, self.score, self._screen_now = False, 0.0, None
+        self.over, self.truncated, self.score, self._screen_now = False, False, 0.0, None
+        self.score_in_picture, self.lives_in_picture = 0.0, self.lives
         self._held, self._sticky = 0, np.random.default_rng((seed, 2))
         if self._ale is not None:
             self._ale.restoreState(self._first_state)  # without sticky keys the seed changes nothing but the NOOPs below
@@ -146,6 +148,7 @@ class Game:
         for elapsed in range(self.frame_skip):
             if elapsed == self.picture_delay:
                 picture, ram = self.screen(), self.ram
+                self.score_in_picture, self.lives_in_picture = self.score, self.lives
                 if self.merged_frames == 2:
                     picture = np.maximum(self._older, picture)
             if elapsed == (self.picture_delay - 1) % self.frame_skip and self.merged_frames == 2:
@@ -209,6 +212,7 @@ class Game:
                 _, reward, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
                 self.score += float(reward)
                 self.over = bool(terminated) or bool(truncated)
+                self.truncated = self.over and not terminated
 
     def screen(self) -> np.ndarray:
         """The current screen, uint8 RGB at its original size; a copy, because some games draw into one array forever."""
@@ -234,23 +238,34 @@ def record_episode(game: Game, policy: Policy, num_frames: int, seed: int, openi
 
     policy(game, rng) -> action is called once per step and sees the current game, not the delayed picture.
     opening(game, rng) first plays steps that are not recorded; it must not leave the game over.
+
+    A reward belongs to the first picture that is taken after it. A game that ends has no such picture, so the last frame stands
+    for the end as well: it gets what the game still paid.
     """
     rng = np.random.default_rng((seed, 1))
     game.reset(seed)
     if opening is not None:
         opening(game, rng)
-    frames, actions, memories = [], [-1], []
+    frames, actions, memories, scores, lives = [], [-1], [], [], []
     while True:
         closing = len(frames) + 1 >= num_frames
         action = max(actions[-1], 0) if closing else policy(game, rng)  # hold the last action until its picture is taken
         picture, ram = game.step(action)  # shows the actions so far, not yet `action`
         frames.append(picture)
         memories.append(ram)
+        scores.append(game.score_in_picture)
+        lives.append(game.lives_in_picture)
         if game.over or closing:
             break
         actions.append(action)
     ram = None if memories[0] is None else np.stack(memories)
-    return Episode(np.stack(frames), np.array(actions, dtype=np.int16), ram)
+    if game.over:
+        scores[-1], lives[-1] = game.score, game.lives
+    ends = np.zeros(len(frames), dtype=bool)
+    ends[-1] = game.over and not game.truncated
+    rewards = np.diff(scores, prepend=scores[:1]).astype(np.float32)
+    arrays = {"rewards": rewards, "ends": ends, "lives": np.array(lives, dtype=np.uint8)}
+    return Episode(np.stack(frames), np.array(actions, dtype=np.int16), ram, arrays)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def open_pairs(world: WorldModel, config: SharpeningConfig) -> Pairs:
     if store.frame_size[0] <= world.frame_size[0] or store.frame_size[1] <= world.frame_size[1]:
         size, larger = size_text(store.frame_size), size_text((2 * world.frame_size[0], 2 * world.frame_size[1]))
         raise InputError(f"frames of {size} pixels are no larger than the world's own; give --frame-size {larger}")
-    episodes = (Episode(store.frames[start:stop], store.actions[start:stop], None) for start, stop in store.episodes)
+    episodes = (Episode(store.frames[start:stop], store.actions[start:stop], None, {}) for start, stop in store.episodes)
     return make_pairs(world, episodes, config.scale, store.path)
 
 

@@ -125,6 +125,7 @@ def record_games(
             "frames_per_second": game.frames_per_second,
             "linear_light": game.linear_light,
         },
+        arrays={name: np.concatenate([episode.arrays[name] for episode in episodes]) for name in episodes[0].arrays},
     )
     facts = game_facts(game.env_id)
     memories = [episode.ram for episode in episodes if episode.ram is not None]
@@ -156,7 +157,7 @@ def validation_games(store: ClipStore, config: NextFrameConfig, known: np.ndarra
     """
     training, validation = split_episodes(store, config.validation_share, config.seed)
     seen = seen_frames(store, training, validation, known)
-    store = ClipStore(store.path, store.frames, store.actions, store.episodes[validation], store.info)
+    store = replace(store, episodes=store.episodes[validation])
     return RealGames(store, None, None, seen)
 
 
