@@ -96,7 +96,7 @@ def main() -> None:
     video = to_video(facts["start_frames"].numpy())  # (S, T, 3, H, W)
     drawn = save_drawings(folder, model, video, facts.get("env_id") or "")
     if model.config.pooling == "change":
-        save_pooling(folder / "pooling.png", model, video, facts.get("latent_names") or [""] * model.num_actions)
+        save_pooling(folder / "pooling.png", model, video)
         drawn.append("pooling.png")
     else:
         print(f"pooling.png is left out: with --pooling {model.config.pooling} cells have no weights")

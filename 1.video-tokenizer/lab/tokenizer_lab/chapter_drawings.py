@@ -203,7 +203,7 @@ def save_space_time_attention(path: Path) -> None:
     title = "A clip of four frames with 8 by 8 patches each. In space attention a patch sees all 64 patches of its frame; in "
     title += "time attention it sees the same place in this frame and in the three before it."
     drawing = Drawing(830, 392, title)
-    row, column, cell, shift, frames = 4, 4, 22, (56, 36), 4
+    row, column, cell, shift, frames = 5, 1, 22, (56, 36), 4  # a place that no nearer frame covers
     for left, name, note in (
         (14, "first, look around (space)", "a patch sees all 64 of its frame"),
         (434, "then, look back (time)", "it sees its own place in up to 4 frames"),
@@ -321,6 +321,8 @@ def save_straight_through(path: Path, latent: float = -0.3, levels: int = 5) -> 
             drawing.text(left - 12, at(0, level)[1], f"{level / largest:g}", 15, "muted", "end")
             drawing.text(*at(level, -2.72), str(level), 15, "muted")
         drawing.line([at(0, -2.5), at(0, 2.5)], "faint", 1)
+        drawing.text(left - 12, at(0, 2.5)[1], "code", 15, "muted", "end")
+        drawing.text(at(span, 0)[0] + 4, at(0, 0)[1] + 16, "latent", 15, "muted", "end")
         values = [span * (2 * i / 240 - 1) for i in range(241)]
         edges = [math.atanh((level + 0.5) / half) for level in range(-2, 2)]
         corners = [(-span, -2), *((edge, level + up) for level, edge in enumerate(edges, start=-2) for up in (0, 1)), (span, 2)]

@@ -57,10 +57,10 @@ def typical_transitions(indices: Tensor, video: Tensor, count: int) -> list[tupl
 
 
 @torch.no_grad()
-def save_pooling(path: Path, model: LatentActionModel, video: Tensor, code_names: Sequence[str], count: int = 4) -> None:
+def save_pooling(path: Path, model: LatentActionModel, video: Tensor, count: int = 4) -> None:
     """One row per transition: the frames before and after, their difference, each cell's weight, and a plain mean's weights.
 
-    video: (B, T, C, H, W) in [0, 1]. code_names: what each code mostly is, as in `action_map.latent_names`.
+    video: (B, T, C, H, W) in [0, 1].
     """
     indices = model.encode(video).indices
     chosen = typical_transitions(indices, video, count)
@@ -80,7 +80,7 @@ def save_pooling(path: Path, model: LatentActionModel, video: Tensor, code_names
         for axes, title in zip(line, titles, strict=True):
             bare(axes, title if number == 0 else "")
         code = int(indices[clip, moment])
-        line[0].set_ylabel(f"action {code}\n{code_names[code]}", fontsize=8, rotation=0, ha="right", va="center", labelpad=4)
+        line[0].set_ylabel(f"action {code}", fontsize=8, rotation=0, ha="right", va="center", labelpad=4)
     save_figure(path, figure)
 
 
