@@ -1,0 +1,55 @@
+"""The settings of MoCA."""
+
+from dataclasses import dataclass
+
+from video_tokenizer.training.command_line import check_smallest
+from video_tokenizer.training.config import TrainingConfig
+
+OPTIMIZER = TrainingConfig(optimizer="muon", learning_rate=1.5e-3, warmup_steps=100)
+"""how all models of this use are trained: as in chapter 1, by Muon in the blocks of transformers and AdamW elsewhere"""
+
+
+@dataclass(frozen=True)
+class MocaConfig:
+    """Train an editor of clips on moving digits, edit clips with it, and measure what became of picture and motion."""
+
+    output: str = "data/moca"
+    """folder of the models and pictures; what is there already, made with the same flags, is used again"""
+    vae_steps: int = 2_000
+    """optimizer steps of the autoencoder"""
+    num_steps: int = 4_000
+    """optimizer steps of the animator"""
+    judge_steps: int = 1_000
+    """optimizer steps of the judge, which compares clips with captions"""
+    batch_size: int = 16
+    """clips per step"""
+    without_magnitude: bool = False
+    """also train an animator that is not told how fast the flow is, and compare"""
+    num_clips: int = 200
+    """clips that are edited in each test"""
+    denoising_steps: int = 16
+    """steps from pure noise to a clip, with up to four calls of the network each"""
+    image_scale: float = 1.5
+    """guidance towards the first frame"""
+    text_scale: float = 2.0
+    """guidance towards the caption"""
+    motion_scale: float = 1.5
+    """guidance towards the flow of the source"""
+    seed: int = 0
+    """seeds trainings, clips and edits"""
+    json: str | None = None
+    """file for the numbers"""
+    picture: str | None = None
+    """file for the film strips, a .png"""
+    device: str = "auto"
+    """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range, before anything is trained."""
+        least = {"vae_steps": 1, "num_steps": 1, "judge_steps": 1, "batch_size": 2, "num_clips": 8, "denoising_steps": 1}
+        check_smallest(self, least | {"image_scale": 0, "text_scale": 0, "motion_scale": 0, "seed": 0})
+
+    @property
+    def scales(self) -> tuple[float, float, float]:
+        """Guidance of image, text and motion."""
+        return self.image_scale, self.text_scale, self.motion_scale

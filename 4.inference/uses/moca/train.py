@@ -1,0 +1,134 @@
+"""The trainings: an autoencoder of frames, and an animator of its latents. The clips are drawn as they are needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from uses.moca.conditions import Conditions, draw_given, flow_pictures, mean_magnitude
+from uses.moca.config import OPTIMIZER, MocaConfig
+from uses.moca.digits import Scenes, captions, draw_scenes, film, flow
+from uses.moca.judge import Judge
+from uses.moca.model import Animator, MoCA
+from uses.moca.vae import FrameVAE
+from video_tokenizer.data.clips import to_video
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.averaging import ExponentialMovingAverage
+from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint, save_checkpoint
+from video_tokenizer.training.device import autocast
+from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
+
+Model = TypeVar("Model", bound=nn.Module)
+TELLS_MOTION = 0.5
+"""share of the training captions that name the direction, so that a caption without it is nothing unusual"""
+
+
+def fit(name: str, model: nn.Module, loss: Callable[[], Tensor], num_steps: int) -> nn.Module:
+    """Train what requires a gradient in `model`, and leave the averaged weights in it. loss: of a fresh batch."""
+    optimizer, ema = build_optimizer(model, OPTIMIZER), ExponentialMovingAverage(model, OPTIMIZER.ema_decay)
+    device, losses = next(model.parameters()).device, []
+    model.train()
+    for step in tqdm(range(1, num_steps + 1), desc=name, unit="step", disable=None):
+        rate = set_learning_rate(optimizer, step, num_steps, OPTIMIZER)
+        optimizer.zero_grad()
+        with autocast(device, OPTIMIZER.precision):
+            value = loss()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.gradient_clip)
+        optimizer.step()
+        ema.update(model)
+        losses.append(value.item())
+        if not np.isfinite(losses[-1]):
+            raise InputError(f"at step {step:,} the loss of the {name} is {losses[-1]}; another --seed may help")
+        if step % 100 == 0 or step in (1, num_steps):
+            tqdm.write(f"{name} | step {step:6,}/{num_steps:,} | loss {np.mean(losses[-100:]):.4g} | lr {rate:.1e}")
+    ema.copy_to(model)
+    return model.eval()
+
+
+def kept(path: Path, config: MocaConfig, steps: int, build: Callable[[], Model], train: Callable[[Model], None]) -> Model:
+    """The model in `path`; if there is none it is built, trained and saved. Raises InputError if it was made with other flags."""
+    settings = {"steps": steps, "batch_size": config.batch_size, "seed": config.seed}
+    if not path.exists():
+        torch.manual_seed(config.seed)
+        model = build().to(config.device)
+        train(model)
+        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), steps, {}, "drawn digits")
+    content = load_checkpoint(path, "moca")
+    if different := [name for name, value in settings.items() if content["config"].get(name) != value]:
+        name, before = different[0], content["config"].get(different[0])
+        raise InputError(f"{path} was made with {name} {before}, not {settings[name]}; give another --output")
+    return build_with_weights(build, content, path).to(config.device).eval()
+
+
+def train_vae(vae: FrameVAE, config: MocaConfig) -> None:
+    """Every other frame of random clips, and every third flow picture."""
+    rng = np.random.default_rng((config.seed, 1))
+
+    def pictures(count: int) -> Tensor:
+        scenes = draw_scenes(count, rng)
+        both = np.concatenate([film(scenes)[:, ::2], flow_pictures(flow(scenes))[:, 1::3]], axis=1)  # (B, 4 + 3, H, W, 3)
+        return to_video(both, config.device).flatten(0, 1)
+
+    fit("autoencoder", vae, lambda: vae.loss(pictures(max(1, config.batch_size // 2))), config.vae_steps)
+    vae.measure(to_video(film(draw_scenes(64, rng)), config.device).flatten(0, 1))
+
+
+def train_animator(moca: MoCA, config: MocaConfig) -> None:
+    """Random clips with random captions, and conditions that are left out at random."""
+    rng = np.random.default_rng((config.seed, 2))
+
+    def loss() -> Tensor:
+        scenes = draw_scenes(config.batch_size, rng)
+        video, conditions = told(moca, scenes, rng.random(len(scenes)) < TELLS_MOTION)
+        given = draw_given(len(scenes)).to(config.device)
+        return moca.loss(moca.vae.encode(video), Conditions(**vars(conditions) | {"given": given}))
+
+    fit("animator", moca, loss, config.num_steps)
+
+
+def train_judge(judge: Judge, moca: MoCA, config: MocaConfig) -> None:
+    """Clips and their whole captions, four times as many as the animator sees in a step, because each is told from all others."""
+    rng = np.random.default_rng((config.seed, 4))
+
+    def loss() -> Tensor:
+        scenes = draw_scenes(4 * config.batch_size, rng)
+        words = torch.from_numpy(captions(scenes, np.ones(len(scenes), bool))).to(config.device)
+        return judge.loss(moca.vae.encode(to_video(film(scenes), config.device)), words)
+
+    fit("judge", judge, loss, config.judge_steps)
+
+
+def told(moca: MoCA, scenes: Scenes, tells_motion: np.ndarray) -> tuple[Tensor, Conditions]:
+    """The clips (B, T, 3, H, W) of scenes, and all that can be said about them."""
+    device, field = moca.alphas.device, flow(scenes)
+    video = to_video(film(scenes), device)
+    words = torch.from_numpy(captions(scenes, tells_motion)).to(device)
+    magnitude = torch.from_numpy(mean_magnitude(field)).float().to(device)
+    return video, moca.conditions(video[:, 0], words, to_video(flow_pictures(field), device), magnitude)
+
+
+def open_moca(config: MocaConfig, has_magnitude: bool = True) -> MoCA:
+    """Autoencoder and animator, trained if they are not there yet."""
+    folder = Path(config.output)
+    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, lambda vae: train_vae(vae, config))
+    name = "animator.pt" if has_magnitude else "animator_without_magnitude.pt"
+
+    def build() -> MoCA:
+        moca = MoCA(FrameVAE(), Animator(has_magnitude=has_magnitude))
+        if moca.alphas.device.type != "meta":
+            moca.vae.load_state_dict(vae.state_dict())
+        return moca
+
+    return kept(folder / name, config, config.num_steps, build, lambda moca: train_animator(moca, config))
+
+
+def open_judge(moca: MoCA, config: MocaConfig) -> Judge:
+    """The judge, trained if it is not there yet."""
+    return kept(
+        Path(config.output) / "judge.pt", config, config.judge_steps, Judge, lambda judge: train_judge(judge, moca, config)
+    )
