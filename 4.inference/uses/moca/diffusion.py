@@ -29,7 +29,7 @@ def signal_and_noise() -> tuple[Tensor, Tensor]:
 
 
 def velocity(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What the network predicts, alpha * noise - sigma * clean. At level T it is -clean, so even pure noise has an answer."""
+    """What the network predicts (arXiv:2202.00512). At level T it is -clean, so even pure noise has an answer."""
     return alpha * noise - sigma * clean
 
 

@@ -1,4 +1,7 @@
-"""The animator: a space-time transformer that takes the noise out of the latents of a clip, under three conditions."""
+"""The animator: a space-time transformer that takes the noise out of the latents of a clip, under three conditions.
+
+Source: MoCA, arXiv:2311.18827.
+"""
 
 import math
 
