@@ -20,6 +20,7 @@ from video_tokenizer.training.results import read_json, save_json
 from world_lab.chapter_drawings import save_drawings
 from world_lab.draw import save_confidence, save_drift, save_sampling_steps, save_standing_still, save_vanished_ball
 from world_lab.drift import DriftPlan, measure_drift, rollout_with_probability
+from world_lab.planning import save_planning
 from world_model.evaluation.games import check_seed
 from world_model.real_game import open_game
 from world_model.world import WorldModel
@@ -41,6 +42,10 @@ class IllustrateConfig(DriftPlan):
     """file with the numbers that --measure writes"""
     steps: str = "assets/4.inference/sampling_steps.json"
     """file with the numbers that sampling_steps.py --json writes"""
+    planning: str = "assets/4.inference/planning.json"
+    """file with the numbers that plan.py --json writes"""
+    perfect: str = "assets/4.inference/planning_in_emulator.json"
+    """the same of plan.py --imagine-in emulator"""
     measure: bool = False
     """first run the rollouts and record the games for the numbers, some minutes"""
     clip: int = 0
@@ -88,7 +93,12 @@ def main() -> None:
     frames, sure = rollout_with_probability(world, world.start_frames[one], world.start_actions[one], held, config.seed)
     save_confidence(folder / "confidence.png", frames[0], sure[0], SHOWN, config.key, drift["confidence"])
     save_sampling_steps(folder / "sampling_steps.png", steps["rows"])
-    drawn = save_drawings(folder, world, config.key)
+    planned, perfect = (
+        read_numbers(path, ("players",), f"python 4.inference/plan.py --json {path}{extra}")["players"]
+        for path, extra in ((config.planning, ""), (config.perfect, " --imagine-in emulator"))
+    )
+    save_planning(folder / "planning", planned, perfect)
+    drawn = [*save_drawings(folder, world, config.key), "planning"]
     pictures = "standing_still.png, drift.png, vanished_ball.png, confidence.png and sampling_steps.png"
     print(f"{', '.join(drawn)}, {pictures} are in {folder}")
 

@@ -1,5 +1,6 @@
 """Claims about the drawings of the texts: SVG files that every browser reads, in two looks, with frames true to the pixel."""
 
+import json
 import re
 from xml.etree import ElementTree
 
@@ -26,6 +27,7 @@ from video_tokenizer.training.checkpoint import load_checkpoint
 from world_lab.chapter_drawings import BUTTONS, CARDS
 from world_lab.chapter_drawings import save_drawings as save_drawings_of_chapter_4
 from world_lab.overview import story_css
+from world_lab.planning import save_planning
 from world_model.world import WorldModel
 
 DRAWINGS = sorted((REPOSITORY / "assets").glob("**/*.svg"))
@@ -187,3 +189,11 @@ def test_the_animation_starts_with_the_whole_picture_and_stops_for_whoever_asks(
     later_only = {"flash0", "flash1", "flash2", "flash3", "back", "renewed"}
     begins = dict(re.findall(r"@keyframes (\w+)\{0%\{opacity:(\d)\}", css))
     assert begins == {name: "0" if name in later_only else "1" for name in begins} and len(begins) > 20
+
+
+def test_the_chart_of_planning_is_drawn_from_what_was_measured(tmp_path):
+    folder = REPOSITORY / "assets" / "4.inference"
+    planned, perfect = (json.loads((folder / f"planning{name}.json").read_text())["players"] for name in ("", "_in_emulator"))
+    save_planning(tmp_path / "planning", planned, perfect)
+    for file in ("planning_light.svg", "planning_dark.svg"):
+        assert (tmp_path / file).read_text(encoding="utf-8") == (folder / file).read_text(encoding="utf-8")
