@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,23 +11,22 @@ import torch
 from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_tokenizers import stirred
-from tiny_world import MAIN_LINE, save_tiny_world
+from tiny_viper import some_frames, tiny_world, train_here
+from tiny_world import save, save_tiny_world
 
 from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.base import Predictions
-from dynamics_model.registry import build_dynamics
-from dynamics_variants.gpt.config import GPTConfig
-from uses.viper import films as film_models
-from uses.viper.expert import alone, never_serves, noisy_expert, play, record_expert, stands_still
-from uses.viper.reward import RunningScale, VideoReward, pixel_mask
+from uses.viper.expert import never_serves, noisy_expert, play, record_expert, stands_still
+from uses.viper.reward import FramesAlone, RunningScale, Stream, VideoReward, alone, pixel_mask
 from uses.viper.scores import area_under_curve, as_rows, nearest_frame_similarity, object_patches
+from video_tokenizer.config import TokenizerConfig
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.registry import build_tokenizer
-from world_model.world import WorldModel
 
 BREAKOUT = "ALE/Breakout-v5"
+SCRIPT = REPOSITORY / "4.inference" / "uses" / "viper" / "judge_players.py"
 
 
 class Copier:
@@ -61,26 +59,6 @@ def copier(**settings: Any) -> tuple[VideoReward, Copier]:
         start_frames=np.zeros((1, 2, 8, 8, 3), np.uint8), device="cpu",
     )  # fmt: skip
     return VideoReward(world, **settings), model  # type: ignore[arg-type]
-
-
-def tiny_world(actions: str = "none", start_value: int = 0, **changes: Any) -> WorldModel:
-    """An untrained gpt behind an untrained tokenizer of Breakout, 32x32 pixels and 16 codes a frame; three frames of context."""
-    torch.manual_seed(0)
-    tokenizer = stirred(build_tokenizer(MAIN_LINE))
-    config = GPTConfig(
-        actions=actions, embed_dim=32, num_blocks=1, num_heads=2, num_frames=3, context_frames=3, frame_size=32,  # type: ignore[arg-type]
-        codebook_size=tokenizer.codebook_size, code_length=tokenizer.code_length, grid_size=tokenizer.grid_size,
-        num_actions=4 if actions == "true" else 0, **changes,
-    )  # fmt: skip
-    model = stirred(build_dynamics(config))
-    model.fit_tokenizer(tokenizer)
-    frames = torch.full((1, 2, 32, 32, 3), 7, dtype=torch.uint8)
-    frames[:, :, :3] = start_value
-    return WorldModel(tokenizer, model, None, WorldMetadata(env_id=BREAKOUT, action_kind=actions, start_frames=frames))
-
-
-def some_frames(count: int = 6) -> np.ndarray:
-    return np.random.default_rng(0).integers(256, size=(count, 32, 32, 3), dtype=np.uint8)
 
 
 # ---- VI2: the sum of the log-probabilities ------------------------------------------------------------------------------
@@ -172,6 +150,19 @@ def test_films_remember_the_frame_skip_with_which_players_are_judged(tmp_path, f
     assert open_clip_store(tmp_path / "films").info["frame_skip"] == frame_skip
 
 
+def test_games_that_are_being_played_are_paid_like_films():
+    """Two games frame by frame, then two others, of which the first ones are no past; and each frame without any past."""
+    reward = VideoReward(tiny_world())
+    stream = Stream(reward)
+    for seed in (0, 1):
+        films = np.random.default_rng(seed).integers(256, size=(6, 2, 32, 32, 3), dtype=np.uint8)
+        stream.start(films[0])
+        paid = np.stack([stream.pay(frames) for frames in films[1:]], axis=1)  # (2, 5)
+        assert paid == pytest.approx(np.stack([reward.rewards(films[:, game]) for game in (0, 1)]), abs=1e-3)
+    each = [reward.rewards(pair) for pair in alone(films[:, 0])]
+    assert FramesAlone(reward).pay(films[:, 0]) == pytest.approx(np.concatenate(each), abs=1e-3)
+
+
 # ---- VI1: frozen, no actions --------------------------------------------------------------------------------------------
 
 
@@ -212,9 +203,12 @@ def test_a_model_without_a_likelihood_is_refused(tmp_path):
 
 
 def test_rewards_are_normalized_by_what_has_been_paid_so_far():
-    """-10 and -30 have the mean -20 and the standard deviation 10, so the second is worth -1."""
-    scale = RunningScale()
-    assert [scale(-10.0), scale(-30.0)] == [0.0, -1.0] and scale(-20.0) == 0.0
+    """-10 and -30 have the mean -20 and the standard deviation 10, so the second is worth -1, one by one and together."""
+    scale, together = RunningScale(), RunningScale()
+    assert [scale(np.array([-10.0])).item(), scale(np.array([-30.0])).item(), scale(np.array([-20.0])).item()] == [0.0, -1.0, 0.0]
+    assert together(np.array([-10.0, -30.0])).tolist() == [1.0, -1.0]
+    assert together(np.array([-20.0, -20.0])).tolist() == scale(np.array([-20.0])).tolist() * 2 == [0.0, 0.0]
+    assert together.squares == pytest.approx(scale.squares) == 200
 
 
 # ---- players and scores -------------------------------------------------------------------------------------------------
@@ -239,6 +233,12 @@ def test_the_area_under_the_curve_counts_pairs():
     assert area_under_curve(np.array([3.0, 2.0]), np.array([1.0, 2.0])) == 3.5 / 4
 
 
+def test_the_means_of_frames_in_a_row_do_not_overlap():
+    """Eight rewards are two means of four, a ninth is left over, and two are one mean."""
+    means = load_script(SCRIPT).means_in_a_row
+    assert means(np.arange(9.0)).tolist() == [1.5, 5.5] and means(np.array([1.0, 3.0])).tolist() == [2.0]
+
+
 def test_the_baseline_finds_the_nearest_frame():
     expert = np.zeros((2, 2, 2, 3), np.uint8)
     expert[1] = 255
@@ -258,21 +258,17 @@ def test_the_patches_of_ball_and_paddle_are_found():
 
 # ---- the command --------------------------------------------------------------------------------------------------------
 
-SCRIPT = REPOSITORY / "4.inference" / "uses" / "viper" / "judge_players.py"
 TOY = ("--num-frames", 200, "--episode-frames", 20, "--num-steps", 1, "--batch-size", 2, "--past-frames", 2, "--num-games", 1,
        "--game-steps", 12, "--device", "cpu")  # fmt: skip
 
 
 def test_the_command_films_trains_judges_and_draws(tmp_path, monkeypatch):
     """All four video models at toy sizes, trained by chapter 3's own script; a second run finds them there."""
-    commands = []
-
-    def train_here(command: list[str]) -> SimpleNamespace:
-        commands.append(command)
-        return SimpleNamespace(returncode=call(Path(command[1]), *command[2:]))
-
-    monkeypatch.setattr(film_models, "subprocess", SimpleNamespace(run=train_here))
-    flags = [*TOY, "--output", tmp_path / "viper", "--json", tmp_path / "viper.json", "--picture", tmp_path / "surprise.png"]
+    commands = train_here(monkeypatch)
+    config = TokenizerConfig(frame_size=64, patch_size=16, embed_dim=32, num_blocks=1, num_heads=2, context_frames=2)
+    save("tokenizer", tmp_path, config.model, config, stirred(build_tokenizer(config)), linear_light=True)
+    flags = [*TOY, "--tokenizer", tmp_path / "tokenizer.pt", "--output", tmp_path / "viper", "--json", tmp_path / "viper.json",
+             "--picture", tmp_path / "surprise.png"]  # fmt: skip
     assert call(SCRIPT, *flags) == 0
     first = json.loads((tmp_path / "viper.json").read_text())
     assert set(first["judges"]) == {"viper", "past_1", "joint", "frame_alone", "nearest_frame"}

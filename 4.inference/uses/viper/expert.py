@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from uses.viper.reward import alone
 from video_tokenizer.data.clip_store import ClipStoreWriter
 from video_tokenizer.games.emulator import Game, Policy, record_episode
 from video_tokenizer.games.policies import scripted_policy
@@ -85,8 +86,3 @@ def record_expert(
                 writer.add_episode(part)
             number += 1
             bar.update(len(frames))
-
-
-def alone(frames: np.ndarray) -> np.ndarray:
-    """Every frame behind a black one: (F, 2, H, W, 3) of frames (F, H, W, 3)."""
-    return np.stack([np.zeros_like(frames), frames], axis=1)

@@ -1,5 +1,6 @@
 """From films to models: the trainings of the earlier chapters, each run once."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,3 +30,19 @@ def run_training(script: str, folder: Path, flags: Mapping[str, Any]) -> None:
     print("python", script, *words, flush=True)
     if subprocess.run([sys.executable, str(REPOSITORY / script), *words]).returncode:
         raise InputError(f"the training in {folder} stopped, see above; the same command resumes it")
+
+
+def train_video_model(
+    folder: Path, tokenizer: str | Path, num_frames: int, num_steps: int, batch_size: int, seed: int, device: str, **sizes: int
+) -> None:
+    """Train chapter 3's gpt on folder/films, without actions and with nothing in its loss but the likelihood of clips of
+    num_frames. It becomes folder/dynamics.pt, beside its tokenizer. sizes: other flags of the gpt."""
+    flags = {
+        "model": "gpt", "data-path": folder / "films", "actions": "none", "tokenizer-checkpoint": tokenizer,
+        "num-frames": num_frames, "context-frames": num_frames, "num-steps": num_steps, "batch-size": batch_size,
+        "warmup-steps": min(30, num_steps), "changed-weight": 1, "context-corruption": 0, "seed": seed, "device": device,
+        **{name.replace("_", "-"): size for name, size in sizes.items()},
+    }  # fmt: skip
+    run_training("3.dynamics-model/dynamics_variants/train.py", folder / "run", flags)
+    shutil.copyfile(tokenizer, folder / "tokenizer.pt")
+    shutil.copyfile(folder / "run" / "final_model.pt", folder / "dynamics.pt")

@@ -6,7 +6,6 @@ Everything is in --output: the films of the expert, and the video models that ar
 there already, made with the same flags, is used again.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from uses.viper.expert import JUDGED_SEEDS, Played, alone, never_serves, noisy_expert, play, record_expert, stands_still
-from uses.viper.films import check_made_with, run_training
-from uses.viper.reward import VideoReward, pixel_mask
+from uses.viper.expert import JUDGED_SEEDS, Played, never_serves, noisy_expert, play, record_expert, stands_still
+from uses.viper.films import check_made_with, train_video_model
+from uses.viper.reward import FramesAlone, VideoReward, pixel_mask
 from uses.viper.scores import area_under_curve, as_rows, nearest_frame_similarity, object_patches
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
@@ -36,6 +35,8 @@ EXPERT_FRAMES = 2_000
 """frames of the expert among which the baseline looks for the nearest"""
 STILL_GAMES = 5
 """games of players that stand still, which hardly differ"""
+IN_A_ROW = 4
+"""frames that are judged together, where a single one says too little: a second of play with the defaults"""
 SURPRISES = 3
 """codes of a frame that surprise the model most: of 64, these are the top 5 %"""
 SHOWN, BRIGHTEST = 6, 6.0
@@ -128,21 +129,9 @@ def make_judge(name: str, config: JudgeConfig) -> VideoReward:
         length = config.episode_frames * 4 // arm.frame_skip
         record_expert(folder / "films", game, mask if arm.is_masked else mask**0, count, length, config.seed, arm.is_alone)
     if not (folder / "dynamics.pt").exists():
-        train(folder, 2 if arm.is_alone else config.past_frames + 1, config)
+        length = 2 if arm.is_alone else config.past_frames + 1
+        train_video_model(folder, config.tokenizer, length, config.num_steps, config.batch_size, config.seed, config.device)
     return VideoReward.load(folder, config.device, is_masked=arm.is_masked)
-
-
-def train(folder: Path, num_frames: int, config: JudgeConfig) -> None:
-    """Train chapter 3's gpt on the films, without actions and with nothing in its loss but the likelihood."""
-    flags: dict[str, Any] = {
-        "model": "gpt", "data-path": folder / "films", "actions": "none", "tokenizer-checkpoint": config.tokenizer,
-        "num-frames": num_frames, "context-frames": num_frames, "num-steps": config.num_steps, "batch-size": config.batch_size,
-        "warmup-steps": min(30, config.num_steps), "changed-weight": 1, "context-corruption": 0, "seed": config.seed,
-        "device": config.device,
-    }  # fmt: skip
-    run_training("3.dynamics-model/dynamics_variants/train.py", folder / "run", flags)
-    shutil.copyfile(config.tokenizer, folder / "tokenizer.pt")
-    shutil.copyfile(folder / "run" / "final_model.pt", folder / "dynamics.pt")
 
 
 # ---- scores -------------------------------------------------------------------------------------------------------------
@@ -159,15 +148,6 @@ def by_reward(reward: VideoReward, encoded: dict[int, torch.Tensor] | None = Non
         if id(frames) not in known:
             known[id(frames)] = reward.tokens(frames)
         return reward.log_likelihoods(known[id(frames)], numbers).double().sum(dim=-1).cpu().numpy()
-
-    return judge
-
-
-def by_frame_alone(reward: VideoReward) -> Judge:
-    """A video model that has learned each frame behind a black one."""
-
-    def judge(frames: np.ndarray, numbers: list[int]) -> np.ndarray:
-        return np.concatenate([reward.rewards(pair) for pair in alone(frames[numbers])])
 
     return judge
 
@@ -191,12 +171,17 @@ def judged(judge: Judge, games: list[Played], every: int) -> list[np.ndarray]:
 
 
 def tell_apart(values: dict[float, list[np.ndarray]], returns: dict[float, list[float]]) -> dict[str, float]:
-    """AUC of single frames, the expert's against random play's; rank correlation of games' mean rewards with their returns."""
+    """AUC of the expert's rewards against random play's, for single frames, for the means of IN_A_ROW of them, and for those of
+    games; rank correlation of games' mean rewards with their returns."""
     rewards = [game.mean() for noise in NOISES for game in values[noise]]
     paid = [one for noise in NOISES for one in returns[noise]]
     expert, random = np.concatenate(values[0.0]), np.concatenate(values[1.0])
+    in_a_row = [np.concatenate([means_in_a_row(game) for game in values[noise]]) for noise in (0.0, 1.0)]
+    of_games = [np.array([game.mean() for game in values[noise]]) for noise in (0.0, 1.0)]
     return {
         "auc": area_under_curve(expert, random),
+        "auc_in_a_row": area_under_curve(*in_a_row),
+        "auc_of_games": area_under_curve(*of_games),
         "rank_correlation": rank_correlation(rewards, paid),
         "expert": float(expert.mean()),
         "random": float(random.mean()),
@@ -204,8 +189,17 @@ def tell_apart(values: dict[float, list[np.ndarray]], returns: dict[float, list[
     }
 
 
+def means_in_a_row(rewards: np.ndarray) -> np.ndarray:
+    """The means of every IN_A_ROW rewards (M,) in a row, which do not overlap; of all, where there are fewer."""
+    if len(rewards) < IN_A_ROW:
+        return rewards.mean(keepdims=True)
+    return rewards[: len(rewards) // IN_A_ROW * IN_A_ROW].reshape(-1, IN_A_ROW).mean(axis=1)
+
+
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's."""
+    """Spearman's; NaN where all are the same."""
+    if min(len(set(first)), len(set(second))) < 2:
+        return float("nan")
     return float(spearmanr(first, second)[0])  # type: ignore[arg-type]
 
 
@@ -216,11 +210,12 @@ def judge_players(rewards: dict[str, VideoReward], config: JudgeConfig) -> dict[
     some = np.linspace(0, len(store.frames) - 1, min(EXPERT_FRAMES, len(store.frames)), dtype=int)
     tokens: dict[int, torch.Tensor] = {}
     judges: dict[str, Judge] = {"viper": by_reward(viper, tokens)}
-    for past in [past for past in (1, 2) if past < config.past_frames]:
-        judges[f"past_{past}"] = by_reward(VideoReward(viper.world, past), tokens)
+    if config.past_frames > 1:
+        judges["past_1"] = by_reward(VideoReward(viper.world, 1), tokens)
     judges["joint"] = by_reward(VideoReward(viper.world, is_joint=True), tokens)
     if "frame_alone" in rewards:
-        judges["frame_alone"] = by_frame_alone(rewards["frame_alone"])
+        frames_alone = FramesAlone(rewards["frame_alone"])
+        judges["frame_alone"] = lambda frames, numbers: frames_alone.pay(frames[numbers])
     judges["nearest_frame"] = by_nearest_frame(np.array(store.frames[some]), viper.mask)
 
     games = {

@@ -6,8 +6,10 @@ but not change it.
 Source: arXiv:2305.14343, sections 3.1 and 3.2.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -92,17 +94,20 @@ class VideoReward:
         tokens: (F, N) of one episode. frames: numbers from 1 to F - 1. The window of a frame begins k frames earlier, or at the
         start of the episode, and never before it.
         """
-        device = tokens.device
-        ends = torch.tensor(list(frames), device=device)  # (M,)
+        ends = torch.tensor(list(frames), device=tokens.device)  # (M,)
         lengths = ends.clamp(max=self.past_frames)
-        result = torch.zeros(len(ends), tokens.shape[1], device=device)
+        result = torch.zeros(len(ends), tokens.shape[1], device=tokens.device)
         for length in lengths.unique().tolist():
             for some in (lengths == length).nonzero().flatten().split(BATCH):
-                windows = tokens[ends[some][:, None] + torch.arange(-length, 1, device=device)]  # (B, k + 1, N)
-                unknown = torch.full(windows.shape[:2], -1, device=device)  # nobody tells the model the actions
-                error = self.world.dynamics.teacher_forced(windows, unknown).error  # (B, k, N) in nats
-                result[some] = -(error.sum(dim=1) if self.is_joint else error[:, -1])
+                result[some] = self.of_windows(tokens[ends[some][:, None] + torch.arange(-length, 1, device=tokens.device)])
         return result
+
+    @torch.no_grad()
+    def of_windows(self, windows: Tensor) -> Tensor:
+        """ln p of each code of the last frame of windows (M, k + 1, N), joint: of all but the first. Returns (M, N) in nats."""
+        unknown = torch.full(windows.shape[:2], -1, device=windows.device)  # nobody tells the model the actions
+        error = self.world.dynamics.teacher_forced(windows, unknown).error  # (M, k, N), -ln p
+        return -(error.sum(dim=1) if self.is_joint else error[:, -1])
 
     def rewards(self, frames: np.ndarray) -> np.ndarray:
         """The rewards of an episode, float64 (F - 1,): entry t is ln p(frame t + 1 | frames t - k + 1 .. t), and the pay for
@@ -111,17 +116,75 @@ class VideoReward:
         return self.log_likelihoods(tokens, range(1, len(tokens))).double().sum(dim=-1).cpu().numpy()
 
 
+class Payer(Protocol):
+    """Who judges the frames (B, H, W, 3) of B games that begin together."""
+
+    def start(self, frames: np.ndarray) -> None: ...
+
+    def pay(self, frames: np.ndarray) -> np.ndarray: ...
+
+
+class Stream:
+    """The same rewards frame by frame, for games that are being played: B of them at a time, which begin and end together."""
+
+    def __init__(self, reward: VideoReward):
+        self.reward = reward
+        self.window: deque[Tensor] = deque(maxlen=reward.past_frames + 1)
+        """the tokens (B, N) of the newest frames"""
+
+    def start(self, frames: np.ndarray) -> None:
+        """The first frames (B, H, W, 3) of new episodes. Nothing of the episodes before is remembered."""
+        self.cache = None
+        self.window.clear()
+        self.see(frames)
+
+    def pay(self, frames: np.ndarray) -> np.ndarray:
+        """The next frames (B, H, W, 3). Returns the rewards (B,) of the actions that led to them, in nats."""
+        self.see(frames)
+        return self.reward.of_windows(torch.stack(list(self.window), dim=1)).double().sum(dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def see(self, frames: np.ndarray) -> None:
+        """Encode the next frames, and forget the oldest."""
+        video = to_video(frames[:, None] * self.reward.mask, self.reward.world.device)
+        encoded, self.cache = self.reward.world.tokenizer.encode_next(video, self.cache)
+        self.window.append(encoded.indices[:, 0])
+
+
+class FramesAlone:
+    """ln p of frames of which no past is known (k = 0), by a model that has learned each frame behind a black one."""
+
+    def __init__(self, reward: VideoReward):
+        self.reward = reward
+
+    def start(self, frames: np.ndarray) -> None:
+        """Nothing is remembered, so nothing begins."""
+
+    @torch.no_grad()
+    def pay(self, frames: np.ndarray) -> np.ndarray:
+        """The rewards (B,) of frames (B, H, W, 3), in nats."""
+        video = to_video(alone(frames * self.reward.mask), self.reward.world.device)
+        windows = self.reward.world.tokenizer.encode(video).indices
+        return self.reward.of_windows(windows).double().sum(dim=-1).cpu().numpy()
+
+
+def alone(frames: np.ndarray) -> np.ndarray:
+    """Every frame behind a black one: (F, 2, H, W, 3) of frames (F, H, W, 3)."""
+    return np.stack([np.zeros_like(frames), frames], axis=1)
+
+
 class RunningScale:
-    """(reward - mean) / standard deviation over all rewards so far, this one included: sums over 64 codes are tens of nats, and
+    """(reward - mean) / standard deviation over all rewards so far, these included: sums over many codes are tens of nats, and
     all of them negative, so that an agent would want every episode to end soon."""
 
     def __init__(self):
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
-    def __call__(self, reward: float) -> float:
-        self.count += 1
-        before = reward - self.mean
-        self.mean += before / self.count
-        self.squares += before * (reward - self.mean)  # Welford: the sum of squared differences from the mean
+    def __call__(self, rewards: np.ndarray) -> np.ndarray:
+        """Rewards (B,), normalized."""
+        before, count = rewards - self.mean, self.count
+        self.count += len(rewards)
+        self.mean += before.sum() / self.count
+        self.squares += ((rewards - rewards.mean()) ** 2).sum() + before.mean() ** 2 * count * len(rewards) / self.count
         deviation = (self.squares / self.count) ** 0.5
-        return (reward - self.mean) / deviation if deviation > 0 else 0.0
+        return (rewards - self.mean) / deviation if deviation > 0 else np.zeros(len(rewards))
