@@ -83,7 +83,8 @@ def save_architecture(path: Path, frames: np.ndarray, grid_size: tuple[int, int]
     drawing.text(right + 12, 646, "dreaming: sample all, keep the\nsure ones, mask the rest, repeat", 14, anchor="start")
     drawing.badge(right + width - 4, 624, "2", "warm")
     words = (
-        "Both streams have the same weights.\nWhile dreaming, the present is one\nframe: T-1 = 1.\nNumbered marks: the solutions."
+        "Both streams have the same weights.\nWhile dreaming, the present is one\n"
+        "frame, and the past is in the cache.\nNumbered marks: the solutions."
     )
     drawing.text(left, 610, words, 14, "muted", "start")
     drawing.save(path)
