@@ -41,7 +41,7 @@ ROWS = {
 COLUMNS = (
     Column("moving_psnr_db", "moving PSNR, dB", ".2f", "higher"),
     Column("foreground_recall", "foreground recall", ".3f", "higher"),
-    Column("object_recall", "ball recall", ".3f", "higher"),
+    Column("object_recall", "balls redrawn", ".3f", "higher"),
     Column("changed_tokens", "tokens changed", ".3f", "lower"),
     Column("codes_used", "codes used", ",.0f"),
 )
