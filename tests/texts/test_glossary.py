@@ -40,7 +40,7 @@ def test_a_word_is_used_where_the_glossary_sends_its_reader(word, meaning, place
 
 
 def test_every_score_of_the_glossary_is_measured_somewhere():
-    patterns = ("assets/*/metrics*.json", "assets/*/experiments.json", "assets/worlds/*/metrics.json")
+    patterns = ("assets/*/metrics*.json", "assets/*/experiments.json", "assets/*/comparison.json", "assets/worlds/*/metrics.json")
     measured = reduce(set.union, (keys(json.loads(file.read_text())) for where in patterns for file in REPOSITORY.glob(where)))
     assert set(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows(SCORES)))) <= measured
 
