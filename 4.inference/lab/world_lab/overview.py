@@ -248,7 +248,8 @@ def draw_tokens(drawing: Drawing, x: float, y: float, tokens: np.ndarray, cell: 
     """Tokens as cells with a color for each number; those that `changed` are framed."""
     for number, token in enumerate(tokens):
         left, top = x + number % 8 * cell, y + number // 8 * cell
-        drawing.rect(left, top, cell, cell, f"hsl({token * 137.5 % 360:.0f} 42% 52%)", "paper", 1)
+        hue, light = token * 137.5 % 360, 44 + 8 * (token // 144 % 4)  # after 144 tokens the hues repeat
+        drawing.rect(left, top, cell, cell, f"hsl({hue:.0f} 42% {light}%)", "paper", 1)
     for number in np.flatnonzero(changed) if changed is not None else []:
         drawing.rect(x + number % 8 * cell, y + number // 8 * cell, cell, cell, line="ink", stroke=2.5)
 
