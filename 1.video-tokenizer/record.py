@@ -48,6 +48,8 @@ class RecordConfig:
     """emulator frames into the next step at which a picture is taken, less than frame-skip; auto: the known or measured delay"""
     linear_light: bool = True
     """shrink frames by averaging light; --no-linear-light averages sRGB values, as for the worlds of Pong and Freeway"""
+    sound: bool = False
+    """also keep the sound of an Atari game, 512 samples for each emulator frame; a sixth more to store"""
     episode_frames: int = 1000
     """longest episode, in recorded frames; small recordings use a tenth of num-frames, so that they have episodes to split"""
     seed: int = 0
@@ -140,7 +142,7 @@ def main() -> None:
     frame_size = height_and_width(config.frame_size)
     given_delay = None if config.picture_delay == "auto" else int(config.picture_delay)
     frame_skip = config.frame_skip or usual_frame_skip(config.env)
-    game = Game(config.env, frame_size, frame_skip, given_delay, linear_light=config.linear_light)
+    game = Game(config.env, frame_size, frame_skip, given_delay, linear_light=config.linear_light, sound=config.sound)
     info = {
         "source": "game",
         "env_id": config.env,

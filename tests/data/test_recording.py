@@ -183,6 +183,40 @@ def test_a_brick_is_gone_from_the_frame_that_was_paid_for_it_and_a_lost_ball_cos
     assert lost[0] == 5 and lost[-1] < 5 and np.diff(lost.astype(int)).min() == -1
 
 
+class Listened(Game):
+    """A game that keeps the screen and the sound of every emulator frame."""
+
+    def reset(self, seed: int) -> None:
+        self.screens, self.chunks = [], []
+        super().reset(seed)
+
+    def advance(self, action: int) -> None:
+        super().advance(action)
+        assert self._ale is not None
+        self.screens.append(self.screen())
+        self.chunks.append(self._ale.getAudio())
+
+
+def test_the_sound_of_a_frame_is_that_of_the_emulator_frames_up_to_its_picture():
+    """Pictures are taken one emulator frame after each step, so a frame has the sound of the last three emulator frames of its
+    step and of the first one of the next. (A second game would not do: the same seed repeats the sounds, but not the phase of
+    their waves.)"""
+    game = Listened(BREAKOUT, sound=True)
+    episode = record_episode(game, replay([1, 2, 2, 3] * 8), 32, seed=3)
+    unrecorded = len(game.chunks) - 4 * 32  # emulator frames of the NOOPs before the first frame
+    assert unrecorded >= 4
+    for number, (frame, sound) in enumerate(zip(episode.frames, episode.arrays["sound"], strict=True)):
+        last = unrecorded + 4 * number  # the emulator frame of the picture
+        assert np.array_equal(frame, resize_by_area(game.screens[last], (64, 64), True))
+        assert np.array_equal(sound, np.concatenate(game.chunks[last - 3 : last + 1]))
+    assert (episode.arrays["sound"].std(axis=1) > 0).any() and (episode.arrays["sound"] == 128).mean() > 0.5
+
+
+def test_the_sound_of_a_game_without_any_is_refused():
+    with pytest.raises(InputError, match="CartPole-v1 has no sound"):
+        Game("CartPole-v1", sound=True)
+
+
 def test_an_episode_repeats_from_its_seed_and_its_actions(breakout, rally):
     again = record_episode(breakout, replay(rally.actions[1:]), 200, seed=3)
     assert np.array_equal(again.frames, rally.frames) and np.array_equal(again.actions, rally.actions)
@@ -317,8 +351,10 @@ def test_the_command_records_a_store_and_says_what_is_in_it(tmp_path, capsys):
     assert np.isfinite(balls[0]).sum() > 30 and np.mean(np.isfinite(balls[0]) == np.isfinite(balls[1])) > 0.95
 
     assert call(RECORD, *flags) == 2 and "already exists" in capsys.readouterr().err
-    assert call(RECORD, *flags, "--overwrite") == 0
-    assert open_clip_store(output).fingerprint == store.fingerprint  # the same seed records the same frames
+    assert call(RECORD, *flags, "--overwrite", "--sound") == 0
+    again = open_clip_store(output)
+    assert again.fingerprint == store.fingerprint  # the same seed records the same frames
+    assert again.array("sound").shape == (150, 4 * 512) and "sound" not in store.arrays
 
 
 @pytest.mark.parametrize("linear", [True, False])

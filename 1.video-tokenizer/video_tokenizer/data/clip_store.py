@@ -11,6 +11,7 @@ stores of version 1 lack them.
     rewards.npy       float32 (F,)        what the game paid between the picture before and this one; 0 on first frames
     ends.npy          bool (F,)           whether the game ended with this frame; an episode that was only cut has none
     lives.npy         uint8 (F,)          balls, ships or whatever the player has left when the picture is taken; 0: not counted
+    sound.npy         uint8 (F, S)        with record.py --sound: what is heard from the picture before to this one; 128: silence
 
 Games, videos, images and HDF5 files are converted to this format once. Training reads nothing else.
 """
@@ -45,7 +46,7 @@ from video_tokenizer.training.atomic_files import (
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 FILE_NAMES = ("frames.npy", "actions.npy", "episodes.npy", "clip_store.json")
-FRAME_ARRAYS = {"rewards": ("float32", 1), "ends": ("bool", 1), "lives": ("uint8", 1)}
+FRAME_ARRAYS = {"rewards": ("float32", 1), "ends": ("bool", 1), "lives": ("uint8", 1), "sound": ("uint8", 2)}
 """arrays that a store may have beside frames and actions, and their type and number of axes, of which the first is F"""
 UNKNOWN_ACTION = -1
 VALID_INFO: dict[str, Callable[[Any], bool]] = {

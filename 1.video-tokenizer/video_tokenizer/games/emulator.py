@@ -17,7 +17,7 @@ only. Their pictures are the pixelwise maximum of two successive frames.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ale_py
 import gymnasium
@@ -30,6 +30,8 @@ from video_tokenizer.games.detectors import game_facts
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 gymnasium.register_envs(ale_py)
 
+SOUND_RATE = 30_720  # samples a second of the Atari's sound, 512 for each emulator frame
+SILENCE = bytes([128]) * 512  # an emulator frame without sound
 MAX_NOOP_STEPS = 8  # an episode starts after up to this many unrecorded NOOP steps, so that episodes differ
 
 _first_line = partial(first_line, most=300, otherwise="no reason given")
@@ -60,12 +62,14 @@ class Game:
         merged_frames: int | None = None,
         linear_light: bool = True,
         repeat_action_probability: float = 0.0,
+        sound: bool = False,
     ):
         """frame_size: (height, width). picture_delay: 0 to frame_skip - 1; None: that of a known game, else 0.
 
         merged_frames: 2 for the maximum of two emulator frames, 1 for a single frame; None: 1 for known games that do not
         flicker, else 2. linear_light: how pictures are shrunk, see `resize_by_area`. repeat_action_probability: of each emulator
         frame, the probability that the key of the frame before it is held once more (sticky keys, arXiv:1709.06009).
+        sound: also keep what is heard, in `sound_in_picture`; only an Atari has any.
 
         Raises InputError for an unknown game, a missing package, actions that are not discrete, or a delay out of range.
         """
@@ -82,7 +86,8 @@ class Game:
         flickers = facts is None or facts.flickers
         self.merged_frames = (2 if flickers else 1) if merged_frames is None else merged_frames
         self.repeat_action_probability = repeat_action_probability
-        self._env = _make_environment(env_id)
+        self.sound = sound
+        self._env = _make_environment(env_id, sound)
         self._ale = getattr(self._env.unwrapped, "ale", None)
         if self._ale is not None:
             self._first_state, self._first_screen = self._ale.cloneState(), self._ale.getScreenRGB()  # loading a ROM takes 0.1 s
@@ -117,6 +122,7 @@ class Game:
         """Start a new game, with `score` at 0; the same seed and actions give the same game."""
         self.over, self.truncated, self.score, self._screen_now = False, False, 0.0, None
         self.score_in_picture, self.lives_in_picture = 0.0, self.lives
+        self._heard = SILENCE * (self.frame_skip - self.picture_delay)  # since the last picture, were there one
         self._held, self._sticky = 0, np.random.default_rng((seed, 2))
         if self._ale is not None:
             self._ale.restoreState(self._first_state)  # without sticky keys the seed changes nothing but the NOOPs below
@@ -149,6 +155,7 @@ class Game:
             if elapsed == self.picture_delay:
                 picture, ram = self.screen(), self.ram
                 self.score_in_picture, self.lives_in_picture = self.score, self.lives
+                self.sound_in_picture, self._heard = self._heard, b""
                 if self.merged_frames == 2:
                     picture = np.maximum(self._older, picture)
             if elapsed == (self.picture_delay - 1) % self.frame_skip and self.merged_frames == 2:
@@ -199,6 +206,7 @@ class Game:
     def advance(self, action: int) -> None:
         """Advance by one emulator frame. The Atari is driven directly, because Gymnasium's step would render every frame."""
         if self.over:
+            self._heard += SILENCE
             return
         if self.repeat_action_probability and self._sticky.random() < self.repeat_action_probability:
             action = self._held
@@ -207,6 +215,8 @@ class Game:
         if self._ale is not None:
             self.score += self._ale.act(self._emulator_actions[action])
             self.over = self._ale.game_over()
+            if self.sound:
+                self._heard += self._ale.getAudio().tobytes()
         else:
             with _environment_errors(self.env_id, "step"):
                 _, reward, terminated, truncated, _ = self._env.step(self._emulator_actions[action])
@@ -246,13 +256,14 @@ def record_episode(game: Game, policy: Policy, num_frames: int, seed: int, openi
     game.reset(seed)
     if opening is not None:
         opening(game, rng)
-    frames, actions, memories, scores, lives = [], [-1], [], [], []
+    frames, actions, memories, sounds, scores, lives = [], [-1], [], [], [], []
     while True:
         closing = len(frames) + 1 >= num_frames
         action = max(actions[-1], 0) if closing else policy(game, rng)  # hold the last action until its picture is taken
         picture, ram = game.step(action)  # shows the actions so far, not yet `action`
         frames.append(picture)
         memories.append(ram)
+        sounds.append(game.sound_in_picture)
         scores.append(game.score_in_picture)
         lives.append(game.lives_in_picture)
         if game.over or closing:
@@ -265,6 +276,8 @@ def record_episode(game: Game, policy: Policy, num_frames: int, seed: int, openi
     ends[-1] = game.over and not game.truncated
     rewards = np.diff(scores, prepend=scores[:1]).astype(np.float32)
     arrays = {"rewards": rewards, "ends": ends, "lives": np.array(lives, dtype=np.uint8)}
+    if game.sound:
+        arrays["sound"] = np.frombuffer(b"".join(sounds), np.uint8).reshape(len(frames), -1)
     return Episode(np.stack(frames), np.array(actions, dtype=np.int16), ram, arrays)
 
 
@@ -305,9 +318,12 @@ def short_name(env_id: str) -> str:
     return env_id.split(":")[-1].split("/")[-1].split("-v")[0].lower()
 
 
-def _make_environment(env_id: str) -> gymnasium.Env:
+def _make_environment(env_id: str, sound: bool = False) -> gymnasium.Env:
     is_atari = env_id.split(":")[-1].startswith("ALE/")  # ale_py:ALE/Pong-v5 is one too
-    atari = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if is_atari else {}
+    if sound and not is_atari:
+        raise InputError(f"{env_id} has no sound that could be recorded; only the Atari's games have")
+    atari: dict[str, Any] = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False} if is_atari else {}
+    atari |= {"sound_obs": True} if sound else {}
     try:
         env = gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True, **atari)
     except gymnasium.error.DependencyNotInstalled as error:

@@ -24,6 +24,7 @@ CHAPTERS = {
     "latent_action_model": "2.latent-action-model",
     "dynamics": "3.dynamics-model",
     "sharpener": "4.inference/uses/sharpening",
+    "sound": "4.inference/uses/sound",
     "moca": "4.inference/uses/moca",
 }
 """kind of checkpoint -> folder of its training"""
