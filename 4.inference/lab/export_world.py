@@ -16,9 +16,9 @@ from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, lo
 from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.world import WorldModel
 
-KINDS = ("tokenizer", "latent_action_model", "dynamics", "sharpener")
-OPTIONAL = ("latent_action_model", "sharpener")
-"""a world with true actions has no latent action model, and few worlds have a network that sharpens their frames"""
+KINDS = ("tokenizer", "latent_action_model", "dynamics", "sharpener", "sound")
+OPTIONAL = ("latent_action_model", "sharpener", "sound")
+"""a world with true actions has no latent action model, and few worlds have a network for sharper frames or for sound"""
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,17 @@ SMALLEST_LIKENESS = 0.95
 """correlation of a game's background with that of videos of it; cropped instead of stretched, five games scored -0.07 to 0.94"""
 
 
-def open_game(env_id: str, metadata: WorldMetadata, frame_size: tuple[int, int], repeat_action_probability: float = 0.0) -> Game:
+def open_game(
+    env_id: str,
+    metadata: WorldMetadata,
+    frame_size: tuple[int, int],
+    repeat_action_probability: float = 0.0,
+    sound: bool = False,
+) -> Game:
     """The world's own game, recorded as it was for training. Raises InputError for a game with other actions."""
     merged_frames = metadata.merged_frames if metadata.env_id else None  # videos do not say it
     timing = metadata.frame_skip or 4, metadata.picture_delay, merged_frames
-    game = Game(env_id, frame_size, *timing, metadata.linear_light, repeat_action_probability)
+    game = Game(env_id, frame_size, *timing, metadata.linear_light, repeat_action_probability, sound)
     names = metadata.action_names
     if names and names != game.action_names:
         raise InputError(

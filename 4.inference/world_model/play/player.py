@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics_model.models.base import Sampling
+from dynamics_model.models.base import Sampling, codes_of
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.training.command_line import config_from_dict
@@ -44,7 +44,8 @@ class Player:
         self.start_frames: np.ndarray | None = None
         self.inspection: Inspection | None = None
         self.ball_seen: deque[bool] = deque(maxlen=LOST_FRAMES)
-        self.sharpens = False
+        self.sharpens = self.sounds = False
+        self.stream: Any = None  # the sound of this dream, while it is switched on
         self.newest: list[np.ndarray] = []  # the frames that are shown: the dream's and, where it is played, the real game's
 
     # ---- worlds and starts ----------------------------------------------------------------------------------------------
@@ -55,6 +56,7 @@ class Player:
         self.close()
         self.loaded = loaded
         self.sharpens &= loaded.sharpener is not None
+        self.sounds &= loaded.sound is not None
         if type(self.sampling) is not type(loaded.world.sampling):
             self.sampling = loaded.world.sampling
         return Reply("world", facts=loaded.description() | {"sampling": vars(self.sampling)})
@@ -122,6 +124,7 @@ class Player:
         self.log = GameLog(loaded.name, where, seed, sampling)
         self.start_frames, self.inspection = frames, None
         self.ball_seen.clear()
+        self.stream = self.new_stream()
         self.newest = [frames[-1]] * (1 + self.mirrored)
         pictures, facts = self.pictures()
         ms = {"begin": 1000 * (time.perf_counter() - begun)}
@@ -155,6 +158,10 @@ class Player:
         pictures, shown = self.pictures()
         if self.sharpens:
             ms["sharpen"] = time.perf_counter() - begun
+        if self.stream is not None:
+            begun, codes = time.perf_counter(), codes_of(dream.latest, world.tokenizer)[0]  # (N, D)
+            sound = self.stream.next(codes)  # (samples,) uint8, what is heard between the frame before and this one
+            pictures, facts["samples"], ms["sound"] = pictures + sound.tobytes(), len(sound), time.perf_counter() - begun
         facts |= shown | {
             "no_ball": self.lost_balls(frames["dream"]),
             "frame": len(self.log.actions),
@@ -212,6 +219,20 @@ class Player:
         self.sharpens = on
         return Reply("sharpened", *self.pictures())
 
+    def set_sound(self, on: bool) -> Reply:
+        """Send the dream's sound with every frame, from the next one on, or no longer."""
+        if on and self.opened.sound is None:
+            raise InputError("this world has no sound.pt; train one with python 4.inference/uses/sound/train.py")
+        self.sounds = on
+        self.stream = self.new_stream()
+        return Reply("sound", facts={"on": on})
+
+    def new_stream(self) -> Any:
+        """The sound of the dream from its next frame on; None while it is switched off, or there is no dream."""
+        if not self.sounds or self.dream is None:
+            return None
+        return self.opened.sound.stream(codes_of(self.dream.latest, self.opened.world.tokenizer))
+
     # ---- looking closer -------------------------------------------------------------------------------------------------
 
     def passes(self) -> Reply:
@@ -256,7 +277,7 @@ class Player:
         if self.game is not None:
             self.game.close()
         self.game = self.dream = self.log = self.picture = self.start_frames = self.inspection = self.loaded = None
-        self.mirrored, self.newest = False, []
+        self.mirrored, self.newest, self.stream = False, [], None
 
 
 MESSAGES = {
@@ -282,6 +303,8 @@ MESSAGES = {
     "sampling": Message(Player.set_sampling, {"name": Field(str, ""), "value": Field()}),
     # enlarge every frame that is shown, in a world that comes with a network for it
     "sharpen": Message(Player.set_sharpening, {"on": Field(bool, False)}),
+    # send the dream's sound with every frame, in a world that comes with a network for it
+    "sound": Message(Player.set_sound, {"on": Field(bool, False)}),
     # the decoding passes of the newest frame, which must have been inspected, as pictures
     "passes": Message(Player.passes),
     # the next frame under every action

@@ -22,6 +22,8 @@ MAX_LOADED = 3
 """worlds kept in memory; the one that was used least recently makes room"""
 SHARPENER = "sharpener.pt"
 """file in a world's folder that holds a network which enlarges its frames"""
+SOUND = "sound.pt"
+"""file in a world's folder that holds a network which makes its sound"""
 ARROWS = {"ArrowUp": "UP", "ArrowDown": "DOWN", "ArrowLeft": "LEFT", "ArrowRight": "RIGHT", " ": "FIRE", "": "NOOP"}
 
 
@@ -40,6 +42,8 @@ class LoadedWorld:
     counting: threading.Thread | None = None
     sharpener: Any = None
     """the network of `SHARPENER`, with `scale` and `sharpen(frames)`; None for a world without one"""
+    sound: Any = None
+    """the network of `SOUND`, with `stream(codes)`; None for a world without one"""
 
     @cached_property
     def lively_starts(self) -> list[int]:
@@ -66,6 +70,7 @@ class LoadedWorld:
             "env_id": world.metadata.env_id,
             "real_game": self.env_id,
             "can_sharpen": self.sharpener is not None,
+            "can_sound": self.sound is not None,
             "no_game": self.no_game,
         }
 
@@ -118,8 +123,11 @@ class WorldRegistry:
             raise InputError(f"there is no world {name[:80]!r}; choose one of {', '.join(self.folders)}")
         if name not in self.loaded:
             world = WorldModel.load(self.folders[name], self.device, **self.options)
-            sharpener = load_sharpener(self.folders[name] / SHARPENER, world)
-            self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world), sharpener=sharpener)
+            uses = {
+                "sharpener": load_use(self.folders[name] / SHARPENER, world, "uses.sharpening.model", "load_sharpener"),
+                "sound": load_use(self.folders[name] / SOUND, world, "uses.sound.model", "load_sound"),
+            }
+            self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world), **uses)
         self.loaded.move_to_end(name)
         while len(self.loaded) > MAX_LOADED:
             self.loaded.popitem(last=False)
@@ -141,9 +149,9 @@ class WorldRegistry:
         return env_id, ""
 
 
-def load_sharpener(path: Path, world: WorldModel) -> Any:
+def load_use(path: Path, world: WorldModel, module: str, load: str) -> Any:
     """The network in a file, None if there is no file. Its class is imported only now: the lesson imports no use."""
-    return import_module("uses.sharpening.model").load_sharpener(path, world.device) if path.exists() else None
+    return getattr(import_module(module), load)(path, world.device) if path.exists() else None
 
 
 def find_worlds(chosen: Path | str, root: Path) -> list[Path]:

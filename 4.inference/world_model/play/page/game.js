@@ -1,7 +1,7 @@
 // The game as the page plays it: it asks the server for one frame at a time and announces each as an event.
 //
 // Events: "welcome" (the list of worlds), "world" (a description), "begin" and "frame" ({head, dream, real, times}), "drawn" (times),
-// "sharpened" (the newest frame again, larger or no longer), "state" (paused, start), "held" (keys went down or up), "notice".
+// "sharpened" (the newest frame again, larger or no longer), "sounded" (when what is heard), "state" (paused, start), "held" (keys went down or up), "notice".
 
 import { Connection } from "./connection.js";
 
@@ -13,6 +13,7 @@ export class Game extends EventTarget {
     this.speed = 1;
     this.inspect = false;
     this.sharpened = false;
+    this.sounding = false;
     this.start = { start: "game", index: 0, seed: 0, mirror: true };
     this.readInput = () => ({}); // the key or action that is held
     this.takePressTime = () => null; // when a press was made that no frame has shown yet
@@ -57,6 +58,7 @@ export class Game extends EventTarget {
     if (!packet) return;
     this.world = packet.head;
     this.sharpened &&= this.world.can_sharpen;
+    this.sounding &&= this.world.can_sound;
     this.start = { ...this.start, index: 0, mirror: Boolean(this.world.real_game) };
     Object.assign(this.start, this.world.real_game ? { start: "game" } : { start: "stored", index: this.world.first_start });
     this.emit("world", this.world);
@@ -110,20 +112,28 @@ export class Game extends EventTarget {
     return "The dream alone.";
   }
 
-  /** Split a packet's bytes into its pictures: the dream's and the real game's, then both larger, if they are sharpened. */
+  /** Split a packet's bytes into its pictures: the dream's and the real game's, then both larger, if they are sharpened. What
+   *  comes after them is the dream's sound. */
   pictures(packet) {
-    const { mirrored, scale = 1 } = packet.head;
+    const { mirrored, scale = 1, samples = 0 } = packet.head;
     const size = this.world.width * this.world.height * 3;
     const pair = (first, length) => [first, first + length].map((start) => packet.bytes.subarray(start, start + length));
     const [dream, real] = pair(0, size);
     const shown = scale > 1 ? pair(mirrored ? 2 * size : size, size * scale ** 2) : [dream, real];
-    return { ...packet, dream, real: mirrored ? real : null, scale, shown };
+    const sound = packet.bytes.subarray(packet.bytes.length - samples);
+    return { ...packet, dream, real: mirrored ? real : null, scale, shown, sound };
   }
 
   async sharpen(on = !this.sharpened) {
     const packet = await this.ask({ do: "sharpen", on });
     if (packet) this.sharpened = on;
     if (packet?.bytes.length) this.emit("sharpened", this.pictures(packet));
+    this.emit("state");
+  }
+
+  /** Let the dream sound from the next frame on, or no longer. */
+  async sound(on = !this.sounding) {
+    if (await this.ask({ do: "sound", on })) this.sounding = on;
     this.emit("state");
   }
 

@@ -15,6 +15,7 @@ import { showKeys } from "./keys.js";
 import { wirePainter } from "./painter.js";
 import { showScreens } from "./screens.js";
 import { wireSettings } from "./settings.js";
+import { playSound } from "./sound.js";
 import { Stats } from "./stats.js";
 
 const game = new Game();
@@ -39,6 +40,7 @@ showActionPreviews(game, input);
 showTouchPad(game, input);
 showKeys(game);
 showInspector(game);
+playSound(game);
 wireSettings(game);
 wirePainter(game);
 wireFilm(game);

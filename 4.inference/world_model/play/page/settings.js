@@ -8,6 +8,7 @@ export function wireSettings(game) {
   byId("world").addEventListener("change", () => game.open(byId("world").value));
   byId("mirror").addEventListener("change", () => game.begin(byId("mirror").checked ? { start: "game", mirror: true } : { mirror: false }));
   byId("sharpen").addEventListener("change", () => game.sharpen(byId("sharpen").checked));
+  byId("sound").addEventListener("change", () => game.sound(byId("sound").checked));
   byId("speed").addEventListener("change", () => game.setSpeed(Number(byId("speed").value)));
   byId("start").addEventListener("change", () => {
     if (byId("start").value === "picture") return byId("upload").click();
@@ -32,6 +33,8 @@ export function wireSettings(game) {
     byId("mirror").checked = game.start.mirror;
     byId("sharpen").checked = game.sharpened;
     byId("can-sharpen").hidden = !game.world.can_sharpen;
+    byId("sound").checked = game.sounding;
+    byId("can-sound").hidden = !game.world.can_sound;
   });
 }
 
