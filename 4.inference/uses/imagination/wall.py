@@ -1,0 +1,49 @@
+"""Which bricks of Breakout are really gone: read off the picture, to see whether the reward head pays for nothing."""
+
+import numpy as np
+
+from video_tokenizer.errors import InputError
+from video_tokenizer.games.detectors import SCREEN_SIZE
+
+BREAKOUT = "ALE/Breakout-v5"
+BRICK_ROWS = (57, 93)
+"""rows of the Atari's screen that the wall fills"""
+BLACK = 40
+"""a pixel of the wall whose brightest color is below this shows the background"""
+HOLE = 2 / 64**2
+"""share of the frame that becomes black where a brick is hit: two of 64x64 pixels at least"""
+NEAR = 2
+"""frames by which a payment may come too early or too late"""
+
+
+def check_has_a_wall(env_id: str) -> None:
+    """Raise InputError for another game, whose payments cannot be checked in the picture."""
+    if env_id.removeprefix("ale_py:") != BREAKOUT:
+        raise InputError(f"the bricks of {env_id} cannot be counted; give a world of {BREAKOUT}")
+
+
+def hits(frames: np.ndarray) -> np.ndarray:
+    """bool (T, B): frames (T, B, H, W, 3) uint8 from which on the wall has a hole that was not there before, and that stays.
+
+    One frame later it has to be there as well: a ball in front of a hole hides it, and a drawn brick may flicker.
+    """
+    rows = slice(*(round(row * frames.shape[2] / SCREEN_SIZE[0]) for row in BRICK_ROWS))
+    black = (frames[:, :, rows].max(axis=-1) < BLACK).sum(axis=(2, 3))  # (T, B)
+    stays = np.minimum(black[1:-1], black[2:])
+    result = np.zeros(black.shape, bool)
+    result[1:-1] = stays - black[:-2] >= HOLE * frames.shape[2] * frames.shape[3]
+    return result
+
+
+def near(happened: np.ndarray) -> np.ndarray:
+    """bool (T, B): frames with an event at most NEAR frames earlier or later."""
+    result = happened.copy()
+    for shift in range(1, NEAR + 1):
+        result[shift:] |= happened[:-shift]
+        result[:-shift] |= happened[shift:]
+    return result
+
+
+def for_nothing(paid: np.ndarray, happened: np.ndarray) -> float:
+    """The share of all that is paid (T, B) for frames that are not near a hit (T, B)."""
+    return float(paid[~near(happened)].sum() / max(paid.sum(), 1e-9))
