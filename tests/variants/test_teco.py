@@ -1,5 +1,7 @@
 """What makes TECO TECO: changes of two frames, a memory of the whole clip, a prior over changes, a decoder that reads both."""
 
+import math
+
 import pytest
 import torch
 from tiny_dynamics import built, tiny_config
@@ -57,11 +59,13 @@ def test_a_step_drops_the_share_of_frames_that_it_should():
 
 
 def test_every_frame_has_a_masked_code_and_some_have_only_masked_ones():
+    """A draft begins with nothing but masked codes, so the prior has to know that. With 4 codes: where cos(pi/2 u) > 3/4."""
     model = model_of()
-    number = model.masked_codes(2_000, torch.device("cpu")).sum(dim=1)
-    assert number.min() >= 1 and number.max() <= model.codes_per_frame
-    # max(1, floor(N cos(pi/2 u))) has its mean near 2 N / pi, less half of a code for the floor
-    assert number.float().mean() == pytest.approx(2 * model.codes_per_frame / torch.pi - 0.5, abs=0.35)
+    count = model.codes_per_frame
+    number = model.masked_codes(4_000, torch.device("cpu")).sum(dim=1)
+    assert number.min() >= 1 and number.max() == count
+    assert (number == count).float().mean() == pytest.approx(2 / math.pi * math.acos(1 - 1 / count), abs=0.04)
+    assert number.float().mean() == pytest.approx(2 * count / math.pi + 0.5, abs=0.35)  # rounded up: half a code more
 
 
 def test_the_decoder_reads_the_change_and_what_was_known():

@@ -154,10 +154,13 @@ class TECO(CodeReader):
         return mean * self.codes_per_frame / self.tokens_per_frame
 
     def masked_codes(self, num_frames: int, device: torch.device) -> Tensor:
-        """(F, h*w) bool: of each frame max(1, floor(cos(pi/2 u) h w)) codes, u uniform in [0, 1)."""
+        """(F, h*w) bool: of each frame ceil(cos(pi/2 u) h w) codes, u uniform in [0, 1). All of 16 are in 23% of the frames.
+
+        TECO's code rounds down, which matters little with 64 codes. With a few, no training would look like the start of a draft.
+        """
         shape = (global_batch_size(num_frames), self.codes_per_frame)
         share = torch.cos(math.pi / 2 * torch.rand(shape[0], 1, device=device))
-        number = (share * self.codes_per_frame).floor().clamp(min=1)
+        number = (share * self.codes_per_frame).ceil().clamp(min=1)
         rank = torch.rand(shape, device=device).argsort(dim=1).argsort(dim=1)
         return local_shard(rank < number)
 
