@@ -239,6 +239,14 @@ def test_the_means_of_frames_in_a_row_do_not_overlap():
     assert means(np.arange(9.0)).tolist() == [1.5, 5.5] and means(np.array([1.0, 3.0])).tolist() == [2.0]
 
 
+def test_frames_tell_as_much_as_the_keys_behind_them():
+    """Two of Breakout's four keys rest. An expert who only rests would agree with half of the random keys, which leaves an AUC of
+    1 - 1/4 = 0.75. One who always moves would agree with a quarter, 1 - 1/8 = 0.875. Ours does both."""
+    script = load_script(SCRIPT)
+    config = script.JudgeConfig(num_games=2, game_steps=100)
+    assert 0.75 < script.auc_of_the_keys(Game(BREAKOUT), config) < 0.875
+
+
 def test_the_baseline_finds_the_nearest_frame():
     expert = np.zeros((2, 2, 2, 3), np.uint8)
     expert[1] = 255
@@ -271,7 +279,7 @@ def test_the_command_films_trains_judges_and_draws(tmp_path, monkeypatch):
              "--picture", tmp_path / "surprise.png"]  # fmt: skip
     assert call(SCRIPT, *flags) == 0
     first = json.loads((tmp_path / "viper.json").read_text())
-    assert set(first["judges"]) == {"viper", "past_1", "joint", "frame_alone", "nearest_frame"}
+    assert set(first["judges"]) == {"viper", "joint", "frame_alone", "nearest_frame"}
     assert first["scoreboard"]["masked"]["change"] == 0 != first["scoreboard"]["unmasked"]["change"]
     assert set(first["standing_still"]) == {"viper", "every_emulator_frame"}
     assert (tmp_path / "surprise.png").exists() and len(commands) == 4

@@ -144,9 +144,10 @@ def test_the_command_films_trains_and_lets_agents_learn(tmp_path, monkeypatch):
     """One agent for each way of being paid, at toy sizes; a second run finds films and models there."""
     commands = train_here(monkeypatch)
     flags = ["--num-films", 4, "--tokenizer-steps", 1, "--num-steps", 1, "--agent-steps", 256, "--seeds", 0, "--num-games", 1,
-             "--output", tmp_path / "catch", "--json", tmp_path / "catch.json"]  # fmt: skip
+             "--output", tmp_path / "catch", "--json", tmp_path / "catch.json", "--picture", tmp_path / "catch.png"]  # fmt: skip
     assert call(SCRIPT, *flags) == 0 and len(commands) == 3
     players = json.loads((tmp_path / "catch.json").read_text())["players"]
+    assert (tmp_path / "catch.png").exists()
     assert players["expert"]["caught"] == 8 and set(players["random"]) == {"caught", "past_0", "past_1", "past_2", "past_3"}
     assert set(players) == {
         "expert", "random", "standing_still", "score", "viper", "viper_without_bonus", "frame_alone", "discriminator"

@@ -3,6 +3,7 @@
 Needs the extra: pip install -e ".[agent]"
 """
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import Tensor, nn
 
 from uses.viper.reward import Payer, RunningScale, Stream, VideoReward
+
+RECENT_STEPS, PAIRS = 64, 64
+"""the discriminator learns from so many pairs of the agent's last steps: with the last step alone, in which all balls are equally
+high, it would learn how high they are"""
 
 
 class Paid(VecEnvWrapper):
@@ -78,13 +83,15 @@ class Discriminator(Stream):
         self.expert = torch.cat(pairs)  # (M, 2, N)
         self.network = two_layers(self.codes(self.expert[0]).numel(), 1)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+        self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)
 
     def pay(self, frames: np.ndarray) -> np.ndarray:
         self.see(frames)
         pairs = torch.stack(list(self.window)[-2:], dim=1)  # (B, 2, N)
         with torch.no_grad():
             rewards = F.softplus(self.logit(pairs)).double().numpy()  # -ln(1 - sigmoid(x)) = softplus(x)
-        self.learn(pairs)
+        self.recent.append(pairs)
+        self.learn(torch.cat(list(self.recent)))
         return rewards
 
     def logit(self, pairs: Tensor) -> Tensor:
@@ -92,10 +99,10 @@ class Discriminator(Stream):
         return self.network(self.codes(pairs).flatten(1))[:, 0]
 
     def learn(self, agent: Tensor) -> None:
-        """One step on as many pairs of the expert as of the agent."""
-        expert = self.expert[torch.randint(len(self.expert), (len(agent),))]
-        truth = torch.cat([torch.ones(len(expert)), torch.zeros(len(agent))])
-        take_step(self.optimizer, F.binary_cross_entropy_with_logits(self.logit(torch.cat([expert, agent])), truth))
+        """One step on pairs of the expert and on as many of the agent."""
+        both = torch.cat([pairs[torch.randint(len(pairs), (PAIRS,))] for pairs in (self.expert, agent)])
+        truth = torch.cat([torch.ones(PAIRS), torch.zeros(PAIRS)])
+        take_step(self.optimizer, F.binary_cross_entropy_with_logits(self.logit(both), truth))
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -23,6 +23,7 @@ from uses.viper.scores import area_under_curve, as_rows, nearest_frame_similarit
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
+from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.games.emulator import Game, Policy
 from video_tokenizer.games.policies import SCRIPTED_GAMES
 from video_tokenizer.training.checkpoint import load_checkpoint
@@ -196,6 +197,24 @@ def means_in_a_row(rewards: np.ndarray) -> np.ndarray:
     return rewards[: len(rewards) // IN_A_ROW * IN_A_ROW].reshape(-1, IN_A_ROW).mean(axis=1)
 
 
+def auc_of_the_keys(game: Game, config: JudgeConfig) -> float:
+    """The AUC of a judge who sees the keys of random play and knows the expert's in its place: where both move the player alike,
+    the frames that follow are alike, and it has to guess."""
+    facts = game_facts(config.env)
+    assert facts is not None, "a game with a scripted player"
+    moves = [[key in name for key in facts.player_keys] for name in game.action_names]
+    expert, random = noisy_expert(game, 0.0), noisy_expert(game, 1.0)
+    alike: list[bool] = []
+
+    def press(game: Game, rng: np.random.Generator) -> int:
+        key = random(game, rng)
+        alike.append(moves[key] == moves[expert(game, rng)])
+        return key
+
+    played(press, game, config.num_games, config.game_steps + 1, config.seed)
+    return 1 - float(np.mean(alike)) / 2
+
+
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's; NaN where all are the same."""
     if min(len(set(first)), len(set(second))) < 2:
@@ -210,8 +229,6 @@ def judge_players(rewards: dict[str, VideoReward], config: JudgeConfig) -> dict[
     some = np.linspace(0, len(store.frames) - 1, min(EXPERT_FRAMES, len(store.frames)), dtype=int)
     tokens: dict[int, torch.Tensor] = {}
     judges: dict[str, Judge] = {"viper": by_reward(viper, tokens)}
-    if config.past_frames > 1:
-        judges["past_1"] = by_reward(VideoReward(viper.world, 1), tokens)
     judges["joint"] = by_reward(VideoReward(viper.world, is_joint=True), tokens)
     if "frame_alone" in rewards:
         frames_alone = FramesAlone(rewards["frame_alone"])
@@ -231,7 +248,9 @@ def judge_players(rewards: dict[str, VideoReward], config: JudgeConfig) -> dict[
     noises = [-noise for noise in NOISES for _ in games[noise]]
     print(format_table(table), format_table(rows), sep="\n")
     noise_itself = rank_correlation(noises, [one for noise in NOISES for one in returns[noise]])
-    return {"judges": table, "players": rows, "rank_correlation_of_the_noise": noise_itself}
+    ceilings = {"rank_correlation_of_the_noise": noise_itself, "auc_of_the_keys": auc_of_the_keys(game, config)}
+    print(format_table({"who sees the keys": ceilings}))
+    return {"judges": table, "players": rows, **ceilings}
 
 
 def edit_scoreboard(masked: VideoReward, unmasked: VideoReward, config: JudgeConfig) -> dict[str, Any]:

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from uses.viper.catch import Catch, expert_action, film, film_expert
+from uses.viper.catch import CELLS, Catch, expert_action, film, film_expert
 from uses.viper.films import check_made_with, run_training, train_video_model
 from uses.viper.reward import FramesAlone, Payer, Stream, VideoReward
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
+from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json, settings_of
 
@@ -31,6 +32,8 @@ GAMES_AT_ONCE = 16
 """games that an agent plays at the same time while it learns, so that their frames are judged together"""
 TAUGHT_FILMS = 20
 """films of the expert from which the discriminator learns"""
+SHOWN = (1, 4, 7, 10, 13, 15)
+"""frames of the picture, while the first ball falls"""
 Choose = Callable[[Catch, np.ndarray], int]
 """game, observation -> action"""
 
@@ -62,6 +65,8 @@ class CatchConfig:
     """episodes of the test"""
     json: str | None = None
     """file for the numbers"""
+    picture: str | None = None
+    """file for the picture of what the video model pays, a .png"""
 
     def check(self) -> None:
         """Raise InputError for flags that cannot work, before anything is played."""
@@ -143,10 +148,23 @@ def played(choose: Choose, num_games: int) -> tuple[list[np.ndarray], float]:
     return list(films), float(np.mean(caught))
 
 
+def save_example(path: str, viper: VideoReward) -> None:
+    """The same ball with the expert and with a player who stands still, and above each frame the reward that led to it."""
+    grids = []
+    for name, choose in (("expert", lambda game, _: expert_action(game)), ("standing still", lambda *_: 0)):
+        frames, _ = film(Catch(), choose, TEST_SEEDS + 1)
+        rewards = viper.rewards(frames[: CELLS + 1])
+        labels = [f"{rewards[number - 1]:.1f} nats" for number in SHOWN]
+        grids.append(image_grid([(f"{name}\n(rewards above)", frames[list(SHOWN)])], "", labels, scale=2))
+    save_picture(path, np.concatenate(grids), 32)
+
+
 def main() -> None:
     config = parse_config(CatchConfig)
     config.check()
     viper, frame_alone = make_rewards(config)
+    if config.picture:
+        save_example(config.picture, viper)
     payers: dict[str, Payer] = {"past_0": FramesAlone(frame_alone)}
     payers |= {f"past_{past}": Stream(VideoReward(viper.world, past)) for past in range(1, config.past_frames + 1)}
     rng = np.random.default_rng(0)
@@ -174,7 +192,7 @@ def main() -> None:
         players[payment] = {"caught": float(np.mean(caught)), "lowest": min(caught), "highest": max(caught)}
     print(format_table(players))
     if config.json:
-        save_json(config.json, {"settings": settings_of(config, "output", "json"), "players": players})
+        save_json(config.json, {"settings": settings_of(config, "output", "json", "picture"), "players": players})
 
 
 if __name__ == "__main__":
