@@ -44,7 +44,7 @@ SHAPE = (NUM_FRAMES, LATENTS, GRID, GRID)
 def tiny(folder: Path) -> tuple[object, ...]:
     """Flags of trainings that take no time."""
     steps = ("--vae-steps", 2, "--num-steps", 2, "--judge-steps", 2, "--denoising-steps", 1)
-    return "--output", folder, *steps, "--batch-size", 2, "--num-clips", 8, "--device", "cpu"
+    return "--output", folder, *steps, "--batch-size", 2, "--num-films", 2, "--num-clips", 8, "--device", "cpu"
 
 
 def scene(digit: int = 7, color: str = "red", background: str = "gray", start=(16, 10), moves=(-1, 0), is_camera=False) -> Scenes:
@@ -309,5 +309,5 @@ def test_a_motion_edit_turns_round_and_only_then_the_caption_tells_the_direction
 def test_models_made_with_other_flags_are_not_used_again(folder, capsys):
     made = {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")}
     assert call(SCRIPT, *tiny(folder), "--vae-steps", 3) == 2
-    assert "was made with steps 2, not 3" in capsys.readouterr().err
+    assert "was made with vae_steps 2, not 3" in capsys.readouterr().err
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} and len(made) == 3

@@ -30,6 +30,9 @@ class Conditions:
     given: Tensor
     """(B, 3) bool: image, text, motion"""
 
+    def __getitem__(self, rows: Tensor) -> "Conditions":
+        return Conditions(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def only(self, given: tuple[bool, bool, bool]) -> "Conditions":
         """The same without what is not in `given`."""
         return replace(self, given=self.given & torch.tensor(given, device=self.given.device))

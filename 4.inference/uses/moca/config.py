@@ -21,13 +21,15 @@ class MocaConfig:
     """optimizer steps of the autoencoder"""
     num_steps: int = 4_000
     """optimizer steps of the animator"""
-    judge_steps: int = 600
+    judge_steps: int = 400
     """optimizer steps of the judge, which compares clips with captions"""
+    num_films: int = 8_000
+    """films that the animator learns from; they are drawn and encoded once"""
     batch_size: int = 16
     """clips per step"""
     without_magnitude: bool = False
-    """also train an animator that is not told how fast the flow is, and compare"""
-    num_clips: int = 200
+    """also train the animator a quarter longer without telling it how fast the flow is, and compare"""
+    num_clips: int = 50
     """clips that are edited in each test"""
     denoising_steps: int = 16
     """steps from pure noise to a clip, with up to four calls of the network each"""
@@ -48,7 +50,15 @@ class MocaConfig:
 
     def check(self) -> None:
         """Raise InputError for numbers out of range, before anything is trained."""
-        least = {"vae_steps": 1, "num_steps": 1, "judge_steps": 1, "batch_size": 2, "num_clips": 8, "denoising_steps": 1}
+        least = {
+            "vae_steps": 1,
+            "num_steps": 1,
+            "judge_steps": 1,
+            "num_films": 2,
+            "batch_size": 2,
+            "num_clips": 8,
+            "denoising_steps": 1,
+        }
         check_smallest(self, least | {"image_scale": 0, "text_scale": 0, "motion_scale": 0, "seed": 0})
 
     @property

@@ -18,9 +18,9 @@ from uses.moca.conditions import flow_pictures, mean_magnitude
 from uses.moca.config import MocaConfig
 from uses.moca.diffusion import NUM_LEVELS, ORDER, TEXT_ONLY
 from uses.moca.digits import SIZE, Scenes, captions, changed, draw_scenes, edit_frames, film, flow, has_room, read
-from uses.moca.judge import Judge, edit_scores
+from uses.moca.judge import Judge, edit_scores, own_is_nearest
 from uses.moca.model import MoCA
-from uses.moca.train import open_judge, open_moca
+from uses.moca.train import open_judge, open_moca, without_magnitude
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -135,7 +135,7 @@ def judged(judge: Judge, moca: MoCA, clips: np.ndarray, edit: Edit) -> dict[str,
         before, after = (
             judge.captions(torch.from_numpy(captions(scenes, all_named)).to(device)) for scenes in (edit.source, edit.target)
         )
-    return edit_scores(source, edited, before, after)
+    return edit_scores(source, edited, before, after) | {"finds_caption": own_is_nearest(edited, after)}
 
 
 def speed_correlation(clips: np.ndarray, source: Scenes) -> dict[str, float]:
@@ -177,7 +177,7 @@ def measure(moca: MoCA, judge: Judge, config: MocaConfig) -> tuple[dict[str, Any
 def compare_magnitude(moca: MoCA, config: MocaConfig) -> dict[str, Any]:
     """The speed of clips whose color was edited, under animators that are told the magnitude of the flow and that are not."""
     edit = make_edit("color", config.num_clips, config.seed)
-    animators = {"with_magnitude": moca, "without_magnitude": open_moca(config, has_magnitude=False)}
+    animators = {"with_magnitude": moca, "without_magnitude": without_magnitude(moca, config)}
     rows = {}
     for name, animator in animators.items():
         clips = edited_clips(animator, edit, config, keeps_flow=True)

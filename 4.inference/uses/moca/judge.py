@@ -49,6 +49,12 @@ class Judge(nn.Module):
         return (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
 
 
+def own_is_nearest(clips: Tensor, captions: Tensor) -> float:
+    """Share of the clips to which, of all these captions, their own is nearest. Both (B, E), vectors of length 1."""
+    own = torch.arange(len(clips), device=clips.device)
+    return ((clips @ captions.T).argmax(dim=1) == own).float().mean().item()
+
+
 def edit_scores(source: Tensor, edited: Tensor, source_caption: Tensor, caption: Tensor) -> dict[str, float]:
     """M_sim, what is left of the source, M_dir, whether the clip changed as its caption did, and M_geo, both in one number.
 

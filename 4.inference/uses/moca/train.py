@@ -1,4 +1,4 @@
-"""The trainings: an autoencoder of frames, and an animator of its latents. The clips are drawn as they are needed."""
+"""The trainings: an autoencoder of frames, an animator of its latents, and a judge. Their films are drawn here."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,14 +53,17 @@ def fit(
     ema.copy_to(model)
 
 
-def kept(path: Path, config: MocaConfig, steps: int, build: Callable[[], Model], train: Callable[[Model], None]) -> Model:
-    """The model in `path`; if there is none it is built, trained and saved. Raises InputError if it was made with other flags."""
-    settings = {"steps": steps, "batch_size": config.batch_size, "seed": config.seed}
+def kept(path: Path, config: MocaConfig, build: Callable[[], Model], train: Callable[[Model], None], *names: str) -> Model:
+    """The model in `path`; if there is none it is built, trained and saved. names: flags on which it depends, besides the seed.
+
+    Raises InputError if it was made with other flags.
+    """
+    settings = {name: getattr(config, name) for name in (*names, "batch_size", "seed")}
     if not path.exists():
         torch.manual_seed(config.seed)
         model = build().to(config.device)
         train(model)
-        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), steps, {}, "drawn digits")
+        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), config.num_steps, {}, "drawn digits")
     content = load_checkpoint(path, "moca")
     if different := [name for name, value in settings.items() if content["config"].get(name) != value]:
         name, before = different[0], content["config"].get(different[0])
@@ -81,17 +84,22 @@ def train_vae(vae: FrameVAE, config: MocaConfig) -> None:
     vae.measure(to_video(film(draw_scenes(64, rng)), config.device).flatten(0, 1))
 
 
-def train_animator(moca: MoCA, config: MocaConfig) -> None:
-    """Random clips with random captions, and conditions that are left out at random."""
-    rng = np.random.default_rng((config.seed, 2))
+def train_animator(moca: MoCA, config: MocaConfig, num_steps: int) -> None:
+    """Random films with random captions, and conditions that are left out at random."""
+    rng, pieces = np.random.default_rng((config.seed, 2)), []
+    with torch.no_grad():
+        for rows in tqdm(torch.arange(config.num_films).split(64), desc="encoding", leave=False, disable=None):
+            scenes = draw_scenes(len(rows), rng)
+            video, conditions = told(moca, scenes, rng.random(len(rows)) < TELLS_MOTION)
+            pieces.append((moca.vae.encode(video), *vars(conditions).values()))
+    latents, *told_of = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    films = Conditions(*told_of)
 
     def loss() -> Tensor:
-        scenes = draw_scenes(config.batch_size, rng)
-        video, conditions = told(moca, scenes, rng.random(len(scenes)) < TELLS_MOTION)
-        given = draw_given(len(scenes)).to(config.device)
-        return moca.loss(moca.vae.encode(video), Conditions(**vars(conditions) | {"given": given}))
+        rows = torch.from_numpy(rng.integers(len(latents), size=config.batch_size)).to(latents.device)
+        return moca.loss(latents[rows], replace(films[rows], given=draw_given(len(rows)).to(latents.device)))
 
-    fit("animator", moca, loss, config.num_steps, replace(OPTIMIZER, learning_rate=ANIMATOR_RATE))
+    fit("animator", moca, loss, num_steps, replace(OPTIMIZER, learning_rate=ANIMATOR_RATE))
 
 
 def train_judge(judge: Judge, moca: MoCA, config: MocaConfig) -> None:
@@ -115,23 +123,31 @@ def told(moca: MoCA, scenes: Scenes, tells_motion: np.ndarray) -> tuple[Tensor, 
     return video, moca.conditions(video[:, 0], words, to_video(flow_pictures(field), device), magnitude)
 
 
-def open_moca(config: MocaConfig, has_magnitude: bool = True) -> MoCA:
+def open_moca(config: MocaConfig) -> MoCA:
     """Autoencoder and animator, trained if they are not there yet."""
     folder = Path(config.output)
-    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, lambda vae: train_vae(vae, config))
-    name = "animator.pt" if has_magnitude else "animator_without_magnitude.pt"
+    vae = kept(folder / "vae.pt", config, FrameVAE, lambda vae: train_vae(vae, config), "vae_steps")
 
-    def build() -> MoCA:
-        moca = MoCA(FrameVAE(), Animator(has_magnitude=has_magnitude))
-        if moca.alphas.device.type != "meta":
-            moca.vae.load_state_dict(vae.state_dict())
-        return moca
+    def train(moca: MoCA) -> None:
+        moca.vae.load_state_dict(vae.state_dict())
+        train_animator(moca, config, config.num_steps)
 
-    return kept(folder / name, config, config.num_steps, build, lambda moca: train_animator(moca, config))
+    names = "vae_steps", "num_steps", "num_films"
+    return kept(folder / "animator.pt", config, lambda: MoCA(FrameVAE(), Animator()), train, *names)
+
+
+def without_magnitude(moca: MoCA, config: MocaConfig) -> MoCA:
+    """The animator, trained a quarter longer without being told the magnitude of the flow."""
+
+    def train(deaf: MoCA) -> None:
+        deaf.load_state_dict(moca.state_dict())
+        train_animator(deaf, config, max(1, config.num_steps // 4))
+
+    path, names = Path(config.output) / "animator_without_magnitude.pt", ("vae_steps", "num_steps", "num_films")
+    return kept(path, config, lambda: MoCA(FrameVAE(), Animator(has_magnitude=False)), train, *names)
 
 
 def open_judge(moca: MoCA, config: MocaConfig) -> Judge:
     """The judge, trained if it is not there yet."""
-    return kept(
-        Path(config.output) / "judge.pt", config, config.judge_steps, Judge, lambda judge: train_judge(judge, moca, config)
-    )
+    path = Path(config.output) / "judge.pt"
+    return kept(path, config, Judge, lambda judge: train_judge(judge, moca, config), "vae_steps", "judge_steps")
