@@ -284,6 +284,7 @@ def test_mo8_a_track_is_measured_from_where_it_begins():
     target, fast = scene(start=(1, 5), moves=(1, 0)), scene(start=(2, 8), moves=(3, 0))
     scores = clip_scores(film(fast), target)
     assert scores["track_error_px"] == pytest.approx(8, abs=0.2) and scores["direction"] == 1 and scores["appearance"] == 1
+    assert scores["track_error_digit_px"] == scores["track_error_px"] and np.isnan(scores["track_error_camera_px"])
     assert clip_scores(film(scene(start=(20, 5), moves=(-1, 0))), target)["direction"] == 0
 
 

@@ -19,11 +19,11 @@ class MocaConfig:
     """folder of the models and pictures; what is there already, made with the same flags, is used again"""
     vae_steps: int = 2_000
     """optimizer steps of the autoencoder"""
-    num_steps: int = 4_000
+    num_steps: int = 500
     """optimizer steps of the animator"""
     judge_steps: int = 400
     """optimizer steps of the judge, which compares clips with captions"""
-    num_films: int = 8_000
+    num_films: int = 4_000
     """films that the animator learns from; they are drawn and encoded once"""
     batch_size: int = 16
     """clips per step"""

@@ -112,19 +112,28 @@ def clip_scores(clips: np.ndarray, target: Scenes) -> dict[str, float]:
     """How well clips show what a target asks for.
 
     appearance: share of the frames with the right digit, color and background. track_error_px: mean distance from where the
-    digit should be, over all frames but the first. direction: share of the clips that move within 45 degrees of the right way.
+    digit should be, over all frames but the first, also for clips whose flow lies on the digit alone and for those in which the
+    camera turns. direction: share of the clips that move within 45 degrees of the right way.
     """
     shown, moved, wanted = read(clips.reshape(-1, SIZE, SIZE, 3)), tracks(clips), target.corners - target.start[:, None]
     right = [
         getattr(shown, name) == np.repeat(getattr(target, name), clips.shape[1]) for name in ("digit", "color", "background")
     ]
+    errors = np.linalg.norm(moved - wanted, axis=-1)[:, 1:].mean(axis=1)  # (B,)
     lengths = np.linalg.norm(moved[:, -1], axis=-1) * np.linalg.norm(wanted[:, -1], axis=-1)
     cosine = (moved[:, -1] * wanted[:, -1]).sum(axis=-1) / np.maximum(lengths, 1e-6)
     return {
         "appearance": float((shown.found & np.logical_and.reduce(right)).mean()),
-        "track_error_px": float(np.linalg.norm(moved - wanted, axis=-1)[:, 1:].mean()),
+        "track_error_px": float(errors.mean()),
+        "track_error_digit_px": mean_of(errors[~target.is_camera]),
+        "track_error_camera_px": mean_of(errors[target.is_camera]),
         "direction": float((cosine > np.cos(np.pi / 4)).mean()),
     }
+
+
+def mean_of(values: np.ndarray) -> float:
+    """NaN where there are none."""
+    return float(values.mean()) if len(values) else np.nan
 
 
 def judged(judge: Judge, moca: MoCA, clips: np.ndarray, edit: Edit) -> dict[str, float]:
@@ -181,11 +190,8 @@ def compare_magnitude(moca: MoCA, config: MocaConfig) -> dict[str, Any]:
     rows = {}
     for name, animator in animators.items():
         clips = edited_clips(animator, edit, config, keeps_flow=True)
-        errors = {
-            f"track_error_px_{who}": clip_scores(clips[chosen], edit.target[chosen])["track_error_px"]
-            for who, chosen in (("camera", edit.source.is_camera), ("digit", ~edit.source.is_camera))
-        }
-        rows[name] = {f"speed_{who}": value for who, value in speed_correlation(clips, edit.source).items()} | errors
+        speeds = {f"speed_{who}": value for who, value in speed_correlation(clips, edit.source).items()}
+        rows[name] = speeds | clip_scores(clips, edit.target)
     print("magnitude", format_table(rows), sep="\n")
     return rows
 
