@@ -197,11 +197,15 @@ def compare_magnitude(moca: MoCA, config: MocaConfig) -> dict[str, Any]:
 
 
 def save_strips(path: str, shown: dict[str, tuple[Edit, dict[str, np.ndarray]]]) -> None:
-    """An edit of color, digit and background, and one of the motion, both with and without the flow of the source."""
+    """An edit of color, digit and background, and one of the motion, both with and without the flow of the source.
+
+    Of each kind the fastest clip is shown whose flow lies on the digit alone.
+    """
     rows: list[tuple[str, np.ndarray]] = []
     for kind in ("several", "motion"):
         edit, clips = shown[kind]
-        moving = int(np.linalg.norm(edit.source.velocity, axis=-1).argmax())
+        speed = np.linalg.norm(edit.source.velocity, axis=-1)
+        moving = int(np.where(edit.source.is_camera, 0, speed).argmax())
         rows += [("source", film(edit.source)[moving]), ("edited frame", edit.first_frames[moving, None])]
         rows += [(name.replace("_", " "), clips[name][moving]) for name in ("with_flow", "without_flow")]
     save_picture(path, image_grid(rows), 128)
