@@ -315,7 +315,7 @@ def save_tokens(path: Path, tokenizer: VideoTokenizer, starts: np.ndarray, clip:
     entries += [(f"{token} in row {place // tokenizer.grid_size[1]}", patches.mean_patch(token, place)) for token, place in pairs]
 
     total = sum(share for _, share in used)
-    caption = f"The {len(used)} words used most make {total:.0%} of all tokens. Last row: the same number in two places."
+    caption = f"The {len(used)} tokens used most make {total:.0%} of all. Last row: the same token in two places."
     rows = [image_grid([("", frames)], "", titles, scale=1)]
     for first in range(0, len(entries), 8):
         labels, pictures = zip(*entries[first : first + 8], strict=True)

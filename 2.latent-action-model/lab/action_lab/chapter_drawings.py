@@ -110,14 +110,14 @@ def save_note_game(path: Path, model: LatentActionModel, video: Tensor, t: int, 
                       "the past and must draw the next frame")  # fmt: skip
     frames, (action, drawn) = to_frames(video)[0], drawn_next(model, video, t)
 
-    def shown(x: float, y: float, frame: np.ndarray, label: str) -> None:
+    def shown(x: float, y: float, frame: np.ndarray, label: str, ball_is_sharp: bool = True) -> None:
         drawing.frame(x, y, frame, 1.9)
         if label:
             drawing.text(x + 61, y + 135, label, 15, "muted")
         facts = game_facts(env_id)
         if facts is not None and facts.ball is not None and facts.player_axis == "x":
             ball, player = detect_ball(frame[None], env_id)[0], detect_player(frame[None], env_id)[0]
-            if np.isfinite(ball).all():
+            if ball_is_sharp and np.isfinite(ball).all():
                 drawing.ring(x + 1.9 * (ball[0] + 0.5), y + 1.9 * (ball[1] + 0.5), 8, width=1.5)
             if np.isfinite(player):
                 drawing.rect(x + 1.9 * (player - 5), y + 108, 1.9 * 11, 13, line=RING, radius=6)
@@ -140,7 +140,7 @@ def save_note_game(path: Path, model: LatentActionModel, video: Tensor, t: int, 
     drawing.text(350, 176, "1 of 8 latent\nactions, so\nthree bits", 16, "good")
 
     drawing.arrow(556, 216, 556, 268, "draws", 16, "warm")
-    shown(495, 274, drawn, "")
+    shown(495, 274, drawn, "", ball_is_sharp=False)  # this decoder smears it over several pixels
     drawing.text(556, 420, "frame t+1, as drawn\nby the decoder", 15, "muted")
     shown(83, 274, frames[t + 1], "")
     drawing.text(144, 420, "frame t+1,\nas it really was", 15, "muted")
