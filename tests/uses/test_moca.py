@@ -246,7 +246,9 @@ def test_mo7_at_the_last_level_the_target_is_the_clip_and_no_noise():
 def folder(tmp_path_factory) -> Path:
     """What the command writes after trainings of two steps."""
     folder = tmp_path_factory.mktemp("moca")
-    assert call(SCRIPT, "--json", folder / "moca.json", "--picture", folder / "moca.png", *tiny(folder)) == 0
+    assert (
+        call(SCRIPT, "--json", folder / "moca.json", "--picture", folder / "moca.png", "--without-magnitude", *tiny(folder)) == 0
+    )
     return folder
 
 
@@ -263,6 +265,7 @@ def test_mo8_every_kind_of_edit_is_scored_beside_its_baselines(folder):
         assert table["copy_source"]["appearance"] == (kind == "motion") and table["copy_source"]["direction"] == (
             kind != "motion"
         )
+    assert edited["magnitude"].keys() == {"with_magnitude", "without_magnitude"}
     spatial = [edited[kind]["with_flow"]["track_error_px"] for kind in ("color", "digit", "background", "several")]
     assert edited["spatial"]["with_flow"]["track_error_px"] == pytest.approx(np.mean(spatial))
 
@@ -311,4 +314,4 @@ def test_models_made_with_other_flags_are_not_used_again(folder, capsys):
     made = {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")}
     assert call(SCRIPT, *tiny(folder), "--vae-steps", 3) == 2
     assert "was made with vae_steps 2, not 3" in capsys.readouterr().err
-    assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} and len(made) == 3
+    assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} and len(made) == 4
