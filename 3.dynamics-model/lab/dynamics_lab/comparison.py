@@ -404,15 +404,20 @@ def save_quality_against_time(path: Path, results: Mapping[str, Any]) -> None:
         for milliseconds in range(0, int(far) + 1, 20 if far < 150 else 50):
             drawing.text(left + WIDE * milliseconds / far, TOP + HIGH + 16, str(milliseconds), 13, "muted")
         drawing.text(left + WIDE / 2, TOP + HIGH + 38, "ms a frame, one core", 14, "muted")
-        taken: list[tuple[float, float]] = []
-        for row in sorted(times, key=lambda row: float(np.mean(values(row, metric)))):
+        marks: list[tuple[float, float, float]] = []  # x, highest and lowest point of each
+        for row in times:
             x, seeds = left + WIDE * times[row] / far, values(row, metric)
             y, low, high = (TOP + HIGH * (1 - float(value)) for value in (np.mean(seeds), min(seeds), max(seeds)))
             drawing.line([(x, low), (x, high)], "accent", 2)
             drawing.add("circle", cx=x, cy=y, r=5, fill="accent")
-            label = y
-            while any(abs(label - other) < 15 and abs(x - beside) < 90 for beside, other in taken):
-                label -= 4  # a name keeps its distance from the one below it
-            taken.append((x, label))
-            drawing.text(x + 9, label, row, 14, anchor="start")
+            marks.append((x, min(high, y - 5), max(low, y + 5)))
+        taken: list[tuple[float, float, str]] = []
+        for row in sorted(times, key=lambda row: float(np.mean(values(row, metric)))):
+            x, label = left + WIDE * times[row] / far, TOP + HIGH * (1 - float(np.mean(values(row, metric))))
+            # a name that would touch a mark further right stands to the left of its own
+            side = "end" if any(x + 8 < other < x + 45 and top - 8 <= label <= end + 8 for other, top, end in marks) else "start"
+            while any(abs(label - other) < 15 and abs(x - beside) < 90 and side == its for beside, other, its in taken):
+                label -= 4  # and keeps its distance from the one below it
+            taken.append((x, label, side))
+            drawing.text(x + (9 if side == "start" else -9), label, row, 14, anchor=side)
     drawing.save(path)
