@@ -122,6 +122,23 @@ def test_h_sharpens_both_pictures_also_in_a_game_that_is_paused(driver):
     driver.until("dream.width === 64 && real.width === 64 && !play.game.sharpened")
 
 
+def test_v_lets_the_dream_sound_frame_behind_frame_and_a_second_v_silences_it(driver):
+    driver.begin(index=4)
+    driver.evaluate("window.heard = [], play.game.addEventListener('sounded', ({detail}) => heard.push(detail))")
+    driver.step()
+    assert driver.evaluate("heard.length") == 0  # silent until it is asked for
+    driver.press("v")
+    driver.until("play.game.sounding && sound.checked")
+    driver.evaluate("(async () => { for (let i = 0; i < 3; i++) await play.game.singleStep(); })()")
+    first, second, third = driver.evaluate("heard")
+    assert first["samples"] == 2048 and first["end"] - first["begin"] == pytest.approx(1 / 15)
+    assert second["begin"] >= first["end"] and third["begin"] >= second["end"]  # equal, unless a frame came late
+    driver.press("v")
+    driver.until("!play.game.sounding && !sound.checked")
+    driver.step()
+    assert driver.evaluate("heard.length") == 3
+
+
 @cache
 def start_in_the_middle(world: WorldModel) -> int:
     """A game that begins with the paddle in the middle, so that it can go both ways."""

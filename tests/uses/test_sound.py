@@ -12,9 +12,9 @@ from tiny_world import save, save_tiny_world
 
 from dynamics_model.models.base import codes_of
 from uses.sound.config import SoundConfig
-from uses.sound.games import play_games
+from uses.sound.games import encode, play_games
 from uses.sound.model import CHUNK, SoundModel, SoundTokenizer, load_sound, to_samples, to_wave
-from uses.sound.scores import matched, onset_scores, onsets, tokenizer_scores
+from uses.sound.scores import game_scores, matched, onset_scores, onsets, tokenizer_scores
 from uses.sound.train import predictor_loss, tokenizer_loss
 from video_tokenizer.training.results import read_json
 from world_model.play.world_registry import WorldRegistry
@@ -119,6 +119,21 @@ def test_onsets_are_scored_by_hand():
     assert onset_scores([real], [real])["found"] == 1 and onset_scores([real], [np.full_like(real, 128)])["found"] == 0
 
 
+# ---- the shipped worlds -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("game", ["breakout", "pong"])
+def test_a_reference_world_hears_most_bounces_in_time_and_hardly_any_that_are_not_there(game):
+    shipped = REPOSITORY / "assets/worlds" / game
+    world = WorldModel.load(shipped, "cpu")
+    heard = encode(world, play_games(world, 2, 100, seed=5).store)
+    scores = game_scores(load_sound(shipped / "sound.pt"), heard, heard.store.episodes)
+    assert scores["onsets"] >= 10 and scores["found"] >= 0.8 and scores["in_silence"] <= 0.1
+    assert scores["baselines"]["chance"]["found"] < scores["found"] - 0.25 and scores["baselines"]["silence"]["found"] == 0
+    assert scores["snr_db"] > 6 and scores["pitch"] > 0.8
+    assert (shipped / "sound.pt").stat().st_size < 250_000
+
+
 # ---- in play ------------------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +195,7 @@ def test_a_training_on_played_games_learns_the_sound_and_is_scored_on_others(fol
         (TRAIN, ("--num-frames", 2), "num_frames 2 is less than seen_frames 3"),
         (TRAIN, ("--use-dummy-data",), "holds no sound"),
         (VALIDATE, ("--checkpoint", "nowhere.pt"), "nowhere.pt does not exist"),
-        (VALIDATE, ("--dream-frames", 500), "no game lasted 503 frames"),
+        (VALIDATE, ("--dream-frames", 50, "--num-games", 1, "--game-frames", 20), "no game lasted 53 frames"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(folder, tmp_path, capsys, script, flags, words):

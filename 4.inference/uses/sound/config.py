@@ -37,8 +37,8 @@ class SoundConfig(TrainingConfig):
     """numbers in which the predictor holds what it has seen and heard"""
     seen_frames: int = 3
     """frames that the predictor looks at, the newest included: a ball has turned around when two movements differ"""
-    heard_tokens: int = 12
-    """tokens of the sound so far that the predictor listens to; with fewer than it sees, it would begin a sound a second time"""
+    heard_tokens: int = 3
+    """tokens of the sound so far that the predictor listens to"""
     grid_size: tuple[int, int] = (8, 8)
     """rows and columns of tokens per frame; taken from the world"""
     code_length: int = 4

@@ -79,9 +79,12 @@ class SoundTokenizer(nn.Module):
 class SoundModel(nn.Module):
     """Predicts the tokens of sound that belong to a frame, from this frame, the frames before it and the sound before it."""
 
+    silence: Tensor
+
     def __init__(self, config: SoundConfig):
         super().__init__()
         self.config = config
+        self.register_buffer("silence", torch.zeros((), dtype=torch.int64))
         self.tokenizer = SoundTokenizer(config.levels, config.width)
         num_tokens, width = self.tokenizer.quantizer.codebook_size, config.embed_dim
         rows, columns = ((side + 1) // 2 for side in config.grid_size)
@@ -95,11 +98,10 @@ class SoundModel(nn.Module):
         self.chunk_embedding = nn.Embedding(config.chunks, width)
         self.head = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, num_tokens))
 
-    @property
-    def silence(self) -> int:
-        """The token of a silent chunk."""
-        device = self.token_embedding.weight.device
-        return int(self.tokenizer.encode(torch.zeros(1, 2 * CHUNK, device=device)).indices[0, -1])
+    @torch.no_grad()
+    def find_silence(self) -> None:
+        """Keep the token of a silent chunk. It is not asked for later, since weights that were rounded may give another one."""
+        self.silence.copy_(self.tokenizer.encode(torch.zeros(1, 2 * CHUNK, device=self.silence.device)).indices[0, -1])
 
     def look(self, codes: Tensor) -> Tensor:
         """codes: (B, T, N, D), frames as the world's tokenizer knows them. Returns what is seen (B, T - seen_frames + 1, E)."""
@@ -120,11 +122,11 @@ class SoundModel(nn.Module):
 class SoundStream:
     """The sound of one rollout, frame by frame."""
 
-    def __init__(self, model: SoundModel, codes: Tensor, threshold: float = 0.4):
+    def __init__(self, model: SoundModel, codes: Tensor, threshold: float = 0.5):
         """codes: (T, N, D) of the frames before the first that sounds, T >= 1. threshold: how probable it must be that a chunk is
         not silent. Sampling the tokens would start one sound in three in the middle of nowhere: each of many chunks has its small
         probability. The most probable token would be silence nearly always: the others share theirs among many tokens."""
-        self.model, self.threshold, self.silence = model, threshold, model.silence
+        self.model, self.threshold, self.silence = model, threshold, int(model.silence)
         config = model.config
         self.codes = deque([codes[max(0, t)] for t in range(len(codes) - config.seen_frames, len(codes))], config.seen_frames)
         self.tokens: list[int] = []

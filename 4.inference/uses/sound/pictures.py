@@ -21,7 +21,7 @@ def save_sound(path: Path, real: np.ndarray, predicted: np.ndarray, offsets: Map
     for name, sound, size in (("emulator", real, 60), ("network", predicted, 9)):
         chunks = np.flatnonzero(sounding(sound))
         hertz = pitches(sound)[chunks] * SOUND_RATE / CHUNK
-        left.scatter(chunks * CHUNK / SOUND_RATE, hertz, size, COLORS[name], "s", label=name, linewidths=0)
+        left.scatter(chunks * CHUNK / SOUND_RATE, hertz, size, COLORS[name], marker="s", label=name, linewidths=0)
     left.set(xlabel="seconds", ylabel="pitch, Hz")
     left.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     places = np.arange(-FARTHEST, FARTHEST + 1)

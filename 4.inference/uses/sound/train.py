@@ -96,7 +96,8 @@ def predictor_loss(model: SoundModel, codes: Tensor, wave: Tensor) -> Tensor:
     """
     config = model.config
     with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):  # the same tokens as in play
-        tokens, silence = model.tokenizer.encode(wave).indices, model.silence  # (B, T * chunks)
+        model.find_silence()
+        tokens, silence = model.tokenizer.encode(wave).indices, int(model.silence)  # (B, T * chunks)
     before = F.pad(tokens, (config.heard_tokens, 0), value=silence)[:, :-1]
     before = before.unfold(1, config.heard_tokens, 1)  # (B, T * chunks, P), the tokens before each token
     chance = torch.rand(tokens.shape, device=tokens.device)[..., None]

@@ -26,6 +26,9 @@ from world_model.evaluation.rollouts import rollout_windows, world_actions
 from world_model.film import save_film
 from world_model.world import WorldModel
 
+DREAM_LENGTHS = (8, 16)
+"""frames after which the sound of a dream is compared with that of the game, in addition to its end"""
+
 
 @dataclass(frozen=True)
 class ValidateConfig:
@@ -112,9 +115,13 @@ def main() -> None:
 
     scores = game_scores(model, heard, games.store.episodes, config.seed)
     frames, sound = dream(world, model, games, heard, starts, config.dream_frames, config.seed)
-    imagined = dream_scores(sound, heard, starts, world.context_frames, config.seed)
+    lengths = [length for length in DREAM_LENGTHS if length < config.dream_frames] + [config.dream_frames]
+    imagined = {
+        f"first_{length}": dream_scores(sound[:, :length], heard, starts, world.context_frames, config.seed) for length in lengths
+    }
 
-    for title, table in {"real games": scores, "dreams": imagined}.items():
+    titled = {f"dreams, {name.replace('_', ' ')} frames": table for name, table in imagined.items()}
+    for title, table in ({"real games": scores} | titled).items():
         print(f"{title}: {table['onsets']} sounds begin in the emulator, {table['predicted_onsets']} in the prediction")
         rows = {"the network": table} | table["baselines"]
         print(format_table({name: {key: row[key] for key in ("found", "false", "in_silence")} for name, row in rows.items()}))
@@ -123,7 +130,7 @@ def main() -> None:
     folder = Path(config.output)
     save_dream(folder, frames[0], sound[0], world.frames_per_second)
     longest = slice(*max(games.store.episodes.tolist(), key=lambda episode: episode[1] - episode[0]))
-    offsets = {"real games": scores["offsets"], "dreams": imagined["offsets"]}
+    offsets = {"real games": scores["offsets"], "dreams": imagined[f"first_{lengths[0]}"]["offsets"]}
     save_sound(folder / "sound.png", heard.sound[longest], played_sound(model, heard.codes[longest]), offsets)
     print(f"{folder / 'sound.png'} | {folder / 'dream.gif'}, and its sound in dream.wav")
     if config.json:
