@@ -40,13 +40,13 @@ class LongContextConfig:
     """what to measure"""
     lengths: tuple[int, ...] = (1_024, 2_048, 4_096)
     """tokens: exact takes the first, memory, training, needle and growth all of them, in growing order"""
-    num_steps: int = 2_000
+    num_steps: int = 500
     """packing, needle: optimizer steps of each training"""
     minutes: float = 10.0
     """growth: processor minutes of each training, the stages of a grown context together"""
     batch_tokens: int = 4_096
     """needle, growth: tokens of the videos in a batch"""
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     """packing, needle, growth: peak learning rate"""
     rope_base: float = 10_000.0
     """needle, growth: RoPE base at the shortest length"""

@@ -1,10 +1,15 @@
 """Long contexts: every measurement runs, writes its part of one file, and refuses what it cannot measure."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from script_runner import call
 from structure_checks import REPOSITORY
+
+from dynamics_lab.recall import RecallTransformer
+from video_tokenizer.training.optimizer import build_optimizer
 
 SCRIPT = REPOSITORY / "3.dynamics-model" / "lab" / "long_context.py"
 
@@ -36,6 +41,13 @@ def test_a_training_step_of_gpt_is_measured_with_both_attentions(measure):
     found = measure("training", "--lengths", 128)["training"]
     assert set(found) == {"dense", "blockwise"}
     assert all(row["128"]["mib"] > 100 and row["128"]["seconds"] > 0 for row in found.values())
+
+
+def test_the_matrices_that_find_answers_are_trained_with_muon():
+    """Two layers with two matrices for attention and two for the feed-forward network."""
+    settings = SimpleNamespace(optimizer="muon", learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.98))
+    _, muon = build_optimizer(RecallTransformer(), settings).optimizers
+    assert isinstance(muon, torch.optim.Muon) and len(muon.param_groups[0]["params"]) == 2 * 4
 
 
 def test_arms_are_trained_for_each_seed_and_share_a_file(measure):

@@ -9,7 +9,7 @@ from dynamics_variants.ring.growth import grow
 
 PACKING = {"masked-and-weighted": (True, True), "masked-only": (True, False), "naive": (False, False)}
 """arm -> does attention stay inside an example, does each example count the same"""
-ROWS = 8
+ROWS = 16
 """packed rows of a batch"""
 WATCHED_EVERY = 50
 """steps between two looks at the accuracy"""
