@@ -20,7 +20,7 @@ from video_tokenizer.games.detectors import (
     player_distortion,
     player_position,
 )
-from video_tokenizer.games.emulator import Game, record_episode
+from video_tokenizer.games.emulator import MAX_NOOP_STEPS, Game, record_episode
 from video_tokenizer.games.picture_delay import MeasuredDelay, calibrate_picture_delay
 from video_tokenizer.games.policies import MixedPolicy, make_players, random_policy, replay
 
@@ -169,8 +169,22 @@ def test_a_reward_belongs_to_the_first_picture_after_it_and_the_last_frame_stand
     game = Game(f"Pays{is_cut}-v0", frame_size=(32, 32), picture_delay=1, merged_frames=1)
     arrays = record_episode(game, replay([0] * 9), 9, seed=0).arrays
     assert arrays["rewards"].tolist() == [0, 14, 30 + 10] and arrays["ends"].tolist() == [False, False, not is_cut]
-    arrays = record_episode(game, replay([0] * 9), 3, seed=0).arrays  # asked for 3 frames, the same game is cut by the recorder
-    assert arrays["rewards"][:2].tolist() == [0, 14]
+    arrays = record_episode(game, replay([0] * 9), 2, seed=0).arrays  # cut by the recorder, two emulator frames before the end
+    assert arrays["rewards"].tolist() == [0, 14] and arrays["ends"].tolist() == [False, False]
+
+
+def test_a_game_that_the_emulator_cuts_has_no_end_and_the_next_one_begins_with_all_lives(breakout, monkeypatch):
+    """Breakout is cut after 108,000 emulator frames; here the emulator is told to cut it after 240."""
+    make = gymnasium.make
+    monkeypatch.setattr(gymnasium, "make", lambda *args, **flags: make(*args, max_num_frames_per_episode=240, **flags))
+    cut = record_episode(Game(BREAKOUT), replay([0] * 99), 99, seed=0)
+    assert len(cut.frames) < 99 and not cut.arrays["ends"].any()
+    breakout.reset(0)
+    for action in ([1] + [0] * 39) * 2:
+        breakout.step(action)
+    assert breakout.lives < 5
+    breakout.reset(next(seed for seed in range(99) if np.random.default_rng(seed).integers(MAX_NOOP_STEPS + 1) == 0))
+    assert breakout.lives_in_picture == 5
 
 
 def test_a_brick_is_gone_from_the_frame_that_was_paid_for_it_and_a_lost_ball_costs_a_life(breakout, rally):

@@ -116,7 +116,8 @@ class ClipStore:
     def array(self, name: str) -> np.ndarray:
         """One of `FRAME_ARRAYS`, (F, ...). Raises InputError if the store lacks it."""
         if name not in self.arrays:
-            raise InputError(f"{self.path} holds no {name}; record the game again with 1.video-tokenizer/record.py")
+            flag = " --sound" if name == "sound" else ""
+            raise InputError(f"{self.path} holds no {name}; record the game again with 1.video-tokenizer/record.py{flag}")
         return self.arrays[name]
 
     def __reduce__(self):

@@ -30,8 +30,9 @@ from video_tokenizer.games.detectors import game_facts
 ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
 gymnasium.register_envs(ale_py)
 
-SOUND_RATE = 30_720  # samples a second of the Atari's sound, 512 for each emulator frame
-SILENCE = bytes([128]) * 512  # an emulator frame without sound
+CHUNK, SILENT_LEVEL = 512, 128  # samples of the Atari's sound in an emulator frame, and the one that is played in silence
+SOUND_RATE = 60 * CHUNK  # samples a second
+SILENCE = bytes([SILENT_LEVEL]) * CHUNK  # an emulator frame without sound
 MAX_NOOP_STEPS = 8  # an episode starts after up to this many unrecorded NOOP steps, so that episodes differ
 
 _first_line = partial(first_line, most=300, otherwise="no reason given")
@@ -121,7 +122,6 @@ class Game:
     def reset(self, seed: int) -> None:
         """Start a new game, with `score` at 0; the same seed and actions give the same game."""
         self.over, self.truncated, self.score, self._screen_now = False, False, 0.0, None
-        self.score_in_picture, self.lives_in_picture = 0.0, self.lives
         self._heard = SILENCE * (self.frame_skip - self.picture_delay)  # since the last picture, were there one
         self._held, self._sticky = 0, np.random.default_rng((seed, 2))
         if self._ale is not None:
@@ -131,6 +131,7 @@ class Game:
             with _environment_errors(self.env_id, "reset"):
                 self._env.reset(seed=seed)
         self._lives = self.lives
+        self.score_in_picture, self.lives_in_picture = 0.0, self.lives
         self.needs_fire = self.fire_action is not None
         self._older = self.screen()
         if self._ale is not None:
@@ -214,7 +215,8 @@ class Game:
         self._screen_now = None
         if self._ale is not None:
             self.score += self._ale.act(self._emulator_actions[action])
-            self.over = self._ale.game_over()
+            self.over = self._ale.game_over()  # also where the emulator cuts a game, after half an hour
+            self.truncated = self.over and not self._ale.game_over(with_truncation=False)
             if self.sound:
                 self._heard += self._ale.getAudio().tobytes()
         else:
