@@ -59,17 +59,19 @@ def main() -> None:
     if output.exists() and (not output.is_dir() or output.resolve() == world.resolve()):
         raise InputError(f"--output {output} is a file or the world itself; give another folder")
     WorldModel.load(world)  # refuses a world whose parts do not fit together
-    rounded = ""
+    original = rounded = ""
     for kind in KINDS:
         if kind in OPTIONAL and not (world / f"{kind}.pt").exists():
             continue
         content = load_checkpoint(world / f"{kind}.pt", kind)
         content["config"] = without_absolute_paths(content["config"])
+        if kind == "tokenizer":
+            original = fingerprint(content["weights"])
         content["weights"], content["scales"] = to_eight_bits(content["weights"])
         if kind == "tokenizer":
             rounded = fingerprint(from_eight_bits(content["weights"], content["scales"]))
-        elif kind == "dynamics":
-            content["tokenizer_fingerprint"] = rounded  # the copy predicts tokens of the rounded tokenizer
+        elif kind == "dynamics" or content.get("tokenizer_fingerprint") == original:
+            content["tokenizer_fingerprint"] = rounded  # the copy predicts tokens of the rounded tokenizer, or their sound
         file = output / f"{kind}.pt"
         write_torch_file(file, content)
         print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")

@@ -125,9 +125,13 @@ def test_h_sharpens_both_pictures_also_in_a_game_that_is_paused(driver):
 def test_v_lets_the_dream_sound_frame_behind_frame_and_a_second_v_silences_it(driver):
     driver.begin(index=4)
     driver.evaluate("window.heard = [], play.game.addEventListener('sounded', ({detail}) => heard.push(detail))")
+    driver.evaluate(
+        "window.made = [], AudioContext = class extends AudioContext { constructor() { super(); made.push(this); } }, 0"
+    )
     driver.step()
     assert driver.evaluate("heard.length") == 0  # silent until it is asked for
-    driver.press("v")
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'v', bubbles: true}))"
+    assert driver.evaluate(f"{press}, made.length") == 1  # made in the press itself, before the server has answered
     driver.until("play.game.sounding && sound.checked")
     driver.evaluate("(async () => { for (let i = 0; i < 3; i++) await play.game.singleStep(); })()")
     first, second, third = driver.evaluate("heard")
@@ -135,6 +139,7 @@ def test_v_lets_the_dream_sound_frame_behind_frame_and_a_second_v_silences_it(dr
     assert second["begin"] >= first["end"] and third["begin"] >= second["end"]  # equal, unless a frame came late
     driver.press("v")
     driver.until("!play.game.sounding && !sound.checked")
+    driver.until("made[0].state === 'closed'")  # nothing that was scheduled sounds on
     driver.step()
     assert driver.evaluate("heard.length") == 3
 

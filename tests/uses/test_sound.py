@@ -13,14 +13,18 @@ from tiny_world import save, save_tiny_world
 from dynamics_model.models.base import codes_of
 from uses.sound.config import SoundConfig
 from uses.sound.games import encode, play_games
-from uses.sound.model import CHUNK, SoundModel, SoundTokenizer, load_sound, to_samples, to_wave
-from uses.sound.scores import game_scores, matched, onset_scores, onsets, tokenizer_scores
-from uses.sound.train import predictor_loss, tokenizer_loss
+from uses.sound.model import SoundModel, SoundTokenizer, load_sound, to_samples, to_wave
+from uses.sound.scores import baselines, game_scores, matched, onset_scores, onsets, tokenizer_scores
+from uses.sound.train import onset_error, predictor_loss, tokenizer_loss
+from video_tokenizer.errors import InputError
+from video_tokenizer.games.emulator import CHUNK, SILENT_LEVEL, SOUND_RATE
+from video_tokenizer.training.checkpoint import load_checkpoint, write_torch_file
 from video_tokenizer.training.results import read_json
 from world_model.play.world_registry import WorldRegistry
 from world_model.world import WorldModel
 
 TRAIN, VALIDATE = (REPOSITORY / "4.inference/uses/sound" / name for name in ("train.py", "validate.py"))
+RECORD = REPOSITORY / "1.video-tokenizer/record.py"
 TINY = SoundConfig(width=8, embed_dim=8, levels=(3, 3), grid_size=(4, 4), heard_tokens=3)
 
 
@@ -28,7 +32,8 @@ TINY = SoundConfig(width=8, embed_dim=8, levels=(3, 3), grid_size=(4, 4), heard_
 def folder(tmp_path_factory) -> Path:
     """A tiny world with a network of random weights, which makes a sound now and then."""
     folder = save_tiny_world(tmp_path_factory.mktemp("worlds") / "breakout")
-    save("sound", folder, TINY.model, TINY, a_model())
+    known_by = load_checkpoint(folder / "dynamics.pt", "dynamics")["tokenizer_fingerprint"]
+    save("sound", folder, TINY.model, TINY, a_model(), tokenizer_fingerprint=known_by)
     return folder
 
 
@@ -119,6 +124,20 @@ def test_onsets_are_scored_by_hand():
     assert onset_scores([real], [real])["found"] == 1 and onset_scores([real], [np.full_like(real, 128)])["found"] == 0
 
 
+def test_chance_never_contains_the_truth():
+    """One sound of one chunk, heard rightly: shifted by more than two frames, around the end too, it never finds itself."""
+    sound = [game_with_sounds((40, 41), frames=12)]
+    assert onset_scores(sound, sound)["found"] == 1 and baselines(sound, sound, seed=0)["chance"]["found"] == 0
+    assert baselines(short := [sound[0][:2]], short, seed=0)["chance"].keys() == {"found", "false", "in_silence"}
+
+
+def test_a_network_that_falls_silent_does_not_replace_a_better_one():
+    real, silent = game_with_sounds((12, 16), (40, 52)), np.full((30, 4 * CHUNK), SILENT_LEVEL, np.uint8)
+    half = game_with_sounds((12, 16), (80, 84))  # one of two is found, one of two is false
+    assert onset_error(onset_scores([real], [half])) == 0 and onset_error(onset_scores([real], [silent])) == 1
+    assert np.isnan(onset_error({"found": np.nan, "false": np.nan}))  # the tokenizer still learns
+
+
 # ---- the shipped worlds -------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +146,7 @@ def test_a_reference_world_hears_most_bounces_in_time_and_hardly_any_that_are_no
     shipped = REPOSITORY / "assets/worlds" / game
     world = WorldModel.load(shipped, "cpu")
     heard = encode(world, play_games(world, 2, 100, seed=5).store)
-    scores = game_scores(load_sound(shipped / "sound.pt"), heard, heard.store.episodes)
+    scores = game_scores(load_sound(shipped / "sound.pt", world), heard, heard.store.episodes)
     assert scores["onsets"] >= 10 and scores["found"] >= 0.8 and scores["in_silence"] <= 0.1
     assert scores["baselines"]["chance"]["found"] < scores["found"] - 0.25 and scores["baselines"]["silence"]["found"] == 0
     assert scores["snr_db"] > 6 and scores["pitch"] > 0.8
@@ -138,8 +157,8 @@ def test_a_reference_world_hears_most_bounces_in_time_and_hardly_any_that_are_no
 
 
 def test_the_page_gets_the_sound_of_each_frame_behind_its_pictures(folder, tmp_path):
-    silent, model = save_tiny_world(tmp_path / "silent"), load_sound(folder / "sound.pt")
-    world = WorldModel.load(folder, "cpu")
+    silent, world = save_tiny_world(tmp_path / "silent"), WorldModel.load(folder, "cpu")
+    model = load_sound(folder / "sound.pt", world)
     state = world.start_rollouts(world.start_frames[:1], world.start_actions[:1], 0)
     stream = model.stream(codes_of(state.latest, world.tokenizer))
 
@@ -160,9 +179,43 @@ def test_the_page_gets_the_sound_of_each_frame_behind_its_pictures(folder, tmp_p
         await player.ask("begin")
         assert "samples" not in (await player.ask("step", key="LEFT"))[0]
         refusal = (await player.ask("sound", on=True))[0]
-        assert refusal["kind"] == "error" and "this world has no sound.pt" in refusal["text"]
+        assert refusal["kind"] == "error" and "folder as sound.pt" in refusal["text"]
 
     with_player(WorldRegistry([folder, silent], "cpu"), test)
+
+
+def test_the_page_plays_at_the_emulators_rate():
+    page = (REPOSITORY / "4.inference/world_model/play/page/sound.js").read_text(encoding="utf-8")
+    assert f"const RATE = {SOUND_RATE};" in page and f"- {SILENT_LEVEL})" in page
+
+
+@pytest.mark.parametrize("changed", [{"frame_skip": 2}, {"tokenizer_fingerprint": "of another"}])
+def test_the_sound_of_another_world_is_refused_where_it_is_scored_and_where_it_is_played(folder, tmp_path, capsys, changed):
+    other = save_tiny_world(tmp_path / "other", **({"frame_skip": 2} if "frame_skip" in changed else {}))
+    content = load_checkpoint(folder / "sound.pt", "sound")
+    write_torch_file(other / "sound.pt", content | changed)
+    assert call(VALIDATE, "--world", other, "--device", "cpu") == 2
+    assert "sound.pt was trained on another world" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(InputError, match="was trained on another world"):
+        WorldRegistry([other], "cpu").load("")
+
+
+def test_the_exported_copy_of_a_world_takes_its_sound_along(folder, tmp_path):
+    """Rounding changes the fingerprint of its tokenizer."""
+    assert call(REPOSITORY / "4.inference/lab/export_world.py", "--world", folder, "--output", tmp_path / "copy") == 0
+    copy, world = WorldModel.load(tmp_path / "copy", "cpu"), WorldModel.load(folder, "cpu")
+    assert load_sound(tmp_path / "copy/sound.pt", copy).config == TINY
+    with pytest.raises(InputError, match="was trained on another world"):
+        load_sound(tmp_path / "copy/sound.pt", world)
+
+
+def test_a_recording_with_another_frame_skip_is_refused(folder, tmp_path, capsys):
+    store = tmp_path / "store"
+    flags = ("--num-frames", 40, "--frame-size", 32, "--frame-skip", 2, "--picture-delay", 1, "--sound", "--output", store)
+    assert call(RECORD, *flags) == 0
+    assert call(TRAIN, "--world", folder, "--data-path", store, "--checkpoint-dir", tmp_path / "run", "--device", "cpu") == 2
+    assert "record it with --frame-skip 4, the world's" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 # ---- the scripts --------------------------------------------------------------------------------------------------------
@@ -172,7 +225,8 @@ def test_a_training_on_played_games_learns_the_sound_and_is_scored_on_others(fol
     run = tmp_path / "run"
     played = ("--num-games", 4, "--game-frames", 40, "--num-steps", 150, "--tokenizer-steps", 140, "--warmup-steps", 10)
     assert call(TRAIN, "--world", folder, "--checkpoint-dir", run, *played, "--batch-size", 8, "--device", "cpu") == 0
-    model, world = load_sound(run / "final_model.pt"), WorldModel.load(folder, "cpu")
+    world = WorldModel.load(folder, "cpu")
+    model = load_sound(run / "final_model.pt", world)
     untrained = SoundModel(model.config)
     sound = play_games(world, 2, 40, 3).store.array("sound")
     assert tokenizer_scores(model, [sound])["snr_db"] > tokenizer_scores(untrained, [sound])["snr_db"] + 0.5
@@ -183,6 +237,7 @@ def test_a_training_on_played_games_learns_the_sound_and_is_scored_on_others(fol
     assert "sounds begin in the emulator" in capsys.readouterr().out
     scores = read_json(json)
     assert scores["pong"] == {"kept": 1} and scores["breakout"].keys() >= {"games", "dreams"}
+    assert scores["breakout"]["settings"]["num_games"] == 2
     assert (tmp_path / "dream.wav").stat().st_size == 44 + 8 * 4 * CHUNK and (tmp_path / "dream.gif").exists()
     assert (tmp_path / "sound.png").stat().st_size > 5_000
 
@@ -193,7 +248,10 @@ def test_a_training_on_played_games_learns_the_sound_and_is_scored_on_others(fol
         (TRAIN, ("--levels", 1, 4), "levels (1, 4) are impossible"),
         (TRAIN, ("--tokenizer-steps", 6_000), "leave none of num_steps 6000 for the predictor"),
         (TRAIN, ("--num-frames", 2), "num_frames 2 is less than seen_frames 3"),
-        (TRAIN, ("--use-dummy-data",), "holds no sound"),
+        (TRAIN, ("--num-epochs", 1), "--num-epochs 1 does not say how long each half learns"),
+        (TRAIN, ("--num-games", 2_001), "--num-games 2001 may be 2000 at most"),
+        (VALIDATE, ("--num-games", 2_001), "--num-games 2001 may be 2000 at most"),
+        (TRAIN, ("--use-dummy-data",), "holds no sound; record the game again with 1.video-tokenizer/record.py --sound"),
         (VALIDATE, ("--checkpoint", "nowhere.pt"), "nowhere.pt does not exist"),
         (VALIDATE, ("--dream-frames", 50, "--num-games", 1, "--game-frames", 20), "no game lasted 53 frames"),
     ],

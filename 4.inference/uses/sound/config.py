@@ -7,6 +7,15 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import check_smallest
 from video_tokenizer.training.config import TrainingConfig
 
+MOST_GAMES = 2_000
+"""games of one seed: those of the training begin 8,000 after those of the test, and the next seed's 10,000 after them"""
+
+
+def check_num_games(num_games: int) -> None:
+    """Raise InputError for so many games that some of the training would be some of the test."""
+    if num_games > MOST_GAMES:
+        raise InputError(f"--num-games {num_games} may be {MOST_GAMES} at most, so that no game of the training is in the test")
+
 
 @dataclass(frozen=True)
 class SoundConfig(TrainingConfig):
@@ -85,6 +94,9 @@ class SoundConfig(TrainingConfig):
             raise InputError(f"wrong_past {self.wrong_past} must be at least 0 and less than 1")
         if self.num_frames < self.seen_frames:
             raise InputError(f"num_frames {self.num_frames} is less than seen_frames {self.seen_frames}; raise it")
+        check_num_games(self.num_games)
+        if self.num_epochs is not None:
+            raise InputError(f"--num-epochs {self.num_epochs:g} does not say how long each half learns; give --num-steps instead")
         if self.tokenizer_steps >= self.num_steps:
             raise InputError(
                 f"tokenizer_steps {self.tokenizer_steps} leave none of num_steps {self.num_steps} for the predictor; lower them"

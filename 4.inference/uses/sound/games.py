@@ -8,11 +8,12 @@ from torch import Tensor
 
 from dynamics_model.models.base import codes_of
 from uses.sound.config import SoundConfig
-from uses.sound.model import CHUNK
+from uses.sound.model import emulator_frames
 from video_tokenizer.data.clip_store import ClipStore, check_light
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.data.training_data import open_store
 from video_tokenizer.errors import InputError
+from video_tokenizer.games.emulator import CHUNK
 from video_tokenizer.training.device import autocast
 from world_model.evaluation.games import RealGames, check_seed, record_games
 from world_model.real_game import open_game
@@ -41,7 +42,9 @@ def training_games(world: WorldModel, config: SoundConfig) -> Heard:
         check_seed(config.seed)
         return encode(world, play_games(world, config.num_games, config.game_frames, config.seed, TRAINING_GAMES).store)
     store = open_store(config)
-    store.array("sound")  # refused before anything is encoded
+    skip, needed = store.array("sound").shape[1] / CHUNK, emulator_frames(world)
+    if skip != needed:
+        raise InputError(f"{store.path} has {skip:g} emulator frames a frame; record it with --frame-skip {needed}, the world's")
     check_light("the world", world.metadata.linear_light, store)
     if store.frame_size != world.frame_size:
         raise InputError(f"{store.path} has frames of another size than the world; record it with the world's")
@@ -62,9 +65,6 @@ def play_games(world: WorldModel, num_games: int, num_frames: int, seed: int, fi
 @torch.no_grad()
 def encode(world: WorldModel, store: ClipStore) -> Heard:
     """Encode every episode one frame after the other, as in play."""
-    sound = store.array("sound")
-    if sound.shape[1] % CHUNK:
-        raise InputError(f"{store.path} has {sound.shape[1]} samples a frame, no multiple of {CHUNK}; record it again")
     codes = []
     with autocast(world.device, world.precision):
         for start, stop in store.episodes:
@@ -73,4 +73,4 @@ def encode(world: WorldModel, store: ClipStore) -> Heard:
                 video = to_video(store.frames[None, first : min(stop, first + ENCODED_AT_ONCE)], world.device)
                 encoded, cache = world.tokenizer.encode_next(video, cache)
                 codes.append(codes_of(world.dynamics.frames_of(encoded)[0], world.tokenizer).half().cpu())
-    return Heard(store, torch.cat(codes), sound)
+    return Heard(store, torch.cat(codes), store.array("sound"))

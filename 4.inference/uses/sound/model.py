@@ -14,14 +14,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from uses.sound.config import SoundConfig
+from video_tokenizer.errors import InputError
+from video_tokenizer.games.emulator import CHUNK, SILENT_LEVEL
 from video_tokenizer.models.fsq import FiniteScalarQuantizer, Quantized
-from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
+from video_tokenizer.training.checkpoint import build_with_weights, fingerprint, load_checkpoint
 from video_tokenizer.training.command_line import config_from_dict
+from world_model.world import WorldModel
 
-CHUNK = 512
-"""samples of the Atari's sound in one emulator frame"""
-SILENT_LEVEL, LOUDNESS = 128, 64
-"""the sample that is played in silence, and the distance from it that becomes 1; the Atari's square waves have 60"""
+LOUDNESS = 64
+"""distance from `SILENT_LEVEL` that becomes 1; the Atari's square waves have 60"""
 
 
 def to_wave(sound: np.ndarray, device: str | torch.device = "cpu") -> Tensor:
@@ -150,9 +151,21 @@ class SoundStream:
         return to_samples(wave)
 
 
-def load_sound(path: str | Path, device: str | torch.device = "cpu") -> SoundModel:
-    """The model of a checkpoint, in evaluation mode. Raises InputError for a file that holds none."""
+def emulator_frames(world: WorldModel) -> int:
+    """How many emulator frames a frame of the world stands for, and so how many tokens of sound it has."""
+    return world.metadata.frame_skip or 4
+
+
+def load_sound(path: str | Path, world: WorldModel) -> SoundModel:
+    """The model of a checkpoint, in evaluation mode, where the world is. Raises InputError for a file that holds none, or one
+    that was trained on the tokens of another world."""
     content = load_checkpoint(path, "sound")
     config = config_from_dict(SoundConfig, content["config"])
     config.check()
-    return build_with_weights(lambda: SoundModel(config), content, path).to(device).eval()
+    needed = fingerprint(world.tokenizer.state_dict()), emulator_frames(world)
+    if (content.get("tokenizer_fingerprint"), config.chunks) != needed:
+        raise InputError(
+            f"{path} was trained on another world than this one; train it with python 4.inference/uses/sound/train.py and this "
+            "--world, and until then move the file away"
+        )
+    return build_with_weights(lambda: SoundModel(config), content, path).to(world.device).eval()

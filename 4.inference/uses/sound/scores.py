@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from uses.sound.games import Heard
-from uses.sound.model import CHUNK, SoundModel, SoundStream, to_samples, to_wave
+from uses.sound.model import SoundModel, SoundStream, to_samples, to_wave
+from video_tokenizer.games.emulator import CHUNK, SILENT_LEVEL
 from video_tokenizer.metrics import share
 
 AUDIBLE = 10.0
@@ -76,14 +77,17 @@ def onset_scores(real: Sequence[np.ndarray], predicted: Sequence[np.ndarray]) ->
 
 def baselines(real: Sequence[np.ndarray], predicted: Sequence[np.ndarray], seed: int) -> dict[str, dict[str, float]]:
     """Of "chance", the predicted sounds of each game shifted by a random time, around its end to its beginning, the mean of
-    `SHIFTS` times; and of "silence", no sound at all."""
+    `SHIFTS` times; and of "silence", no sound at all. A shift by `TOLERANCE` frames or less would leave the truth in place."""
     rng = np.random.default_rng(seed)
-    shifted = [
-        onset_scores(real, [np.roll(sound, int(rng.integers(len(sound))), axis=0) for sound in predicted]) for _ in range(SHIFTS)
-    ]
+
+    def shifted(sound: np.ndarray) -> np.ndarray:
+        shift = rng.integers(TOLERANCE + 1, max(TOLERANCE + 2, len(sound) - TOLERANCE))
+        return np.roll(sound, int(shift), axis=0)
+
+    by_chance = [onset_scores(real, [shifted(sound) for sound in predicted]) for _ in range(SHIFTS)]
     names = ("found", "false", "in_silence")
-    chance = {name: float(np.mean([scores[name] for scores in shifted])) for name in names}
-    silence = onset_scores(real, [np.full_like(sound, 128) for sound in real])
+    chance = {name: float(np.mean([scores[name] for scores in by_chance])) for name in names}
+    silence = onset_scores(real, [np.full_like(sound, SILENT_LEVEL) for sound in real])
     return {"chance": chance, "silence": {name: silence[name] for name in names}}
 
 

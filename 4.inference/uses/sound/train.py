@@ -5,6 +5,7 @@
 Plays the world's game itself. A few minutes on two CPU cores.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch import Tensor
 
 from uses.sound.config import SoundConfig
 from uses.sound.games import training_games
-from uses.sound.model import CHUNK, SoundModel, to_wave
+from uses.sound.model import SoundModel, to_wave
 from uses.sound.scores import onset_scores, played_sound, tokenizer_scores
 from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import make_loader, split_episodes
 from video_tokenizer.data.training_data import split_clips
+from video_tokenizer.games.emulator import CHUNK
 from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.checkpoint import fingerprint
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -48,7 +50,9 @@ def main() -> None:
     load_initial_weights(model, config, "sound")
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
-    run = Run("sound", config, data, f"{heard.store.fingerprint} encoded by {fingerprint(world.tokenizer.state_dict())}")
+    known_by = fingerprint(world.tokenizer.state_dict())
+    made_from = f"{heard.store.fingerprint} encoded by {known_by}"
+    run = Run("sound", config, data, made_from, extra={"tokenizer_fingerprint": known_by})
     run.track(model, optimizer, ema)
 
     batches = make_loader(data.training, config.batch_size, run.num_steps, config.seed, run.first_step, config.num_workers)
@@ -78,7 +82,7 @@ def main() -> None:
             metrics = tokenizer_scores(averaged, real) | {"found": np.nan, "false": np.nan}
             if not learns_tokens:
                 metrics |= onset_scores(real, [played_sound(averaged, heard.codes[part]) for part in kept])
-            run.save(averaged, metrics, error=metrics["false"] - metrics["found"], shown=SHOWN_METRICS)
+            run.save(averaged, metrics, error=onset_error(metrics), shown=SHOWN_METRICS)
 
     run.finish()
 
@@ -109,6 +113,12 @@ def predictor_loss(model: SoundModel, codes: Tensor, wave: Tensor) -> Tensor:
     chunk = torch.arange(config.chunks, device=tokens.device).repeat(seen.shape[1] // config.chunks)
     logits = model(seen, before[:, first:], chunk.expand(len(tokens), -1))  # (B, T' * chunks, K)
     return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, first:].flatten())
+
+
+def onset_error(metrics: Mapping[str, float]) -> float:
+    """The share of false onsets minus that of found ones; NaN before the predictor learns. A network that falls silent has no
+    onset that could be false. It counts as one that has only those, or it would replace every better one."""
+    return (1.0 if metrics.get("predicted_onsets") == 0 else metrics["false"]) - metrics["found"]
 
 
 def validation_games(store: ClipStore, config: SoundConfig) -> list[slice]:

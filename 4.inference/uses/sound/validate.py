@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dynamics_model.models.base import codes_of
+from uses.sound.config import check_num_games
 from uses.sound.games import Heard, encode, play_games
 from uses.sound.model import SoundModel, SoundStream, load_sound
 from uses.sound.pictures import save_sound
@@ -20,7 +21,7 @@ from uses.sound.scores import baselines, game_scores, onset_scores, played_sound
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import SOUND_RATE, short_name
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import format_table, read_json, save_json
+from video_tokenizer.training.results import format_table, read_json, save_json, settings_of
 from world_model.evaluation.games import RealGames, check_seed
 from world_model.evaluation.rollouts import rollout_windows, world_actions
 from world_model.film import save_film
@@ -58,6 +59,7 @@ class ValidateConfig:
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
         check_smallest(self, {"num_games": 1, "game_frames": 2, "num_dreams": 1, "dream_frames": 2})
+        check_num_games(self.num_games)
         check_seed(self.seed)
 
 
@@ -106,7 +108,7 @@ def main() -> None:
     config.check()
     world = WorldModel.load(config.world, config.device)
     checkpoint = Path(config.checkpoint) if config.checkpoint else Path(config.world) / "sound.pt"
-    model = load_sound(checkpoint, world.device)
+    model = load_sound(checkpoint, world)
     games = play_games(world, config.num_games, config.game_frames, config.seed)
     starts = rollout_windows(games, world.context_frames, config.dream_frames, config.num_dreams)
     if not len(starts):
@@ -136,7 +138,10 @@ def main() -> None:
     if config.json:
         name = short_name(world.metadata.env_id or "")
         facts = {"parameters": sum(weights.numel() for weights in model.parameters()), "frames": len(games.store.frames)}
-        facts |= {"dreams_played": len(starts), "dream_frames": config.dream_frames}
+        facts |= {
+            "dreams_played": len(starts),
+            "settings": settings_of(config, "world", "checkpoint", "output", "json", "device"),
+        }
         save_json(config.json, read_json(Path(config.json)) | {name: facts | {"games": scores, "dreams": imagined}})
 
 

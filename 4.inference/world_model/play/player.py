@@ -222,7 +222,10 @@ class Player:
     def set_sound(self, on: bool) -> Reply:
         """Send the dream's sound with every frame, from the next one on, or no longer."""
         if on and self.opened.sound is None:
-            raise InputError("this world has no sound.pt; train one with python 4.inference/uses/sound/train.py")
+            raise InputError(
+                "this world has no sound.pt; train one with python 4.inference/uses/sound/train.py, and copy its best_model.pt "
+                "into the world's folder as sound.pt"
+            )
         self.sounds = on
         self.stream = self.new_stream()
         return Reply("sound", facts={"on": on})

@@ -124,7 +124,7 @@ class WorldRegistry:
         if name not in self.loaded:
             world = WorldModel.load(self.folders[name], self.device, **self.options)
             uses = {
-                "sharpener": load_use(self.folders[name] / SHARPENER, world, "uses.sharpening.model", "load_sharpener"),
+                "sharpener": load_use(self.folders[name] / SHARPENER, world.device, "uses.sharpening.model", "load_sharpener"),
                 "sound": load_use(self.folders[name] / SOUND, world, "uses.sound.model", "load_sound"),
             }
             self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world), **uses)
@@ -149,9 +149,12 @@ class WorldRegistry:
         return env_id, ""
 
 
-def load_use(path: Path, world: WorldModel, module: str, load: str) -> Any:
-    """The network in a file, None if there is no file. Its class is imported only now: the lesson imports no use."""
-    return getattr(import_module(module), load)(path, world.device) if path.exists() else None
+def load_use(path: Path, given: Any, module: str, load: str) -> Any:
+    """The network in a file, None if there is no file. given: what `load` needs in addition to the path.
+
+    Its class is imported only now: the lesson imports no use.
+    """
+    return getattr(import_module(module), load)(path, given) if path.exists() else None
 
 
 def find_worlds(chosen: Path | str, root: Path) -> list[Path]:

@@ -6,14 +6,24 @@ const LONGEST_QUEUE = 0.4; // seconds; a sound that would have to wait longer is
 const FASTEST = 2; // at a higher speed there is nothing left to be heard
 
 export function playSound(game) {
-  let context = null; // only made when the sound is switched on: before a click or a key, browsers let no page sound
+  const box = document.getElementById("sound");
+  let context = null; // there while the sound is on
   let end = 0; // when everything that was scheduled is over, on the clock of `context`
 
+  // In the click itself, which V makes too: a moment later, when the server has answered, some browsers let no page sound.
+  box.addEventListener("change", () => { if (box.checked) open(); });
+
   game.addEventListener("state", () => {
-    if (!game.sounding) return;
+    if (game.sounding) return open();
+    context?.close(); // what is scheduled is not heard any more
+    context = null;
+    end = 0;
+  });
+
+  function open() {
     context ??= new AudioContext();
     context.resume();
-  });
+  }
 
   game.addEventListener("frame", ({ detail: { sound } }) => {
     if (!context || !sound.length || game.speed > FASTEST) return;
