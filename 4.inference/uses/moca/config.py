@@ -19,16 +19,16 @@ class MocaConfig:
     """folder of the models and pictures; what is there already, made with the same flags, is used again"""
     vae_steps: int = 2_000
     """optimizer steps of the autoencoder"""
-    num_steps: int = 500
+    num_steps: int = 4_000
     """optimizer steps of the animator"""
     judge_steps: int = 400
     """optimizer steps of the judge, which compares clips with captions"""
-    num_films: int = 4_000
+    num_films: int = 8_000
     """films that the animator learns from; they are drawn and encoded once"""
     batch_size: int = 16
     """clips per step"""
     without_magnitude: bool = False
-    """also train the animator a quarter longer without telling it how fast the flow is, and compare"""
+    """also train the animator a quarter longer, once as before and once without telling it how fast the flow is, and compare"""
     num_clips: int = 50
     """clips that are edited in each test"""
     denoising_steps: int = 16

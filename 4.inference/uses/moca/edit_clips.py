@@ -20,7 +20,7 @@ from uses.moca.diffusion import NUM_LEVELS, ORDER, TEXT_ONLY
 from uses.moca.digits import SIZE, Scenes, captions, changed, draw_scenes, edit_frames, film, flow, has_room, read
 from uses.moca.judge import Judge, edit_scores, own_is_nearest
 from uses.moca.model import MoCA
-from uses.moca.train import open_judge, open_moca, without_magnitude
+from uses.moca.train import open_judge, open_moca, trained_longer
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -168,6 +168,7 @@ def measure(moca: MoCA, judge: Judge, config: MocaConfig) -> tuple[dict[str, Any
             "with_flow": edited_clips(moca, edit, config, keeps_flow=True),
             "without_flow": edited_clips(moca, edit, config, keeps_flow=False),
             "sdedit": sdedit_clips(moca, edit, config),
+            "standing_still": np.repeat(edit.first_frames[:, None], edit.source.corners.shape[1], axis=1),
             "copy_source": film(edit.source),
             "target": film(edit.target),
         }
@@ -184,12 +185,11 @@ def measure(moca: MoCA, judge: Judge, config: MocaConfig) -> tuple[dict[str, Any
 
 
 def compare_magnitude(moca: MoCA, config: MocaConfig) -> dict[str, Any]:
-    """The speed of clips whose color was edited, under animators that are told the magnitude of the flow and that are not."""
+    """The speed of clips whose color was edited, under animators told the magnitude of the flow in their last steps, and not."""
     edit = make_edit("color", config.num_clips, config.seed)
-    animators = {"with_magnitude": moca, "without_magnitude": without_magnitude(moca, config)}
     rows = {}
-    for name, animator in animators.items():
-        clips = edited_clips(animator, edit, config, keeps_flow=True)
+    for name, has_magnitude in (("with_magnitude", True), ("without_magnitude", False)):
+        clips = edited_clips(trained_longer(moca, config, has_magnitude), edit, config, keeps_flow=True)
         speeds = {f"speed_{who}": value for who, value in speed_correlation(clips, edit.source).items()}
         rows[name] = speeds | clip_scores(clips, edit.target)
     print("magnitude", format_table(rows), sep="\n")

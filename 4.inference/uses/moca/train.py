@@ -53,8 +53,12 @@ def fit(
     ema.copy_to(model)
 
 
-def kept(path: Path, config: MocaConfig, build: Callable[[], Model], train: Callable[[Model], None], *names: str) -> Model:
-    """The model in `path`; if there is none it is built, trained and saved. names: flags on which it depends, besides the seed.
+def kept(
+    path: Path, config: MocaConfig, num_steps: int, build: Callable[[], Model], train: Callable[[Model], None], *names: str
+) -> Model:
+    """The model in `path`; if there is none it is built, trained for num_steps and saved.
+
+    names: flags on which it depends, besides the seed.
 
     Raises InputError if it was made with other flags.
     """
@@ -63,7 +67,7 @@ def kept(path: Path, config: MocaConfig, build: Callable[[], Model], train: Call
         torch.manual_seed(config.seed)
         model = build().to(config.device)
         train(model)
-        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), config.num_steps, {}, "drawn digits")
+        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), num_steps, {}, "drawn digits")
     content = load_checkpoint(path, "moca")
     if different := [name for name, value in settings.items() if content["config"].get(name) != value]:
         name, before = different[0], content["config"].get(different[0])
@@ -126,28 +130,31 @@ def told(moca: MoCA, scenes: Scenes, tells_motion: np.ndarray) -> tuple[Tensor, 
 def open_moca(config: MocaConfig) -> MoCA:
     """Autoencoder and animator, trained if they are not there yet."""
     folder = Path(config.output)
-    vae = kept(folder / "vae.pt", config, FrameVAE, lambda vae: train_vae(vae, config), "vae_steps")
+    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, lambda vae: train_vae(vae, config), "vae_steps")
 
     def train(moca: MoCA) -> None:
         moca.vae.load_state_dict(vae.state_dict())
         train_animator(moca, config, config.num_steps)
 
     names = "vae_steps", "num_steps", "num_films"
-    return kept(folder / "animator.pt", config, lambda: MoCA(FrameVAE(), Animator()), train, *names)
+    return kept(folder / "animator.pt", config, config.num_steps, lambda: MoCA(FrameVAE(), Animator()), train, *names)
 
 
-def without_magnitude(moca: MoCA, config: MocaConfig) -> MoCA:
-    """The animator, trained a quarter longer without being told the magnitude of the flow."""
+def trained_longer(moca: MoCA, config: MocaConfig, has_magnitude: bool) -> MoCA:
+    """The animator, trained a quarter longer while it is told the magnitude of the flow, or without it."""
+    num_steps = max(1, config.num_steps // 4)
 
-    def train(deaf: MoCA) -> None:
-        deaf.load_state_dict(moca.state_dict())
-        train_animator(deaf, config, max(1, config.num_steps // 4))
+    def train(longer: MoCA) -> None:
+        longer.load_state_dict(moca.state_dict())
+        train_animator(longer, config, num_steps)
 
-    path, names = Path(config.output) / "animator_without_magnitude.pt", ("vae_steps", "num_steps", "num_films")
-    return kept(path, config, lambda: MoCA(FrameVAE(), Animator(has_magnitude=False)), train, *names)
+    path = Path(config.output) / f"animator_{'with' if has_magnitude else 'without'}_magnitude.pt"
+    names = "vae_steps", "num_steps", "num_films"
+    return kept(path, config, num_steps, lambda: MoCA(FrameVAE(), Animator(has_magnitude=has_magnitude)), train, *names)
 
 
 def open_judge(moca: MoCA, config: MocaConfig) -> Judge:
     """The judge, trained if it is not there yet."""
     path = Path(config.output) / "judge.pt"
-    return kept(path, config, Judge, lambda judge: train_judge(judge, moca, config), "vae_steps", "judge_steps")
+    names = "vae_steps", "judge_steps"
+    return kept(path, config, config.judge_steps, Judge, lambda judge: train_judge(judge, moca, config), *names)
