@@ -24,7 +24,8 @@ from uses.imagination.reward_head import (
     train_head,
     windows,
 )
-from uses.imagination.wall import for_nothing, hits, near
+from uses.imagination.train import check_recording, dream, over_seeds
+from uses.imagination.wall import EDGE, audit, hits, near
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import Game, record_episode
@@ -105,6 +106,12 @@ def test_the_scores_of_a_head_are_those_of_the_book():
     given, truth = np.array([0.9, 0.1, 0.8, 0.05]), np.array([True, True, False, False])
     scores = head_scores(np.stack([given, given], axis=1), np.stack([truth, truth], axis=1))["paid"]
     assert (scores["auc"], scores["precision"], scores["recall"], scores["rate"]) == (0.75, 0.5, 0.5, 0.5)
+
+
+def test_games_without_an_event_have_no_auc():
+    given, truth = np.full((4, 2), 0.1), np.array([[False, True]] * 4)
+    scores = head_scores(given, truth)
+    assert scores["paid"]["auc"] is None and scores["lost"]["auc"] is None and scores["paid"]["rate"] == 0.0
 
 
 # ---- dreams ---------------------------------------------------------------------------------------------------------------
@@ -203,9 +210,36 @@ def test_the_picture_shows_every_brick_that_the_game_pays_for():
 
 
 def test_pay_is_for_nothing_if_no_brick_went_within_two_frames():
-    paid, hit = np.zeros((8, 1)), np.zeros((8, 1), bool)
-    hit[3], paid[5], paid[6] = True, 0.75, 0.25
-    assert for_nothing(paid, hit) == 0.25
+    """Of twelve frames the first and the last three are left out, of which nobody can say it."""
+    paid, hit = np.zeros((12, 1)), np.zeros((12, 1), bool)
+    hit[5], paid[7], paid[8], paid[2], paid[9] = True, 0.75, 0.25, 5.0, 5.0
+    assert EDGE == 3
+    assert audit([paid], [hit]) == pytest.approx({"paid": 100 / 6, "hits": 100 / 6, "for_nothing": 0.25})
+
+
+def test_a_hit_explains_no_payment_of_another_film():
+    """Twenty frames are paid for the tenth, with a hit two frames later, and for the sixteenth. As two films of ten, the former
+    is too near to an end to say anything."""
+    paid, hit = np.zeros((20, 1)), np.zeros((20, 1), bool)
+    paid[9], hit[11], paid[15] = 1.0, True, 1.0
+    assert audit([paid], [hit])["for_nothing"] == 0.5
+    assert audit([paid[:10], paid[10:]], [hit[:10], hit[10:]])["for_nothing"] == 1.0
+
+
+def test_a_film_of_a_dream_begins_with_the_last_frame_of_its_prompts(world):
+    head = RewardHead(world.tokenizer.indices_to_codes(torch.arange(1000)[None, None])[0, 0], (4, 4)).eval()
+    games = DreamedGames(world, head, Prompts(world.start_frames, None, np.zeros((2, 4, 16), np.int64)), [0, 1, 2], 3, seed=0)
+    reset, begun = games.reset, []
+    games.reset = lambda: begun.append(reset()) or begun.append(games.frames) or begun[0]  # type: ignore[method-assign]
+    film = dream(games, 2)
+    assert film.frames.shape[:2] == (3, 3) and film.paid.shape == (3, 3)
+    assert np.array_equal(film.paid[0], begun[0].paid) and np.array_equal(film.frames[0], begun[1])
+
+
+def test_a_mean_over_seeds_leaves_out_what_is_none():
+    """The standard error of the games is none of the seeds, and held-out games without an event have no AUC."""
+    results = [{"score": 1.0, "score_standard_error": 0.5, "auc": None}, {"score": 2.0, "score_standard_error": 0.5, "auc": None}]
+    assert over_seeds(results) == {"score": 1.5, "lowest_score": 1.0, "auc": None}
 
 
 def test_the_command_learns_dreams_and_tests(tmp_path, capsys):
@@ -219,6 +253,41 @@ def test_the_command_learns_dreams_and_tests(tmp_path, capsys):
     assert len(numbers["by_seed"]) == 2 and set(numbers["baselines"]) == {"chance", "standing_still", "a_rule_by_hand"}
     assert set(numbers["over_seeds"]["audits"]["dream_of_the_agent"]) == {"paid", "hits", "for_nothing"}
     assert (tmp_path / "paid.png").stat().st_size > 0
+
+
+def test_a_recording_of_another_kind_is_refused(tmp_path):
+    names = ["NOOP", "FIRE", "RIGHT", "LEFT"]
+    world = WorldModel.load(save_tiny_world(tmp_path / "world", actions="true", linear_light=True), "cpu", num_steps=1)
+    good = {"env_id": BREAKOUT, "action_names": names, "linear_light": True}
+
+    def recorded(size: int = 32, **info):
+        with ClipStoreWriter(tmp_path / "store", (size, size), good | info, overwrite=True) as writer:
+            writer.add_episode(np.zeros((3, size, size, 3), np.uint8))
+        return open_clip_store(tmp_path / "store")
+
+    check_recording(recorded(), world, BREAKOUT)
+    for store, reason in (
+        (recorded(24), "store has frames of --frame-size 24, not 32 like the world"),
+        (recorded(env_id="ALE/Pong-v5"), "store was recorded from ALE/Pong-v5, not ALE/Breakout-v5"),
+        (recorded(action_names=names[::-1]), "has the actions LEFT, RIGHT, FIRE, NOOP, but the world was trained with NOOP"),
+        (recorded(linear_light=False), "was trained on frames that were shrunk by averaging light"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            check_recording(store, world, BREAKOUT)
+
+
+def test_the_command_opens_no_recording_of_another_size(tmp_path, capsys):
+    pytest.importorskip("stable_baselines3")
+    with ClipStoreWriter(tmp_path / "small", (24, 24), {"env_id": BREAKOUT}) as writer:
+        writer.add_episode(np.zeros((3, 24, 24, 3), np.uint8), rewards=[0] * 3, ends=[False] * 3, lives=[5] * 3)
+    folder = save_tiny_world(tmp_path / "world")
+    assert call(TRAIN, "--world", str(folder), "--data-path", str(tmp_path / "small")) == 2
+    assert "small has frames of --frame-size 24" in capsys.readouterr().err
+
+
+def test_more_games_than_lie_before_the_held_out_ones_are_refused(capsys):
+    assert call(TRAIN, "--num-games", "1001") == 2
+    assert "--num-games 1001 is too large; give at most 1000" in capsys.readouterr().err
 
 
 def test_another_game_and_no_seed_are_refused(tmp_path, capsys):

@@ -125,15 +125,16 @@ def probabilities(head: RewardHead, tokens: np.ndarray, episodes: np.ndarray) ->
     return torch.cat(parts).numpy()
 
 
-def head_scores(probability: np.ndarray, happened: np.ndarray) -> dict[str, dict[str, float]]:
+def head_scores(probability: np.ndarray, happened: np.ndarray) -> dict[str, dict[str, float | None]]:
     """Of each event: "auc", the share of pairs of a frame with and one without in which the former has the higher probability;
-    "precision" and "recall" at a probability of one half; "rate" and "mean_probability"."""
+    "precision" and "recall" at a probability of one half; "rate" and "mean_probability". Without an event, or without any other
+    frame, there is no such pair, and "auc" is None."""
     scores = {}
     for number, event in enumerate(EVENTS):
         given, truth = probability[:, number], happened[:, number]
-        hits = (given > 0.5) & truth
+        hits, pairs = (given > 0.5) & truth, 0 < truth.sum() < len(truth)
         scores[event] = {
-            "auc": float(binary_auroc(torch.from_numpy(given), torch.from_numpy(truth.astype(np.int64)))),
+            "auc": float(binary_auroc(torch.from_numpy(given), torch.from_numpy(truth.astype(np.int64)))) if pairs else None,
             "precision": float(hits.sum() / max(1, (given > 0.5).sum())),
             "recall": float(hits.sum() / max(1, truth.sum())),
             "rate": float(truth.mean()),

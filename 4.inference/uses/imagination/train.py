@@ -14,11 +14,12 @@ import torch
 from dynamics_model.data.frame_cache import encode_store
 from uses.imagination.dreams import DreamedGames, Prompts
 from uses.imagination.reward_head import EVENTS, RewardHead, events, head_scores, probabilities, targets, train_head
-from uses.imagination.wall import check_has_a_wall, for_nothing, hits, near
-from video_tokenizer.data.clip_store import ClipStore, open_clip_store
+from uses.imagination.wall import EDGE, audit, check_has_a_wall, hits, near
+from video_tokenizer.data.clip_store import ClipStore, check_light, open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.config import size_text
 from video_tokenizer.training.results import format_table, save_json, settings_of
 from world_model.ball_game import BallGame, three_keys
 from world_model.evaluation.games import check_seed, record_games
@@ -67,8 +68,13 @@ class ImaginationConfig:
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
-        least = {"num_games": 5, "game_frames": 64, "head_steps": 1, "num_steps": 1, "num_rollouts": 1, "rollout_steps": 4}
+        least = {"num_games": 5, "game_frames": 64, "head_steps": 1, "num_steps": 1, "num_rollouts": 1, "rollout_steps": 2 * EDGE}
         check_smallest(self, least | {"decoding_steps": 1, "test_games": 1, "test_steps": 1})
+        if self.num_games > GAMES_HELD_OUT - GAMES_TO_LEARN:
+            most = GAMES_HELD_OUT - GAMES_TO_LEARN
+            raise InputError(
+                f"--num-games {self.num_games} is too large; give at most {most}, so that no game is held out as well"
+            )
         if not self.seeds:
             raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
         for seed in self.seeds:
@@ -93,7 +99,7 @@ class Recording:
 
 
 class Dream(NamedTuple):
-    """B rollouts of T frames under one player."""
+    """B rollouts under one player: the last frame of the prompt and T - 1 dreamed ones."""
 
     frames: np.ndarray
     """(T, B, H, W, 3) uint8"""
@@ -101,9 +107,28 @@ class Dream(NamedTuple):
     """(T, B), the head's probability"""
 
 
+def check_recording(store: ClipStore, world: WorldModel, env_id: str) -> None:
+    """Raise InputError for a clip store that is no recording of the world's game as the world knows it."""
+    if (store.env_id or "").removeprefix("ale_py:") != env_id.removeprefix("ale_py:"):
+        raise InputError(
+            f"{store.path} was recorded from {store.env_id or 'an unknown game'}, not {env_id}; record the world's game"
+        )
+    if store.frame_size != world.frame_size:
+        here, there = size_text(store.frame_size), size_text(world.frame_size)
+        raise InputError(
+            f"{store.path} has frames of --frame-size {here}, not {there} like the world; record it with the world's"
+        )
+    if world.action_kind == "true" and store.action_names != world.action_names:
+        here, there = (", ".join(names) or "none" for names in (store.action_names, world.action_names))
+        raise InputError(f"{store.path} has the actions {here}, but the world was trained with {there}; record it with these")
+    check_light("the world", world.metadata.linear_light, store)
+
+
 def open_recordings(config: ImaginationConfig, world: WorldModel, env_id: str) -> tuple[Recording, Recording]:
     """To learn from, and held out."""
     learned = None if config.data_path is None else open_clip_store(config.data_path)
+    if learned is not None:
+        check_recording(learned, world, env_id)
     game = open_game(env_id, world.metadata, world.frame_size)
     if learned is None:
         learned = record_games(game, config.num_games, config.game_frames, 0, first_game=GAMES_TO_LEARN).store
@@ -125,7 +150,8 @@ def learn_rewards(config: ImaginationConfig, seed: int, world: WorldModel, learn
 
 def dream(games: DreamedGames, num_steps: int, agent: Any = None) -> Dream:
     """Let an agent play dreamed games, or random keys."""
-    step, frames, paid = games.reset(), [], []
+    step = games.reset()
+    frames, paid = [games.frames], [step.paid]
     for _ in range(num_steps):
         random = games.rng.integers(len(games.keys), size=games.num_games)
         step = games.step(random if agent is None else agent.predict(step.features, deterministic=True)[0])
@@ -134,30 +160,27 @@ def dream(games: DreamedGames, num_steps: int, agent: Any = None) -> Dream:
     return Dream(np.stack(frames), np.stack(paid))
 
 
-def audit(paid: np.ndarray, happened: np.ndarray) -> dict[str, float]:
-    """What a head paid (T, B), and what was hit (T, B): both per 100 frames, and the share of the pay that was for nothing."""
-    return {"paid": 100 * float(paid.mean()), "hits": 100 * float(happened.mean()), "for_nothing": for_nothing(paid, happened)}
-
-
 def audits(
     config: ImaginationConfig, head: RewardHead, held_out: Recording, games: DreamedGames, agent: Any
 ) -> tuple[dict[str, dict[str, float]], Dream]:
     """The head's pay in real games, checked with the truth and as dreams have to be checked, and in dreams."""
-    paid = probabilities(head, held_out.tokens, held_out.store.episodes)[:, :1]  # (F, 1)
-    seen = hits(held_out.store.frames[:, None])
+    store = held_out.store
+    probability = probabilities(head, held_out.tokens, store.episodes)
+    paid, truth = ([values[start:stop, :1] for start, stop in store.episodes] for values in (probability, held_out.happened))
+    seen = [hits(store.frames[start:stop, None]) for start, stop in store.episodes]
     played, random = dream(games, config.rollout_steps, agent), dream(games, config.rollout_steps)
     return {
-        "real": audit(paid, held_out.happened[:, :1]),
+        "real": audit(paid, truth),
         "real_by_picture": audit(paid, seen),
-        "dream_of_random_keys": audit(random.paid, hits(random.frames)),
-        "dream_of_the_agent": audit(played.paid, hits(played.frames)),
+        "dream_of_random_keys": audit([random.paid], [hits(random.frames)]),
+        "dream_of_the_agent": audit([played.paid], [hits(played.frames)]),
     }, played
 
 
 def save_payments(path: str, played: Dream) -> None:
     """The highest payments for nothing, one of a rollout at most: the frame before, the frame that was paid, the one after."""
-    unfounded = np.where(near(hits(played.frames)), 0.0, played.paid)[1:-1]  # (T - 2, B)
-    times = unfounded.argmax(axis=0) + 1  # (B,)
+    unfounded = np.where(near(hits(played.frames)), 0.0, played.paid)[EDGE:-EDGE]
+    times = unfounded.argmax(axis=0) + EDGE  # (B,)
     rollouts = unfounded.max(axis=0).argsort()[::-1][:SHOWN]
     rows = [(f"paid {played.paid[times[b], b]:.2f}", played.frames[times[b] - 1 : times[b] + 2, b]) for b in rollouts]
     save_picture(path, image_grid(rows, "", ["one frame earlier", "paid for this frame", "one frame later"]), 64)
@@ -190,10 +213,11 @@ def run_seed(
 def over_seeds(results: list[Any]) -> Any:
     """The means of nested dictionaries of numbers with the same keys, with "_" for spaces; for an "auc" the lowest as well."""
     if not isinstance(results[0], dict):
-        return float(np.mean(results))
-    means = {name.replace(" ", "_"): over_seeds([result[name] for result in results]) for name in results[0]}
+        return None if results[0] is None else float(np.mean(results))
+    left_out = "score_standard_error"  # that of the games, which are the same for all seeds
+    means = {name.replace(" ", "_"): over_seeds([r[name] for r in results]) for name in results[0] if name != left_out}
     for name in ("auc", "score"):
-        if name in means:
+        if means.get(name) is not None:
             means[f"lowest_{name}"] = float(min(result[name] for result in results))
     return means
 
