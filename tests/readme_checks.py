@@ -211,10 +211,13 @@ def _plain(text: str) -> str:
 
 
 def _value(page: Path, file: str, key: str) -> float | None:
-    """The number of that name in a JSON file beside the page, such as `games.0.psnr_db`; None if there is none."""
+    """The number of that name in a JSON file beside the page, such as `games.0.psnr_db`; None if there is none.
+
+    A dot that belongs to a name has a backslash: `players.0\\.25.score`.
+    """
     try:
         value = json.loads((page.parent / file).read_text())
-        for name in key.split("."):
+        for name in (part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", key)):
             value = value[int(name)] if isinstance(value, list) else value[name]
         return float(value) if math.isfinite(value) else None
     except (OSError, ValueError, LookupError, TypeError):

@@ -247,6 +247,12 @@ def test_the_block_of_measured_numbers_is_read_strictly(page, true, false, compl
     assert complaint in checks.measured_complaints(BLOCK.replace(true, false), page)
 
 
+def test_a_name_with_a_dot_is_found_behind_a_backslash(page):
+    (page.parent / "metrics.json").write_text('{"players": {"0.25": {"score": 3}}}')
+    block = 'It scores 4.\n\n<!-- measured\nm = metrics.json\n"It scores 4" = m players.0\\.25.score\n-->\n'
+    assert checks.measured_complaints(block, page) == ["players.0\\.25.score is 3, and 4 is shown"]
+
+
 def test_new_measurements_are_written_into_the_text_and_the_block(page):
     (page.parent / "metrics.json").write_text('{"tokenizer": {"psnr_db": 38.04, "recall": 0.995}, "steps": [-2, 999]}')
     written = checks.with_measured_numbers(BLOCK, page)
