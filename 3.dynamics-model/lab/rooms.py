@@ -10,7 +10,7 @@ and what is finished is not trained again. Numbers, chart and strip go beside th
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     config = parse_config(RoomsConfig)
     config.check()
+    config = replace(config, output=str(resolve_path(Path(config.output), REPOSITORY)))
     torch.set_num_threads(1)
     folder = resolve_path(Path(config.folder), REPOSITORY)
     training = recorded(folder / "training", config.num_episodes, 0)

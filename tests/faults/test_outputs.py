@@ -97,7 +97,7 @@ def test_a_recording_into_a_linked_folder_lands_where_the_link_points(tmp_path):
 def scripts_that_write() -> Iterator[tuple[Path, str]]:
     for script in scripts():
         text = script.read_text()
-        flags = [name for name in OUTPUTS if f"\n    {name}: " in text]
+        flags = [name for name in OUTPUTS if f"\n    {name}: str" in text]
         yield from ((script, name) for name in flags)
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from script_runner import call
+from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_dynamics import built
 
@@ -84,7 +84,7 @@ def test_the_margin_is_that_of_the_worst_seed_at_the_worst_gap():
     assert margin(rows, "accuracy") == pytest.approx(0.5)  # 0.8 - 0.3 from 8 frames on, 0.7 - 0.2 from 16 on
 
 
-def test_a_small_measurement_scores_every_arm_and_is_not_repeated(tmp_path, capsys):
+def test_a_small_measurement_scores_every_arm_and_is_not_repeated(tmp_path, monkeypatch, capsys):
     page = tmp_path / "page.md"
     page.write_text("<!-- rooms: begin -->\n<!-- rooms: end -->\n")
     small = ("--minutes", 0.002, "--seeds", 0, "--num-episodes", 16, "--tokenizer-steps", 2, "--folder", tmp_path / "data")
@@ -99,4 +99,10 @@ def test_a_small_measurement_scores_every_arm_and_is_not_repeated(tmp_path, caps
     models = {path: path.read_bytes() for path in (tmp_path / "data").rglob("models/*.pt")}
     assert call(SCRIPT, *small, *files, "--num-episodes", 24) == 0  # models of other data are not taken for those of these
     assert models and all(path.read_bytes() != content for path, content in models.items())
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.setattr(load_script(SCRIPT), "REPOSITORY", tmp_path)  # the folder that is meant where there is no such one here
+    assert call(SCRIPT, *small, *files, "--num-episodes", 24, "--output", "pictures") == 0
+    assert {path.suffix for path in (tmp_path / "pictures").iterdir()} == {".png", ".svg"}
+    next(iter(models)).write_bytes(b"half a file")
+    assert call(SCRIPT, *small, *files, "--num-episodes", 24) == 2 and "is truncated" in capsys.readouterr().err
     assert call(SCRIPT, "--num-episodes", 2) == 2 and "num-episodes 2" in capsys.readouterr().err

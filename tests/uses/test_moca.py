@@ -316,3 +316,9 @@ def test_models_made_with_other_flags_are_not_used_again(folder, capsys):
     assert call(SCRIPT, *tiny(folder), "--vae-steps", 3) == 2
     assert "was made with vae_steps 2, not 3" in capsys.readouterr().err
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} and len(made) == 5
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--seed", 2**64), ("--picture", "x"), ("--picture", "x.jpg")])
+def test_flags_that_would_fail_at_the_end_are_refused_at_the_beginning(tmp_path, capsys, flag, value):
+    assert call(SCRIPT, "--output", tmp_path / "moca", flag, value) == 2
+    assert f"{flag} {value}" in capsys.readouterr().err and not (tmp_path / "moca").exists()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from tiny_world import save, save_tiny_world
 
 from dynamics_model.data.metadata import WorldMetadata
 from dynamics_model.models.base import Predictions
+from uses.viper import films
 from uses.viper.expert import never_serves, noisy_expert, play, record_expert, stands_still
 from uses.viper.reward import FramesAlone, RunningScale, Stream, VideoReward, alone, pixel_mask
 from uses.viper.scores import area_under_curve, as_rows, nearest_frame_similarity, object_patches
@@ -300,6 +302,8 @@ def test_the_command_films_trains_judges_and_draws(tmp_path, monkeypatch):
         (("--arms", "viper", "blind"), "--arms blind is not one of viper, frame_alone"),
         (("--arms", "frame_alone"), "--arms without viper"),
         (("--game-steps", 7), "--game-steps 7 is too small; give at least 8"),
+        (("--seed", 10_000), "--seed 10000 must lie between 0 and 9,999"),
+        (("--picture", "x.jpg"), "--picture x.jpg does not end in .png; give x.png"),
     ],
 )
 def test_the_command_refuses_what_cannot_work(tmp_path, capsys, flags, message):
@@ -308,7 +312,30 @@ def test_the_command_refuses_what_cannot_work(tmp_path, capsys, flags, message):
 
 
 def test_models_that_were_made_with_other_flags_are_not_used_again(tmp_path, capsys):
-    (tmp_path / "viper").mkdir()
+    (tmp_path / "viper" / "films").mkdir(parents=True)
     (tmp_path / "viper" / "made_with.json").write_text('{"env": "ALE/Pong-v5"}')
     assert call(SCRIPT, *TOY, "--output", tmp_path) == 2
     assert "was made with env ALE/Pong-v5, not ALE/Breakout-v5; give another --output" in capsys.readouterr().err
+
+
+def test_a_command_that_made_nothing_does_not_bind_the_corrected_one(tmp_path, capsys):
+    """The note of the first is there, and the second gets as far as looking for its own tokenizer."""
+    for name in ("wrong.pt", "right.pt"):
+        assert call(SCRIPT, *TOY, "--output", tmp_path, "--tokenizer", tmp_path / name) == 2
+        assert f"{name} does not exist" in capsys.readouterr().err
+    assert name in (tmp_path / "viper" / "made_with.json").read_text()
+
+
+def test_a_video_model_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    """The disk is full after half of a copy."""
+
+    def half(source: Path, copy: Path) -> None:
+        copy.write_bytes(Path(source).read_bytes()[:3])
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "tokenizer.pt").write_bytes(b"weights")
+    monkeypatch.setattr(films, "run_training", lambda *_: None)
+    monkeypatch.setattr(films.shutil, "copyfile", half)
+    with pytest.raises(InputError):
+        films.train_video_model(tmp_path / "viper", tmp_path / "tokenizer.pt", 2, 1, 2, 0, "cpu")
+    assert not any(path.is_file() for path in (tmp_path / "viper").rglob("*"))

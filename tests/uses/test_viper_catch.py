@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 from script_runner import call
-from stable_baselines3.common.vec_env import DummyVecEnv
 from structure_checks import REPOSITORY
 from tiny_viper import some_frames, tiny_world, train_here
 
-from uses.viper.agent import Discriminator, Novelty, Paid
 from uses.viper.catch import CELL, CELLS, EPISODE, Catch, expert_action, film, film_expert
 from uses.viper.reward import RunningScale, VideoReward
 from video_tokenizer.data.clip_store import open_clip_store
+
+pytest.importorskip("stable_baselines3", reason="stable-baselines3 is not installed")
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from uses.viper.agent import Discriminator, Novelty, Paid
 
 SCRIPT = REPOSITORY / "4.inference" / "uses" / "viper" / "learn_catch.py"
 
@@ -163,6 +166,9 @@ def test_the_command_films_trains_and_lets_agents_learn(tmp_path, monkeypatch):
         (("--payments", "viper", "gold"), "--payments gold is not one of score, viper"),
         (("--agent-steps", 15), "--agent-steps 15 is too small; give at least 16"),
         (("--seeds",), "--seeds is empty; give at least one"),
+        (("--seeds", "0", "-1"), "--seed -1 must lie between 0 and 9,999"),
+        (("--past-frames", EPISODE + 1), "--past-frames 129 is too large; an episode has 128 frames after its first"),
+        (("--picture", "x"), "--picture x does not end in .png; give x.png"),
     ],
 )
 def test_the_command_refuses_what_cannot_work(tmp_path, capsys, flags, message):

@@ -20,7 +20,7 @@ import tyro
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import check_can_be_written
 
-OUTPUTS = ("json", "output", "video", "runs", "checkpoint_dir")
+OUTPUTS = ("json", "picture", "output", "video", "runs", "checkpoint_dir")
 """fields of the scripts' configs that say where to write"""
 NARROWEST = 40
 """columns below which help texts cannot be laid out"""
@@ -63,7 +63,9 @@ def parse_config(
     config = tyro.cli(config_class, args=arguments, default=default)
     for name in OUTPUTS:
         if (path := getattr(config, name, None)) is not None:
-            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file=name == "json")
+            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file=name in ("json", "picture"))
+            if name == "picture" and Path(path).suffix.lower() != ".png":
+                raise InputError(f"--picture {path} does not end in .png; give {Path(path).with_suffix('.png')}")
     return config
 
 

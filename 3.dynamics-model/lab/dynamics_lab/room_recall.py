@@ -22,7 +22,7 @@ from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.metrics import CodeUsage
 from video_tokenizer.models.base import Tokenizer
-from video_tokenizer.training.atomic_files import write_atomically
+from video_tokenizer.training.checkpoint import read_torch_file, write_torch_file
 from video_tokenizer.training.device import autocast
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 from video_tokenizer.training.results import to_json
@@ -40,7 +40,9 @@ ARMS: dict[str, tuple[type[NextFrameConfig], dict[str, Any]]] = {
     "main line, 8 frames": (DynamicsConfig, dict(num_frames=WINDOW, context_frames=WINDOW)),
 }
 BINS = {"first": (0, 0), "2-7": (2, 7), "8-15": (8, 15), "16+": (16, NUM_FRAMES)}
-"""smallest and largest gap, in frames since the room was last entered; "first": it was not"""
+"""smallest and largest gap, in frames since the room was last entered; "first": it was not.
+
+TECO never sees the action of its first frame, so from 8 frames it cannot know a room of gap 7 by its number."""
 TICKS = 1_000
 """the learning rate rises and falls over this many parts of the time"""
 CPU = torch.device("cpu")
@@ -131,15 +133,13 @@ def trained(
     seen = hashlib.sha256(data.tokens.numpy().tobytes() + data.actions.numpy().tobytes()).hexdigest()[:16]
     settings = to_json({"config": asdict(config), "minutes": minutes, "data": seen})
     if path.exists():
-        content = torch.load(path, weights_only=True)
+        content = read_torch_file(path)
         if content["settings"] == settings:
             model = build_dynamics(config)
             model.load_state_dict(content["weights"])
             return model.eval(), content["steps"]
     model, steps = train(config, tokenizer, data, minutes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"settings": settings, "weights": model.state_dict(), "steps": steps}
-    write_atomically(path, lambda temporary: torch.save(content, temporary))
+    write_torch_file(path, {"settings": settings, "weights": model.state_dict(), "steps": steps})
     return model, steps
 
 

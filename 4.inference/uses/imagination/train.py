@@ -64,7 +64,7 @@ class ImaginationConfig:
     json: str | None = None
     """file for the numbers"""
     picture: str | None = None
-    """file for a picture of dreamed frames that were paid for nothing"""
+    """file for a picture of dreamed frames that were paid for nothing, a .png"""
 
     def check(self) -> None:
         """Raise InputError for numbers out of range."""
@@ -235,18 +235,16 @@ def main() -> None:
     recordings = open_recordings(config, world, real.env_id)
     shares = ", ".join(f"{share:.1%} {event}" for event, share in zip(EVENTS, recordings[0].happened.mean(axis=0), strict=True))
     print(f"{len(recordings[0].tokens):,} frames to learn rewards from, {shares}; {len(recordings[1].tokens):,} held out")
-    results = []
-    for seed in config.seeds:
-        result, played = run_seed(config, seed, world, recordings, real)
-        results.append(result)
-        if config.picture and seed == config.seeds[0]:
-            save_payments(config.picture, played)
+    runs = [run_seed(config, seed, world, recordings, real) for seed in config.seeds]
+    results = [result for result, _ in runs]
     players = {name: play(player, real, config.test_games, 0, name) for name, player in baselines().items()}
     print(format_table(players))
     if config.json:
         num_frames = len(recordings[0].tokens), len(recordings[1].tokens)
         facts = settings_of(config, "json", "picture", "data_path") | {"num_frames": num_frames, "by_seed": results}
         save_json(config.json, facts | {"over_seeds": over_seeds(results), "baselines": over_seeds([players])})
+    if config.picture:
+        save_payments(config.picture, runs[0][1])
 
 
 if __name__ == "__main__":

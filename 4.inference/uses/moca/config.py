@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from video_tokenizer.training.command_line import check_smallest
 from video_tokenizer.training.config import TrainingConfig
+from world_model.evaluation.games import check_seed
 
 OPTIMIZER = TrainingConfig(optimizer="muon", learning_rate=1.5e-3, warmup_steps=100)
 """how all models of this use are trained: as in chapter 1, by Muon in the blocks of transformers and AdamW elsewhere"""
@@ -59,7 +60,8 @@ class MocaConfig:
             "num_clips": 8,
             "denoising_steps": 1,
         }
-        check_smallest(self, least | {"image_scale": 0, "text_scale": 0, "motion_scale": 0, "seed": 0})
+        check_smallest(self, least | {"image_scale": 0, "text_scale": 0, "motion_scale": 0})
+        check_seed(self.seed)
 
     @property
     def scales(self) -> tuple[float, float, float]:

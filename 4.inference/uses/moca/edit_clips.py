@@ -222,10 +222,10 @@ def main() -> None:
     results: dict[str, Any] = {"settings": settings_of(config, "output", "json", "picture"), "parameters": parameters, **scores}
     if config.without_magnitude:
         results["magnitude"] = compare_magnitude(moca, config)
-    if config.picture:
-        save_strips(config.picture, shown)
     if config.json:
         save_json(config.json, results)
+    if config.picture:
+        save_strips(config.picture, shown)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,25 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from video_tokenizer.errors import InputError
+from video_tokenizer.training.atomic_files import write_atomically
 from video_tokenizer.training.results import plain, read_json, save_json
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def check_made_with(folder: Path, config: Any, names: Sequence[str]) -> None:
-    """Note in a folder the settings from which its films and models are made. Raises InputError where they were others before."""
+    """Note in a folder the settings from which its films and models are made. Raises InputError where they were others before.
+
+    While the folder holds nothing but the note, because the command failed, the note binds nobody.
+    """
     settings = plain({name: getattr(config, name) for name in names})
-    before = read_json(folder / "made_with.json")
+    is_made = any(path.name != "made_with.json" and path.name[0] != "." for path in folder.glob("*"))
+    before = read_json(folder / "made_with.json") if is_made else {}
     if different := [name for name in names if before and before.get(name) != settings[name]]:
         name = different[0]
         raise InputError(f"{folder} was made with {name} {before.get(name)}, not {settings[name]}; give another --output")
@@ -44,5 +50,5 @@ def train_video_model(
         **{name.replace("_", "-"): size for name, size in sizes.items()},
     }  # fmt: skip
     run_training("3.dynamics-model/dynamics_variants/train.py", folder / "run", flags)
-    shutil.copyfile(tokenizer, folder / "tokenizer.pt")
-    shutil.copyfile(folder / "run" / "final_model.pt", folder / "dynamics.pt")
+    for source, copy in ((tokenizer, "tokenizer.pt"), (folder / "run" / "final_model.pt", "dynamics.pt")):
+        write_atomically(folder / copy, partial(shutil.copyfile, source))

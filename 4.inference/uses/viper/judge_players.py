@@ -1,6 +1,6 @@
 """Film an expert, train a video model on the films, and let its likelihood judge players it has never seen.
 
-    python 4.inference/uses/viper/judge_players.py --json assets/4.inference/viper.json
+    python 4.inference/uses/viper/judge_players.py --json scores/viper.json
 
 Everything is in --output: the films of the expert, and the video models that are trained on them by chapter 3's script. What is
 there already, made with the same flags, is used again.
@@ -29,6 +29,7 @@ from video_tokenizer.games.policies import SCRIPTED_GAMES
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json, settings_of
+from world_model.evaluation.games import check_seed
 
 NOISES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """shares of random actions of the players that are judged: from the expert to random play"""
@@ -100,7 +101,8 @@ class JudgeConfig:
     def check(self) -> None:
         """Raise InputError for flags that cannot work, before anything is played."""
         least = {"num_frames": 200, "episode_frames": 16, "past_frames": 1, "num_steps": 1, "num_games": 1, "score_every": 1}
-        check_smallest(self, least | {"game_steps": self.past_frames + self.score_every, "batch_size": 1, "seed": 0})
+        check_smallest(self, least | {"game_steps": self.past_frames + self.score_every, "batch_size": 1})
+        check_seed(self.seed)
         if self.env.removeprefix("ale_py:") not in SCRIPTED_GAMES:
             raise InputError(f"--env {self.env} has no scripted player; choose {' or '.join(SCRIPTED_GAMES)}")
         if unknown := [arm for arm in self.arms if arm not in ARMS]:
@@ -313,7 +315,6 @@ def save_heat_map(path: str, reward: VideoReward, config: JudgeConfig) -> None:
         glow = pictures * 0.5 * (1 - heat[..., None]) + heat[..., None] * np.array([255, 220, 0])
         rows += [(label, pictures), ("surprise", glow.astype(np.uint8))]
         labels = [f"{reward_of_frame:.0f} nats" for reward_of_frame in values.sum(dim=1)[torch.as_tensor(shown)].tolist()]
-        rows[-1] = ("\n".join(["surprise"]), rows[-1][1])
         print(label, labels)
     save_picture(path, image_grid(rows, ""), 64)
 
@@ -328,10 +329,10 @@ def main() -> None:
         results["scoreboard"] = edit_scoreboard(rewards["viper"], rewards["with_scoreboard"], config)
     results["standing_still"] = stand_still(rewards, config)
     results["surprise"] = surprise(rewards["viper"], config)
-    if config.picture:
-        save_heat_map(config.picture, rewards["viper"], config)
     if config.json:
         save_json(config.json, results)
+    if config.picture:
+        save_heat_map(config.picture, rewards["viper"], config)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Teach an agent the game of Catch without ever telling it the score: it is paid by a video model of an expert.
 
-    python 4.inference/uses/viper/learn_catch.py --json assets/4.inference/viper_catch.json
+    python 4.inference/uses/viper/learn_catch.py --json scores/viper_catch.json
 
 Films the expert, trains a tokenizer and video models on the films, and trains a DQN for each way of being paid. Everything is in
 --output, and what is there already, made with the same flags, is used again. Needs the extra: pip install -e ".[agent]"
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from uses.viper.catch import CELLS, Catch, expert_action, film, film_expert
+from uses.viper.catch import CELLS, EPISODE, Catch, expert_action, film, film_expert
 from uses.viper.films import check_made_with, run_training, train_video_model
 from uses.viper.reward import FramesAlone, Payer, Stream, VideoReward
 from video_tokenizer.data.clip_store import open_clip_store
@@ -24,6 +24,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json, settings_of
+from world_model.evaluation.games import check_seed
 
 PAYMENTS = ("score", "viper", "viper_without_bonus", "frame_alone", "discriminator")
 TEST_SEEDS = 1_900_000_000
@@ -72,10 +73,14 @@ class CatchConfig:
         """Raise InputError for flags that cannot work, before anything is played."""
         least = {"num_films": 4, "past_frames": 1, "tokenizer_steps": 1, "num_steps": 1, "num_games": 1, "beta": 0}
         check_smallest(self, least | {"agent_steps": GAMES_AT_ONCE})
+        if self.past_frames > EPISODE:
+            raise InputError(f"--past-frames {self.past_frames} is too large; an episode has {EPISODE} frames after its first")
         if unknown := [name for name in self.payments if name not in PAYMENTS]:
             raise InputError(f"--payments {unknown[0]} is not one of {', '.join(PAYMENTS)}")
         if not self.seeds:
             raise InputError("--seeds is empty; give at least one")
+        for seed in self.seeds:
+            check_seed(seed)
         if find_spec("stable_baselines3") is None:
             raise InputError('stable-baselines3 is not installed; install the extra: pip install -e ".[agent]"')
 
@@ -163,8 +168,6 @@ def main() -> None:
     config = parse_config(CatchConfig)
     config.check()
     viper, frame_alone = make_rewards(config)
-    if config.picture:
-        save_example(config.picture, viper)
     payers: dict[str, Payer] = {"past_0": FramesAlone(frame_alone)}
     payers |= {f"past_{past}": Stream(VideoReward(viper.world, past)) for past in range(1, config.past_frames + 1)}
     rng = np.random.default_rng(0)
@@ -193,6 +196,8 @@ def main() -> None:
     print(format_table(players))
     if config.json:
         save_json(config.json, {"settings": settings_of(config, "output", "json", "picture"), "players": players})
+    if config.picture:
+        save_example(config.picture, viper)
 
 
 if __name__ == "__main__":
