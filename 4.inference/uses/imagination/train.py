@@ -55,7 +55,7 @@ class ImaginationConfig:
     """frames of a rollout; longer ones drift away"""
     decoding_steps: int = 1
     """decoding passes of the world for each frame; more are slower"""
-    test_games: int = 10
+    test_games: int = 30
     """games of the emulator for each player, from random starts and with sticky keys"""
     test_steps: int = 1_000
     """maximum length of such a game, in frames"""
