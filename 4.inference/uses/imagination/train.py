@@ -1,6 +1,6 @@
 """Learn what a game pays from a short recording, train an agent on it in rollouts of a world only, and test it in the emulator.
 
-    python 4.inference/uses/imagination/train.py --json assets/4.inference/imagination.json
+    python 4.inference/uses/imagination/train.py --json scores/imagination.json
 
 Plays the games of the recording itself. Needs the extra: pip install -e ".[agent]"
 """

@@ -6,23 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynamics_model.data.frame_cache import encode_store
 from dynamics_model.models.base import codes_of
 from uses.sound.config import SoundConfig
 from uses.sound.model import emulator_frames
 from video_tokenizer.data.clip_store import ClipStore, check_light
-from video_tokenizer.data.clips import to_video
 from video_tokenizer.data.training_data import open_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import CHUNK
-from video_tokenizer.training.device import autocast
 from world_model.evaluation.games import RealGames, check_seed, record_games
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
 TRAINING_GAMES = 8_000
 """offset of the games of the training from the first evaluation game of the same seed, so that no test plays one of them"""
-ENCODED_AT_ONCE = 32
-"""frames that are encoded at a time; any other number gives the same tokens"""
 
 
 class Heard(NamedTuple):
@@ -64,13 +61,7 @@ def play_games(world: WorldModel, num_games: int, num_frames: int, seed: int, fi
 
 @torch.no_grad()
 def encode(world: WorldModel, store: ClipStore) -> Heard:
-    """Encode every episode one frame after the other, as in play."""
-    codes = []
-    with autocast(world.device, world.precision):
-        for start, stop in store.episodes:
-            cache = None
-            for first in range(start, stop, ENCODED_AT_ONCE):
-                video = to_video(store.frames[None, first : min(stop, first + ENCODED_AT_ONCE)], world.device)
-                encoded, cache = world.tokenizer.encode_next(video, cache)
-                codes.append(codes_of(world.dynamics.frames_of(encoded)[0], world.tokenizer).half().cpu())
-    return Heard(store, torch.cat(codes), store.array("sound"))
+    """Encode every episode as one stream, as in play."""
+    frames = encode_store(store, world.tokenizer, world.device, world.precision, type(world.dynamics))
+    codes = codes_of(torch.from_numpy(frames).to(world.device), world.tokenizer)
+    return Heard(store, codes.half().cpu(), store.array("sound"))
