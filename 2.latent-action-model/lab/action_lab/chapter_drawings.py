@@ -61,13 +61,13 @@ def save_architecture(path: Path, model: LatentActionModel, video: Tensor, t: in
             drawing.text(x + 72, y - 1, shape, 15, "muted", "start", mono=True)
 
     tower(left, (
-        ("frame t+1 and its change", "a place for 4×4 pixels", "2", "(M, 96, 16, 16)"),
+        ("frame t+1 and its change", "one place per 4×4 pixels", "2", "(M, 96, 16, 16)"),
         ("residual block", "3×3 convolutions", "", "(M, 64, 16, 16)"),
         ("weighted mean of 8×8 cells", "made with stride 2", "2", "(M, 64)"),
         ("two linear maps", "64 → 64 → 32", "", "(B, T-1, 32)"),
     ), "accent")  # fmt: skip
     tower(right, (
-        ("frame t and its change", "a place for 4×4 pixels", "", "(M, 96, 16, 16)"),
+        ("frame t and its change", "one place per 4×4 pixels", "", "(M, 96, 16, 16)"),
         ("3×3 convolution", "", "", "(M, 64, 16, 16)"),
         ("3 residual blocks", "scaled and shifted by the action", "5", "(M, 64, 16, 16)"),
         ("convolution, pixel shuffle", "draws the change", "5", "(B, T-1, 3, 64, 64)"),

@@ -110,7 +110,7 @@ class MaskGIT(DynamicsModel):
         masked = random_mask((batch_size, num_frames - 1, num_tokens), config.smallest_mask_rate, tokens.device)
         present = tokens[:, 1:].masked_fill(masked, self.mask_token)
         past = corrupt(tokens[:, :-1], config.context_corruption, self.codebook_size)
-        # the other clips see a past that is masked as well
+        # a quarter of the clips (1 - clean_context_share) see a past that is masked as well
         hidden_past = torch.cat([past[:, :1], present[:, :-1]], dim=1)
         clean = torch.rand(global_batch_size(batch_size), 1, 1, device=tokens.device) < config.clean_context_share
         past = torch.where(local_shard(clean), past, hidden_past)
