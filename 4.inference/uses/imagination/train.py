@@ -15,15 +15,15 @@ from dynamics_model.data.frame_cache import encode_store
 from uses.imagination.dreams import DreamedGames, Prompts
 from uses.imagination.reward_head import EVENTS, RewardHead, events, head_scores, probabilities, targets, train_head
 from uses.imagination.wall import EDGE, audit, check_has_a_wall, hits, near
-from video_tokenizer.data.clip_store import ClipStore, check_light, open_clip_store
+from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.config import size_text
 from video_tokenizer.training.results import format_table, save_json, settings_of
 from world_model.ball_game import BallGame, three_keys
 from world_model.evaluation.games import check_seed, record_games
 from world_model.real_game import open_game
+from world_model.recordings import check_recording
 from world_model.scored_games import baselines, open_scored_game, play
 from world_model.world import WorldModel
 
@@ -107,28 +107,21 @@ class Dream(NamedTuple):
     """(T, B), the head's probability"""
 
 
-def check_recording(store: ClipStore, world: WorldModel, env_id: str) -> None:
+def check_paid(store: ClipStore, world: WorldModel) -> None:
     """Raise InputError for a clip store that is no recording of the world's game as the world knows it."""
-    if (store.env_id or "").removeprefix("ale_py:") != env_id.removeprefix("ale_py:"):
-        raise InputError(
-            f"{store.path} was recorded from {store.env_id or 'an unknown game'}, not {env_id}; record the world's game"
-        )
-    if store.frame_size != world.frame_size:
-        here, there = size_text(store.frame_size), size_text(world.frame_size)
-        raise InputError(
-            f"{store.path} has frames of --frame-size {here}, not {there} like the world; record it with the world's"
-        )
+    if store.env_id is None:
+        raise InputError(f"{store.path} was recorded from an unknown game, not {world.metadata.env_id}; record the world's game")
+    check_recording(store, world)
     if world.action_kind == "true" and store.action_names != world.action_names:
         here, there = (", ".join(names) or "none" for names in (store.action_names, world.action_names))
         raise InputError(f"{store.path} has the actions {here}, but the world was trained with {there}; record it with these")
-    check_light("the world", world.metadata.linear_light, store)
 
 
 def open_recordings(config: ImaginationConfig, world: WorldModel, env_id: str) -> tuple[Recording, Recording]:
     """To learn from, and held out."""
     learned = None if config.data_path is None else open_clip_store(config.data_path)
     if learned is not None:
-        check_recording(learned, world, env_id)
+        check_paid(learned, world)
     game = open_game(env_id, world.metadata, world.frame_size)
     if learned is None:
         learned = record_games(game, config.num_games, config.game_frames, 0, first_game=GAMES_TO_LEARN).store

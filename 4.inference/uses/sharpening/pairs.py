@@ -27,6 +27,7 @@ from video_tokenizer.training.device import autocast
 from world_model.evaluation.games import EVALUATION_SEEDS, check_seed, play_opening
 from world_model.lively_starts import is_ball_game
 from world_model.real_game import open_game
+from world_model.recordings import check_recording
 from world_model.world import WorldModel
 
 TRAINING_GAMES = 8_000
@@ -53,6 +54,7 @@ def open_pairs(world: WorldModel, config: SharpeningConfig) -> Pairs:
     if config.data_path is None and not config.use_dummy_data:
         return make_pairs(world, training_games(world, config), config.scale)
     store = open_store(config)
+    check_recording(store, world, same_size=False)
     if store.frame_size[0] <= world.frame_size[0] or store.frame_size[1] <= world.frame_size[1]:
         size, larger = size_text(store.frame_size), size_text((2 * world.frame_size[0], 2 * world.frame_size[1]))
         raise InputError(f"frames of {size} pixels are no larger than the world's own; give --frame-size {larger}")

@@ -10,12 +10,13 @@ from dynamics_model.data.frame_cache import encode_store
 from dynamics_model.models.base import codes_of
 from uses.sound.config import SoundConfig
 from uses.sound.model import emulator_frames
-from video_tokenizer.data.clip_store import ClipStore, check_light
+from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.data.training_data import open_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import CHUNK
 from world_model.evaluation.games import RealGames, check_seed, record_games
 from world_model.real_game import open_game
+from world_model.recordings import check_recording
 from world_model.world import WorldModel
 
 TRAINING_GAMES = 8_000
@@ -42,9 +43,7 @@ def training_games(world: WorldModel, config: SoundConfig) -> Heard:
     skip, needed = store.array("sound").shape[1] / CHUNK, emulator_frames(world)
     if skip != needed:
         raise InputError(f"{store.path} has {skip:g} emulator frames a frame; record it with --frame-skip {needed}, the world's")
-    check_light("the world", world.metadata.linear_light, store)
-    if store.frame_size != world.frame_size:
-        raise InputError(f"{store.path} has frames of another size than the world; record it with the world's")
+    check_recording(store, world)
     return encode(world, store)
 
 
