@@ -40,6 +40,7 @@ from video_tokenizer.data.validation import (
     open_validation_data,
     output_folder,
 )
+from video_tokenizer.metrics import share
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
 from video_tokenizer.training.command_line import config_from_dict, parse_config, run_script
 from video_tokenizer.training.config import ValidationConfig
@@ -57,8 +58,8 @@ class ValidateConfig(ValidationConfig):
     """start frames shown in action galleries, the same ones every time"""
     fit_frames: int = 12_000
     """frames of training episodes used to fit the table and the dictionary from codes to actions"""
-    probe_seconds: float = 40.0
-    """time limit for training the supervised classifier (the ceiling), in seconds; 0 skips it"""
+    probe_steps: int = 1000
+    """training steps of the supervised classifier (the ceiling), fewer on small recordings; 0 leaves it out"""
 
 
 def score_predictions(model: LatentActionModel, clips: Clips, flags: ValidateConfig, device: torch.device) -> LatentActionMetrics:
@@ -98,11 +99,11 @@ def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateCon
             "action_map": dict(zip(store.action_names, action_map(fit.codes[:, 1], fit.actions, *sizes), strict=True)),
             "latent_names": latent_names(fit.codes[:, 1], fit.actions, model.num_actions, store.action_names),
         }
-    if flags.probe_seconds > 0:
-        probe = supervised_information(
-            store, training, validation, max_seconds=flags.probe_seconds, seed=flags.seed, device=device
-        )
+    if flags.probe_steps > 0:
+        probe = supervised_information(store, training, validation, flags.probe_steps, seed=flags.seed, device=device)
         scores |= {"supervised_information": probe.supervised_information, "supervised_accuracy": probe.supervised_accuracy}
+        scores["supervised_steps"] = probe.num_steps
+        scores["action_information_ratio"] = share(scores.get("action_information", math.nan), probe.supervised_information)
     return scores
 
 
@@ -125,11 +126,10 @@ def print_actions(scores: dict[str, Any]) -> None:
     print(f"\ntrue actions, {scores['num_test']:,} transitions of held-out episodes ({scores['players']} players)")
     print(format_table(rows))
     if "action_map" in scores:
-        known, ceiling = scores["action_information"], scores.get("supervised_information", missing)
-        if ceiling > 0:
-            share = known / ceiling
-            verdict = "found" if share >= 0.5 else "partly found" if share >= 0.2 else "not found"
-            print(f"the codes carry {share:.0%} of the information about the action in the frames: the actions are {verdict}")
+        if scores.get("supervised_information", missing) > 0:
+            ratio = scores["action_information_ratio"]
+            verdict = "found" if ratio >= 0.5 else "partly found" if ratio >= 0.2 else "not found"
+            print(f"the codes carry {ratio:.0%} of the information about the action in the frames: the actions are {verdict}")
         print("action map: " + ", ".join(f"{name} -> code {code}" for name, code in scores["action_map"].items()))
 
 
@@ -169,7 +169,7 @@ def save_pictures(
 def main() -> None:
     """Load the checkpoint and the held-out data, score, print, and save numbers and pictures."""
     flags = parse_config(ValidateConfig)
-    flags.check(batch_size=2, fit_frames=1, probe_seconds=0)
+    flags.check(batch_size=2, fit_frames=1, probe_steps=0)
     device = choose_device(flags.device)
     path = find_checkpoint(flags.checkpoint, "latent_action_model")
     content = load_checkpoint(path, "latent_action_model")

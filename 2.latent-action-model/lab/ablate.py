@@ -38,7 +38,7 @@ CONTROLS = {
 
 def validate_flags(row: str) -> str:
     """The supervised classifier sees frames and keys, no codes: one per seed serves all rows."""
-    return "" if row == "defaults" else "--probe-seconds 0"
+    return "" if row == "defaults" else "--probe-steps 0"
 
 
 STUDY = Study(

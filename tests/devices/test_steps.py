@@ -106,7 +106,7 @@ def test_every_variant_trains_and_validates(run_on, device, tmp_path, name):
 
 def test_the_chapters_validate(run_on, trained):
     folder, data, _ = trained
-    more = {"latent_action_model": ("--probe-seconds", 0.1), "dynamics": ("--num-rollouts", 2, "--num-samples", 1)}
+    more = {"latent_action_model": ("--probe-steps", 2), "dynamics": ("--num-rollouts", 2, "--num-samples", 1)}
     for name, (chapter, *_) in CHAPTERS.items():
         where = ("--checkpoint", folder / name / "best_model.pt", "--data-path", data, "--save-images")
         run_on(tasks.runs, f"{chapter}/validate.py", *where, "--num-batches", 1, *more.get(name, ()))

@@ -1,5 +1,6 @@
 """The scores of chapter 2, on codes and actions small enough to count by hand."""
 
+import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -225,6 +226,15 @@ def test_a_probe_sees_two_frames_back_and_one_ahead():
 def test_a_supervised_probe_reads_the_action_of_a_moving_column():
     torch.set_num_threads(1)
     store = column_store(num_episodes=8)
-    result = supervised_information(store, [0, 1, 2, 3, 4, 5], [6, 7], num_steps=80, max_seconds=20, batch_size=32)
+    result = supervised_information(store, [0, 1, 2, 3, 4, 5], [6, 7], num_steps=80, batch_size=32)
     assert result.supervised_accuracy > 0.9
     assert result.supervised_information > 0.6
+
+
+def test_a_slow_clock_does_not_lower_the_ceiling(monkeypatch):
+    torch.set_num_threads(1)
+    store = column_store(num_episodes=8)
+    usual = supervised_information(store, [0, 1, 2, 3, 4, 5], [6, 7], num_steps=20)
+    monkeypatch.setattr("time.monotonic", itertools.count(step=3600.0).__next__)  # an hour between two readings
+    assert supervised_information(store, [0, 1, 2, 3, 4, 5], [6, 7], num_steps=20) == usual
+    assert usual.num_steps == 20

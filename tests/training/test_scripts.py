@@ -104,7 +104,7 @@ def test_chapter_1_trains_and_validates(reader, tokenizer):
 
 def test_chapter_2_trains_and_validates(reader, latent_actions):
     assert {file.name for file in latent_actions.iterdir()} >= FILES_OF_A_RUN
-    flags = ("--checkpoint", latent_actions / "best_model.pt", "--num-batches", 1, "--probe-seconds", 0.2, "--save-images")
+    flags = ("--checkpoint", latent_actions / "best_model.pt", "--num-batches", 1, "--probe-steps", 3, "--save-images")
     reader.runs("2.latent-action-model/validate.py", *flags)
     assert -1 < json.loads((latent_actions / "validation" / "validation.json").read_text())["action_information"] <= 1
 

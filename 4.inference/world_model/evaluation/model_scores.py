@@ -74,9 +74,7 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps
     scores |= mapping_accuracy(fit, test, model.num_actions, seed=seed)
     if probe_steps > 0:
         device = next(model.parameters()).device
-        ceiling = supervised_information(
-            store, fit_episodes, test_episodes, probe_steps, max_seconds=600, seed=seed, device=device
-        )  # fmt: skip
+        ceiling = supervised_information(store, fit_episodes, test_episodes, probe_steps, seed=seed, device=device)
         scores["supervised_information"] = ceiling.supervised_information
         scores["supervised_accuracy"] = ceiling.supervised_accuracy
         scores["supervised_steps"] = ceiling.num_steps
