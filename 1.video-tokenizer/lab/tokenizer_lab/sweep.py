@@ -252,7 +252,8 @@ def collect(study: Study, common_flags: Sequence[str], runs: Path, before: Mappi
         if found:
             ordered = [found[seed] for seed in sorted(found)]
             seconds = sum(run["seconds"] for run in ordered) / len(ordered)
-            rows[row] = {"flags": flags, "seeds": sorted(found), "seconds": seconds, "runs": ordered}
+            scores = {name: mean_and_spread([run["metrics"].get(name) for run in ordered]) for name in study.metrics}
+            rows[row] = {"flags": flags, "seeds": sorted(found), "seconds": seconds, "scores": scores, "runs": ordered}
     return {"chapter": study.chapter, "common_flags": common, "rows": rows}
 
 
@@ -284,6 +285,12 @@ def runs_of(results: Mapping[str, Any], rows: Mapping[str, str]) -> pd.DataFrame
 def spread(values: np.ndarray) -> float:
     """How far the seeds are apart: half the range of two, the standard deviation of more, NaN of one or if one has no value."""
     return float(np.ptp(values) / 2 if len(values) == 2 else values.std(ddof=1) if len(values) > 2 else np.nan)
+
+
+def mean_and_spread(values: Sequence[float | None]) -> dict[str, float]:
+    """What the texts quote of a row's seeds; NaN if one has no value."""
+    numbers = np.array(values, float)
+    return {"mean": float(numbers.mean()), "spread": spread(numbers)}
 
 
 def chance(seeds: int, other_seeds: int) -> float:
@@ -343,7 +350,8 @@ def markdown(study: Study, results: Mapping[str, Any]) -> str:
     over += ["", " ± half their range where they differ", " ± their standard deviation where they differ"][min(len(seeds), 3) - 1]
     script = "its model's `train.py" if study.models else f"`python {study.chapter}/train.py"
     text = f"Each {'column' if study.transposed else 'row'}: {script} {results['common_flags']}` and its flags; {over}."
-    text += about_marks(len(seeds)).format(rows.index[0])
+    if any(column.better for column in study.columns):
+        text += about_marks(len(seeds)).format(rows.index[0])
     if study.transposed:  # there is no room for the flags above a column
         folded = "\n".join(f"- {row}: `{flags[row]}`" for row in rows.index if flags.get(row))
         folded = f"<details><summary>The flags of each column</summary>\n\n{folded}\n\n</details>"
