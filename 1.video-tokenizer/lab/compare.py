@@ -97,11 +97,11 @@ def main() -> None:
     study = comparison(config.name, rows_of(config, runs, config.data_flags(study)))
     results = sweep(study, config, [])
     print(f"\n{table_of(study, results).T.to_string()}\n\nnumbers and commands in {config.numbers_file(study)}")
-    figure = config.numbers_file(study).with_suffix(".png")
+    figure = config.numbers_file(study).with_suffix("")
     save_quality_against_bits(figure, results)
-    gallery = figure.with_name(f"{figure.stem}_frames.png")
+    gallery = figure.with_name(f"{figure.name}_frames.png")
     save_gallery(gallery, {name: runs / name / f"seed{config.seeds[0]}" / "best_model.pt" for name in config.models})
-    print(f"plot in {figure}, the same frames as each tokenizer reconstructs them in {gallery}")
+    print(f"plot in {figure}_light.svg and _dark.svg, the same frames as each tokenizer reconstructs them in {gallery}")
 
 
 if __name__ == "__main__":

@@ -109,10 +109,10 @@ def main() -> None:
         save_collapsed_gallery(folder / "collapsed_gallery.png", {"healthy": model, "collapsed": collapsed}, video)
         drawn.append("collapsed_gallery.png")
     if trainings := read_json(curves):
-        save_collapse(folder / "collapse.png", trainings)
-        drawn.append("collapse.png")
+        save_collapse(folder / "collapse", trainings)
+        drawn.append("collapse")
     else:
-        print(f"collapse.png is left out: {curves} holds no curves yet; --train-collapse makes them")
+        print(f"collapse is left out: {curves} holds no curves yet; --train-collapse makes them")
     print(f"{', '.join(drawn)} are in {folder}")
 
 

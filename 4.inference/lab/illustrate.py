@@ -86,20 +86,20 @@ def main() -> None:
 
     folder = Path(config.output)
     save_standing_still(folder / "standing_still.png", drift, world.frame_size)
-    save_drift(folder / "drift.png", drift)
+    save_drift(folder / "drift", drift)
     save_vanished_ball(folder / "vanished_ball.png", drift, world.frame_size)
     held = np.full((1, max(SHOWN)), world.action_map[config.key])
     one = slice(config.clip, config.clip + 1)
     frames, sure = rollout_with_probability(world, world.start_frames[one], world.start_actions[one], held, config.seed)
     save_confidence(folder / "confidence.png", frames[0], sure[0], SHOWN, config.key, drift["confidence"])
-    save_sampling_steps(folder / "sampling_steps.png", steps["rows"])
+    save_sampling_steps(folder / "sampling_steps", steps["rows"])
     planned, perfect = (
         read_numbers(path, ("players",), f"python 4.inference/plan.py --json {path}{extra}")["players"]
         for path, extra in ((config.planning, ""), (config.perfect, " --imagine-in emulator"))
     )
     save_planning(folder / "planning", planned, perfect)
-    drawn = [*save_drawings(folder, world, config.key), "planning"]
-    pictures = "standing_still.png, drift.png, vanished_ball.png, confidence.png and sampling_steps.png"
+    drawn = [*save_drawings(folder, world, config.key), "planning", "drift", "sampling_steps"]
+    pictures = "standing_still.png, vanished_ball.png and confidence.png"
     print(f"{', '.join(drawn)}, {pictures} are in {folder}")
 
 

@@ -99,5 +99,5 @@ def test_two_tokenizers_are_trained_scored_and_drawn(tmp_path, capfd):
     scores = [row["runs"][0]["metrics"] for row in rows.values()]
     assert [round(one["bits_per_frame"]) for one in scores] == [40, 2048]
     assert scores[0]["psnr_db"] > 0 and scores[1]["codes_used"] == 0
-    assert (tmp_path / "table.png").exists() and (tmp_path / "table_frames.png").exists()
+    assert (tmp_path / "table_dark.svg").exists() and (tmp_path / "table_frames.png").exists()
     assert "moving PSNR, dB ↑" in capfd.readouterr().out

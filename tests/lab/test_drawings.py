@@ -6,9 +6,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from script_runner import call
 from structure_checks import REPOSITORY
 
+from action_lab.draw import save_collapse
 from dynamics_lab.variant_drawings import BEFORE, SAMPLED, kept_by_calls
 from dynamics_lab.variant_drawings import save_drawings as save_dynamics_drawings
 from tokenizer_lab.chapter_drawings import (
@@ -19,13 +21,17 @@ from tokenizer_lab.chapter_drawings import (
     save_space_time_attention,
     save_straight_through,
 )
-from tokenizer_lab.drawing import DARK, LIGHT, Drawing, pixel_paths
+from tokenizer_lab.comparison import save_quality_against_bits
+from tokenizer_lab.drawing import DARK, LIGHT, Drawing, pixel_paths, save_chart
 from tokenizer_lab.variant_drawings import save_drawings
+from video_tokenizer.figures import ACCENT
 from video_tokenizer.games.emulator import Game
 from video_tokenizer.registry import VARIANTS
 from video_tokenizer.training.checkpoint import load_checkpoint
+from video_tokenizer.training.results import read_json
 from world_lab.chapter_drawings import BUTTONS, CARDS
 from world_lab.chapter_drawings import save_drawings as save_drawings_of_chapter_4
+from world_lab.draw import save_drift
 from world_lab.overview import story_css
 from world_lab.planning import save_planning
 from world_model.world import WorldModel
@@ -76,6 +82,29 @@ def test_a_drawing_is_saved_once_for_each_look_with_that_looks_colors(tmp_path):
         text = (tmp_path / f"small_{name}.svg").read_text()
         ElementTree.fromstring(text)
         assert theme["ink"] in text and "1 &lt; 2 $<" in text and "a box &amp; an arrow" in text
+
+
+def test_a_chart_changes_its_colors_between_the_looks_and_nothing_else(tmp_path):
+    figure = Figure(figsize=(4, 2))
+    axes = figure.subplots()
+    axes.plot([0, 1], [1, 0], color=ACCENT, label="a & b")
+    axes.legend()
+    save_chart(tmp_path / "chart", figure, "A line that falls & ends")
+    light, dark = ((tmp_path / f"chart_{theme}.svg").read_text() for theme in ("light", "dark"))
+    assert "a &amp; b</text>" in light and "<title>A line that falls &amp; ends</title>" in light
+    assert LIGHT["accent"] in light and DARK["accent"] in dark and LIGHT["ink"] not in dark and ACCENT not in light
+    for name in ("ink", "accent", "faint", "paper"):
+        light, dark = light.replace(LIGHT[name], name), dark.replace(DARK[name], name)
+    assert light == dark
+
+
+def test_charts_of_the_texts_are_drawn_from_what_was_measured(tmp_path):
+    save_collapse(tmp_path / "collapse", read_json(REPOSITORY / "assets/2.latent-action-model/collapse.json"))
+    save_quality_against_bits(tmp_path / "comparison", read_json(REPOSITORY / "assets/1.video-tokenizer/comparison.json"))
+    save_drift(tmp_path / "drift", read_json(REPOSITORY / "assets/4.inference/drift.json"))
+    for chapter, name in (("2.latent-action-model", "collapse"), ("1.video-tokenizer", "comparison"), ("4.inference", "drift")):
+        kept, drawn = ((folder / f"{name}_light.svg").read_text() for folder in (REPOSITORY / "assets" / chapter, tmp_path))
+        assert labels(drawn) == labels(kept) and len(drawn) == pytest.approx(len(kept), rel=0.05)
 
 
 @pytest.mark.parametrize("path", DRAWINGS, ids=lambda path: path.name)

@@ -38,9 +38,9 @@ from world_lab.drift import confidence_by_place, frame_psnr, longest_gap, longes
 WORLD, BREAKOUT = REPOSITORY / "assets" / "worlds" / "breakout", "ALE/Breakout-v5"
 PICTURES = {
     "1.video-tokenizer": ("patches", "positions", "attention", "causal_mask", "tokens", "psnr_trap"),
-    "2.latent-action-model": ("pooling", "latents", "collapse"),
+    "2.latent-action-model": ("pooling", "latents"),
     "3.dynamics-model": ("filling_in", "copy_trap"),
-    "4.inference": ("standing_still", "drift", "vanished_ball", "confidence", "sampling_steps"),
+    "4.inference": ("standing_still", "vanished_ball", "confidence"),
 }
 
 

@@ -20,10 +20,11 @@ import torch
 from matplotlib.figure import Figure
 
 from tokenizer_lab.draw import ringed
+from tokenizer_lab.drawing import save_chart
 from tokenizer_lab.sweep import Column, Study, markdown, run_command, runs_of
 from video_tokenizer.data.clips import to_frames
 from video_tokenizer.data.validation import ball_positions, clip_videos, most_active_clips, open_validation_data
-from video_tokenizer.figures import ACCENT, enlarge, image_grid, save_figure, save_picture, style
+from video_tokenizer.figures import ACCENT, PLAIN, enlarge, image_grid, save_picture, style
 from video_tokenizer.registry import load_tokenizer, tokenizer_class
 from video_tokenizer.training.checkpoint import REPOSITORY
 from video_tokenizer.training.command_line import parse_config, value_of_flag
@@ -188,7 +189,7 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
         side = "right" if x < 0.95 * np.median(list(bits.values())) else "left"  # there is room to the left of the smallest ones
         lowest[side] = max(values.mean(), lowest[side] + gap)
         axes.annotate(name, (x * (1.03 if side == "left" else 0.98), lowest[side]), fontsize=8, va="center", ha=side)
-    axes.axhline(copied, color="#8d96a3", linewidth=1.0, linestyle="--")
+    axes.axhline(copied, color=PLAIN, linewidth=1.0, linestyle="--")
     axes.annotate(
         "repeating the last frame", (1, copied), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
     )
@@ -197,7 +198,7 @@ def save_quality_against_bits(path: Path, results: Mapping[str, Any]) -> None:
     axes.set_xlim(min(bits.values()) * 0.75, max(bits.values()) * 1.35)
     axes.set_xlabel("bits a frame", fontsize=8)
     axes.set_ylabel("moving PSNR, dB", fontsize=8)
-    save_figure(path, figure)
+    save_chart(path, figure, "Moving PSNR against bits a frame, a point per tokenizer, far above the repeated last frame")
 
 
 @torch.no_grad()

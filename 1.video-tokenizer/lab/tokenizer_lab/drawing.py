@@ -4,6 +4,8 @@ Colors are names of `THEMES` ("ink", "accent") or any color of SVG. Frames becom
 they stay crisp at every size, need no file beside them, and two drawings can be compared as text.
 """
 
+import io
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +15,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
+from video_tokenizer import figures
 from video_tokenizer.training.atomic_files import write_atomically
 
 LIGHT = {
@@ -30,6 +35,12 @@ DARK = {
 }  # fmt: skip
 THEMES = {"light": LIGHT, "dark": DARK}
 """color names and their values on a light and on a dark page; "paper" is the page's own color, to cover what lies below"""
+CHART_COLORS = {
+    "#000000": "ink", figures.DARK: "ink", figures.ACCENT: "accent", figures.GOOD: "good", figures.BAD: "bad",
+    figures.WARM: "warm", figures.PLAIN: "line", figures.PALE: "faint",
+    figures.GRID: "faint", "#dafbe1": "good_pale", "#ffffff": "paper",
+}  # fmt: skip
+"""color of a matplotlib chart -> its name in `THEMES`; others stay as they are"""
 RING = "#ffd60a"
 """the color of rings and magnifiers, which lie on black frames in both looks"""
 SANS = "-apple-system, BlinkMacSystemFont, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif"
@@ -56,6 +67,28 @@ def pixel_paths(frame: np.ndarray) -> str:
 def few_colors(frame: np.ndarray, count: int = 24) -> np.ndarray:
     """The same frame in at most `count` colors: a network gives every pixel its own, too many for a file."""
     return np.asarray(Image.fromarray(frame).quantize(count, Image.Quantize.MAXCOVERAGE).convert("RGB"))
+
+
+def write_themes(path: Path | str, drawn: Mapping[str, str]) -> None:
+    """Write PATH_light.svg and PATH_dark.svg. drawn: theme -> SVG."""
+    for theme, text in drawn.items():
+        write_atomically(Path(f"{path}_{theme}.svg"), lambda file, text=text: Path(file).write_text(text, encoding="utf-8"))
+
+
+def save_chart(path: Path | str, figure: Figure, title: str) -> None:
+    """Write a matplotlib chart as PATH_light.svg and PATH_dark.svg, with text that stays text. title: as of a `Drawing`."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "chart"}):  # the same chart is the same file
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight")
+    text = re.sub(r"<metadata>.*?</metadata>", f"<title>{escape(title)}</title>", buffer.getvalue(), flags=re.DOTALL)
+    text = re.sub(r"(\.\d\d)\d+", r"\1", text[text.index("<svg") :])
+    text = re.sub(r"font-family: [^;\"]*", f"font-family: {SANS}", text)
+    text = re.sub(r'style="([^"]*)font-size: ([\d.]+)px; ', r'font-size="\2" style="\1', text)
+    text = re.sub(r'width="([\d.]+)pt" height="([\d.]+)pt"', r'width="\1" height="\2" role="img" fill="#000000"', text, count=1)
+    colors = re.compile("|".join(CHART_COLORS))
+    write_themes(
+        path, {theme: colors.sub(lambda found, look=look: look[CHART_COLORS[found[0]]], text) for theme, look in THEMES.items()}
+    )
 
 
 class Drawing:
@@ -182,9 +215,7 @@ class Drawing:
 
     def save(self, path: Path | str) -> None:
         """Write PATH_light.svg and PATH_dark.svg."""
-        for theme in THEMES:
-            target = Path(f"{path}_{theme}.svg")
-            write_atomically(target, lambda temporary, theme=theme: Path(temporary).write_text(self.svg(theme), encoding="utf-8"))
+        write_themes(path, {theme: self.svg(theme) for theme in THEMES})
 
     @staticmethod
     def _points(points: Sequence[tuple[float, float]]) -> str:

@@ -17,9 +17,10 @@ from latent_action_model.models.action_encoder import POOLED_CELL, pool_by_chang
 from latent_action_model.models.latent_action_model import LatentActionModel
 from latent_action_model.models.quantizers import ActionQuantizer
 from tokenizer_lab.draw import bare, write_cells
+from tokenizer_lab.drawing import save_chart
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.errors import InputError
-from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PALE, PLAIN, difference, image_grid, save_figure, save_picture, style
+from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, GRID, PLAIN, difference, image_grid, save_figure, save_picture, style
 from video_tokenizer.games.emulator import Game, record_episode
 from video_tokenizer.games.policies import random_policy
 
@@ -244,7 +245,7 @@ def save_collapse(path: Path, trainings: Mapping[str, Mapping[str, Any]]) -> Non
             curves = training["curves"][group]
             drawing = "steps-post" if name == "codes" else "default"
             axes.plot(curves["step"], curves[name], color=color, linewidth=1.2, label=label, drawstyle=drawing)
-        axes.axvspan(0, max(training["noisy_steps"] for training in trainings.values()), color=PALE, alpha=0.4, linewidth=0)
+        axes.axvspan(0, max(training["noisy_steps"] for training in trainings.values()), color=GRID, alpha=0.7, linewidth=0)
         axes.set_xlim(left=0)
         axes.set_title(title, fontsize=9, loc="left")
     for axes in charts[1]:
@@ -253,7 +254,7 @@ def save_collapse(path: Path, trainings: Mapping[str, Mapping[str, Any]]) -> Non
     charts[0, 1].set_ylim(0, 8.4)
     charts[0, 1].text(4, 0.2, "noise first", fontsize=8, color=DARK)
     figure.legend(*charts[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    save_figure(path, figure)
+    save_chart(path, figure, "Loss, latent actions in use and two scores of a healthy training and of one that collapses")
 
 
 @torch.no_grad()

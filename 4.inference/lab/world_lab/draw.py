@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image, ImageDraw
 
 from tokenizer_lab.draw import bare, figure_picture, ringed, stacked, write_cells
+from tokenizer_lab.drawing import save_chart
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PAPER, PLAIN, WARM, common_palette, enlarge, font, image_grid, style
 from video_tokenizer.games.detectors import detect_ball
 from video_tokenizer.training.atomic_files import write_atomically
@@ -103,13 +104,13 @@ def score_note(psnr: float, error: float, width: int) -> np.ndarray:
     return np.asarray(tile)
 
 
-# ---- drift.png --------------------------------------------------------------------------------------------------------
+# ---- drift ------------------------------------------------------------------------------------------------------------
 
 
 def save_drift(path: Path, numbers: Mapping[str, Any]) -> None:
     """Above, rollouts beside the real game: PSNR, mean and median error of the player. Below, long rollouts within the range of
     real frames."""
-    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.0, 4.4), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15))
     above, below = halves
     long = numbers["long"]
@@ -123,7 +124,7 @@ def save_drift(path: Path, numbers: Mapping[str, Any]) -> None:
     titles = {"foreground": "foreground, % of the pixels", "moving": f"moving, % of the pixels (mean of {LEAD} frames)"}
     for axes, (name, title) in zip(below.subplots(1, 2), titles.items(), strict=True):
         draw_range(axes, long, name, title)
-    save_small(path, figure)
+    save_chart(path, figure, "Rollouts drift away from the real game, and long ones stay mostly within the range of real frames")
 
 
 def draw_range(axes: Axes, long: Mapping[str, Any], name: str, title: str) -> None:
@@ -216,7 +217,7 @@ def heat(probability: np.ndarray, patch: int) -> np.ndarray:
     return (colormaps["viridis"](np.clip((squares - UNSURE) / (1 - UNSURE), 0, 1))[..., :3] * 255).astype(np.uint8)
 
 
-# ---- sampling_steps.png -----------------------------------------------------------------------------------------------
+# ---- sampling_steps ---------------------------------------------------------------------------------------------------
 
 SAMPLING_CHARTS: dict[str, tuple[float, list[tuple[str, str, str]]]] = {
     "torn players, % of frames": (5, [("torn", "", ACCENT)]),
@@ -230,7 +231,7 @@ SAMPLING_CHARTS: dict[str, tuple[float, list[tuple[str, str, str]]]] = {
 def save_sampling_steps(path: Path | str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """Quality and time against sampling steps per frame. rows: "steps_4" -> the scores that `sampling_steps.py` measures."""
     steps = [int(name.removeprefix("steps_")) for name in rows]
-    figure = Figure(figsize=(7.5, 2.1), layout="constrained")
+    figure = Figure(figsize=(7.0, 2.1), layout="constrained")
     for axes, (title, (top, lines)) in zip(figure.subplots(1, 4), SAMPLING_CHARTS.items(), strict=True):
         style(axes)
         for name, label, color in lines:
@@ -243,4 +244,4 @@ def save_sampling_steps(path: Path | str, rows: Mapping[str, Mapping[str, Any]])
         axes.set_title(title, fontsize=9, loc="left")
         if len(lines) > 1:
             axes.legend(fontsize=7, frameon=False)
-    save_small(path, figure)
+    save_chart(path, figure, "Torn players, errors, obedience and time against sampling steps per frame")
