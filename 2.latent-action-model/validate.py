@@ -129,8 +129,8 @@ def print_actions(scores: dict[str, Any]) -> None:
         if scores.get("supervised_information", missing) > 0:
             ratio = scores["action_information_ratio"]
             verdict = "found" if ratio >= 0.5 else "partly found" if ratio >= 0.2 else "not found"
-            print(f"the codes carry {ratio:.0%} of the information about the action in the frames: the actions are {verdict}")
-        print("action map: " + ", ".join(f"{name} -> code {code}" for name, code in scores["action_map"].items()))
+            print(f"the latent actions carry {ratio:.0%} of what the frames tell about the action: the actions are {verdict}")
+        print("action map: " + ", ".join(f"{name} -> latent action {code}" for name, code in scores["action_map"].items()))
 
 
 def print_predictions(metrics: LatentActionMetrics, num_actions: int) -> None:
@@ -142,7 +142,7 @@ def print_predictions(metrics: LatentActionMetrics, num_actions: int) -> None:
     verdict = "the decoder depends on the code" if scores["delta_moving_psnr_db"] > 0.5 else "the decoder hardly needs the code"
     print(f"the right action is worth {scores['delta_moving_psnr_db']:+.2f} dB on moving pixels: {verdict}")
     print(f"swap test: swapping two actions makes the predictions worse in {scores['swap_test']:.0%} of the pairs (chance 50%)")
-    collapsed = "; collapsed: the codes carry almost no information" if scores["perplexity"] < 1.5 else ""
+    collapsed = "; collapsed: the latent actions carry almost no information" if scores["perplexity"] < 1.5 else ""
     used = f"{scores['codes_used']} of {num_actions} used"
     print(f"codes: {used}, perplexity {scores['perplexity']:.1f}{collapsed}")
 

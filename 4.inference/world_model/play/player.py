@@ -253,7 +253,7 @@ class Player:
         return Reply("previews", pictures.tobytes(), {"region": region})
 
     def code_meanings(self) -> Reply:
-        """How often each latent code came with each true action."""
+        """How often each latent action came with each true action."""
         return Reply("code_meanings", facts=self.opened.code_meanings())
 
     def film(self, format: str) -> Reply:
@@ -312,7 +312,7 @@ MESSAGES = {
     "passes": Message(Player.passes),
     # the next frame under every action
     "previews": Message(Player.previews),
-    # which true actions each latent code stands for
+    # which true actions each latent action stands for
     "code_meanings": Message(Player.code_meanings),
     # the game so far as a file
     "film": Message(Player.film, {"format": Field(str, "gif", choices=("gif", "mp4", "json"))}, uses_models=False),

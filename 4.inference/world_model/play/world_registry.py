@@ -38,7 +38,7 @@ class LoadedWorld:
     no_game: str
     """why it cannot be, as a sentence; "" where it can"""
     code_counts: list[list[int]] | None = None
-    """how often each latent code came with each true action; None before counting has begun"""
+    """how often each latent action came with each true action; None before counting has begun"""
     counting: threading.Thread | None = None
     sharpener: Any = None
     """the network of `SHARPENER`, with `scale` and `sharpen(frames)`; None for a world without one"""
