@@ -139,8 +139,8 @@ def print_predictions(metrics: LatentActionMetrics, num_actions: int) -> None:
     parts = {"inferred actions": metrics.inferred, "random actions": metrics.random, "copy last frame": metrics.copy_last}
     print(format_table({label: {name: part.result()[name] for name in names} for label, part in parts.items()}))
     scores = metrics.result()
-    verdict = "the decoder depends on the code" if scores["delta_moving_psnr_db"] > 0.5 else "the decoder hardly needs the code"
-    print(f"the right action is worth {scores['delta_moving_psnr_db']:+.2f} dB on moving pixels: {verdict}")
+    gain, verdict = scores["delta_moving_psnr_db"], "depends on" if scores["delta_moving_psnr_db"] > 0.5 else "hardly needs"
+    print(f"the right action is worth {gain:+.2f} dB on moving pixels: the decoder {verdict} the latent action")
     print(f"swap test: swapping two actions makes the predictions worse in {scores['swap_test']:.0%} of the pairs (chance 50%)")
     collapsed = "; collapsed: the latent actions carry almost no information" if scores["perplexity"] < 1.5 else ""
     used = f"{scores['codes_used']} of {num_actions} used"
