@@ -42,6 +42,33 @@ def test_without_the_frame_before_a_change_is_the_code_of_one_frame(tokens):
     assert torch.equal(model.read(tokens)[1][:, 3:], model.read(other)[1][:, 3:])
 
 
+@pytest.mark.parametrize("both_actions", [False, True])
+def test_with_both_actions_a_change_also_stands_beside_the_one_that_led_to_it(both_actions, tokens):
+    """TECO's memory of frames 0 and 1 reads actions 1 and 2. With both, the change of frame 0 also stands beside action 0."""
+    model = built("teco", both_actions=both_actions)
+    actions = torch.tensor([[0, 1, 2]]).expand(len(tokens), -1)
+    reads = []
+    for changed in ([], [0], [1], [2]):
+        other = actions.clone()
+        other[:, changed] = 3
+        vectors = model._action_vectors(other)
+        reads.append(model.teacher_forced(tokens[:, :3], other).error)
+    differs = [[not torch.allclose(reads[0][:, frame], one[:, frame]) for frame in (0, 1)] for one in reads[1:]]
+    assert vectors.shape == (len(tokens), 2, (1 + both_actions) * model.config.action_dim)
+    assert differs == [[both_actions, both_actions], [True, True], [False, True]]  # of frames 1 and 2, for actions 0, 1 and 2
+
+
+def test_with_both_actions_a_rollout_is_what_teacher_forcing_predicts(tokens):
+    model = built("teco", both_actions=True, context_frames=6)
+    actions = torch.randint(model.num_actions, tokens.shape[:2], generator=torch.Generator().manual_seed(2))
+    state, frames = model.start(tokens[:, :2], actions[:, :2]), tokens
+    sampling = TECOSampling(draft_chunks=1, revise_rounds=0, temperature=0.0, feedback="frame")
+    for number in (2, 3, 4):
+        drawn = model.step(state, actions[:, number], sampling)
+        frames = torch.cat([frames[:, :number], drawn[:, None]], dim=1)
+        assert torch.equal(drawn, model.teacher_forced(frames, actions[:, : number + 1]).predicted[:, -1])
+
+
 def test_the_change_of_the_first_frame_is_not_quantized(tokens):
     model = model_of()
     changes, indices, _ = model.read(tokens)
@@ -163,7 +190,7 @@ def test_dropped_frames_cost_prior_and_decoder_nothing(drop_rate, frames, tokens
         model(tokens, torch.zeros(2, 11, dtype=torch.int64))
     assert seen["prior"][0] == 2 * frames and seen["decoder"][:2] == (2, frames) and seen["temporal"][:2] == (2, 10)
     with FlopCounterMode(display=False) as others:
-        model.temporal(model.read(tokens)[0][:, :-1], model._action_vectors(torch.zeros(2, 10, dtype=torch.int64)))
+        model.temporal(model.read(tokens)[0][:, :-1], model._action_vectors(torch.zeros(2, 11, dtype=torch.int64)))
     assert counter.get_total_flops() == others.get_total_flops() + operations["prior"] + operations["decoder"]
 
 

@@ -44,6 +44,9 @@ class TECOConfig(NextFrameConfig):
     """cells of the grid of changes per token of the temporal transformer, along each side; default: one token for the frame"""
     action_dim: int = 16
     """length of an action's embedding"""
+    both_actions: bool = False
+    """the temporal transformer reads a change beside the action that led to it as well, not only beside the next one as in TECO;
+    one layer can then look up what an action has led to, which otherwise takes two"""
     embed_dim: int = 256
     """width of the temporal transformer (E); a multiple of num_heads"""
     num_blocks: int = 4

@@ -6,7 +6,7 @@ What changes: the main line attends to every token of the past, so its past is s
 the tokenizer's. An encoder sees two frames and codes what is new in the second. A transformer over time reads one token per frame
 (or a few), and what it says about the next frame goes to two others: a small MaskGIT that samples the next change, and a decoder
 that turns change and memory into the tokens of the frame. What stays: tokens in, tokens out, the weights of changed tokens, the
-action prior. Source: arXiv:2210.02396, section 3 and appendix.
+action prior. What we add: --both-actions. Source: arXiv:2210.02396, section 3 and appendix.
 """
 
 import math
@@ -99,8 +99,8 @@ class TECO(CodeReader):
             config.change_codes, config.change_code_length, config.change_channels, config.commitment_weight
         )
         self.temporal = TemporalTransformer(
-            config.change_channels, config.action_dim, self.change_grid, config.temporal_stride, config.embed_dim,
-            config.num_heads, config.num_blocks, config.context_frames - 1, config.activation_checkpointing,
+            config.change_channels, config.action_dim * (1 + config.both_actions), self.change_grid, config.temporal_stride,
+            config.embed_dim, config.num_heads, config.num_blocks, config.context_frames - 1, config.activation_checkpointing,
         )  # fmt: skip
         self.prior = ChangePrior(
             config.change_codes, config.change_channels, self.change_grid, config.prior_dim, config.prior_heads,
@@ -126,7 +126,7 @@ class TECO(CodeReader):
         dropped = torch.rand(global_batch_size(len(tokens)), 1, device=actions.device) < self.config.action_dropout
         actions = actions.masked_fill(local_shard(dropped), -1)
         start = self.temporal.positions.random_start(len(tokens), tokens.device)
-        known, _ = self.temporal(changes[:, :-1], self._action_vectors(actions[:, 1:]), start)  # of frames 1 .. T - 1
+        known, _ = self.temporal(changes[:, :-1], self._action_vectors(actions), start)  # of frames 1 .. T - 1
         kept = self.kept_frames(tokens.shape[1] - 1, tokens.device)
         known, change, code = known[:, kept], changes[:, 1:][:, kept], codes[:, 1:][:, kept]
         target, before = tokens[:, 1:][:, kept], tokens[:, :-1][:, kept]
@@ -193,7 +193,7 @@ class TECO(CodeReader):
         it punishes the model for having sampled the other one.
         """
         changes, _, _ = self.read(frames[:, :-1])
-        known, _ = self.temporal(changes, self._action_vectors(actions[:, 1:]))
+        known, _ = self.temporal(changes, self._action_vectors(actions))
         masked = torch.full((*known.shape[:2], self.codes_per_frame), self.prior.mask_code, device=frames.device)
         codes = self.prior(masked.flatten(0, 1), known.flatten(0, 1)).argmax(dim=-1).view_as(masked)
         logits = self.decoder(self.quantizer.indices_to_changes(codes, self.change_grid), known).float()
@@ -214,7 +214,7 @@ class TECO(CodeReader):
         changes, _, _ = self.read(frames)
         cache = KVCache()
         if frames.shape[1] > 1:
-            _, cache = self.temporal(changes[:, :-1], self._action_vectors(actions[:, 1:]))
+            _, cache = self.temporal(changes[:, :-1], self._action_vectors(actions))
         older = frames[:, -2] if frames.shape[1] > 1 else frames[:, -1]
         return TECOState(cache, changes[:, -1:], frames[:, -1], older, actions[:, -1])
 
@@ -233,7 +233,8 @@ class TECO(CodeReader):
         would be after the draft and after each revision.
         """
         sampling = sampling or TECOSampling()
-        known, state.cache = self.temporal(state.change, self._action_vectors(action[:, None]), 0, state.cache)
+        actions = torch.stack([state.action, action], dim=1)
+        known, state.cache = self.temporal(state.change, self._action_vectors(actions), 0, state.cache)
         codes = torch.full((len(action), self.codes_per_frame), self.prior.mask_code, device=action.device)
         for round_number in range(1 + sampling.revise_rounds):
             codes = self.sample_round(codes, known[:, 0], sampling, generator)
@@ -266,7 +267,12 @@ class TECO(CodeReader):
         return codes
 
     def _action_vectors(self, actions: Tensor) -> Tensor:
-        """(B, T) -> (B, T, A); unknown actions have a vector too."""
+        """The vectors (B, T - 1, A or 2 A) that stand beside the changes of all frames but the newest. actions: (B, T).
+
+        Each change stands beside the action that leads on from it and, with `both_actions`, beside the one that led to it too.
+        Unknown actions have a vector as well.
+        """
         if self.num_actions == 0:
             actions = torch.full_like(actions, -1)
-        return self.action_embedding(torch.where(actions < 0, self.unknown_action, actions))
+        vectors = self.action_embedding(torch.where(actions < 0, self.unknown_action, actions))  # (B, T, A)
+        return torch.cat([vectors[:, 1:], vectors[:, :-1]], dim=-1) if self.config.both_actions else vectors[:, 1:]
