@@ -5,7 +5,7 @@
 
 Records the rooms, trains a tokenizer that sees one frame at a time, then trains every arm for the same processor minutes on one
 thread, and scores what it predicts of a room by how long ago the room was entered. Recordings and models are kept in a folder,
-and what is finished is not trained again. Numbers, chart and strip go beside them, unless --json and --output say otherwise.
+and what is finished is not trained again.
 """
 
 import subprocess
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dynamics_lab.comparison import TEXTS
 from dynamics_lab.room_drawings import save_recall_chart, save_room_strip
 from dynamics_lab.room_recall import (
     ARMS,
@@ -49,7 +50,7 @@ from video_tokenizer.training.results import save_json, settings_of
 class RoomsConfig:
     """Train dynamics models on rooms that are left and entered again, and score what they recall."""
 
-    minutes: float = 3.0
+    minutes: float = 2.0
     """processor minutes of each training"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """each arm is trained once per seed"""
@@ -59,12 +60,12 @@ class RoomsConfig:
     """optimizer steps of the tokenizer"""
     folder: str = "data/rooms"
     """folder for recordings, tokenizer and models"""
-    json: str = "data/rooms/rooms.json"
+    json: str = "assets/3.dynamics-model/variants/rooms.json"
     """file for the numbers"""
-    output: str = "data/rooms"
+    output: str = "assets/3.dynamics-model/variants"
     """folder for the pictures"""
-    page: str | None = None
-    """text that receives the table between its marks `rooms`; default: the table is only printed"""
+    page: str = str(TEXTS / "teco" / "README.md")
+    """text that receives the table between its marks `rooms`"""
 
     def check(self) -> None:
         """Raise InputError if there is nothing to train or to score."""
@@ -136,7 +137,8 @@ def measure(config: RoomsConfig, folder: Path, tokenizer: Tokenizer, training: E
         arms[name] = row
     ceiling = by_bin(score(unseen.tokens[:, -gap.shape[1] :], unseen, tokenizer), gap)
     frames = {one: int(((gap >= smallest) & (gap <= largest)).sum()) for one, (smallest, largest) in BINS.items()}
-    results = {"settings": settings_of(config, "folder", "json", "output"), "frames": frames, "arms": arms, "tokenizer": ceiling}
+    settings = settings_of(config, "folder", "json", "output", "page")
+    results = {"settings": settings, "frames": frames, "arms": arms, "tokenizer": ceiling}
     results["margin"] = {metric: margin(arms, metric) for metric in ("accuracy", "psnr_db")}
     save_room_strip(Path(config.output) / "rooms_strip.png", unseen, gap, shown)
     return results
@@ -167,8 +169,7 @@ def main() -> None:
     save_recall_chart(Path(config.output) / "rooms_recall", results)
     print(table(results))
     print(f"beyond the window, the worst seed of the whole episode is ahead of the best other by {results['margin']}")
-    if config.page is not None:
-        write_block(resolve_path(Path(config.page), REPOSITORY), "rooms", table(results))
+    write_block(resolve_path(Path(config.page), REPOSITORY), "rooms", table(results))
 
 
 if __name__ == "__main__":
