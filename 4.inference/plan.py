@@ -9,7 +9,7 @@ The lesson is uses/planning/README.md, and the cost that is planned with is a fu
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ FILMED_DECISIONS = 8
 class PlanConfig:
     """Play the real game by planning in a learned world."""
 
+    FILES: ClassVar = ("output",)
     world: str = "assets/worlds/breakout"
     """folder of a world of Breakout or Pong"""
     env: str | None = None

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -107,6 +108,19 @@ def test_a_script_refuses_an_output_that_cannot_be_written_before_it_does_anythi
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(InputError, match=f"{flag} .*file/new.gif cannot be written .*is a file"):
         parse_only(script, [flag, str(tmp_path / "file" / "new.gif")])
+
+
+@pytest.mark.parametrize(("script", "name"), [*scripts_that_write()], ids=lambda value: str(getattr(value, "stem", value)))
+def test_a_script_takes_no_file_for_a_folder_and_no_folder_for_a_file(script, name, tmp_path):
+    """What a flag's help calls a file or a film is one, and everything else that can be written is a folder."""
+    (tmp_path / "file.png").write_text("")
+    flag = f"--{name.replace('_', '-')}"
+    helped = re.search(rf'\n    {name}: str[^\n]*\n    """(.*?)"""', script.read_text(), re.DOTALL)
+    assert helped
+    is_file = re.match("fil[em] ", helped[1]) is not None
+    wrong, kind, other = (tmp_path, "folder", "file") if is_file else (tmp_path / "file.png", "file", "folder")
+    with pytest.raises(InputError, match=f"{flag} .* is a {kind}; give a {other}"):
+        parse_only(script, [flag, str(wrong)])
 
 
 @pytest.mark.parametrize("reason", ["Permission denied", "Read-only file system"])

@@ -113,10 +113,13 @@ def _write_through(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def check_can_be_written(path: Path | str, flag: str, is_file: bool = False) -> None:
-    """Raise InputError, before any work is done, for a file or folder that could not be written at the end. Leaves no trace."""
+    """Raise InputError, before any work is done, for a file (or else a folder) that could not be written at the end. Leaves no
+    trace."""
     path = Path(path)
     if is_file and os.path.isdir(path):
         raise InputError(f"{flag} {path} is a folder; give a file")
+    if not is_file and os.path.isfile(path):
+        raise InputError(f"{flag} {path} is a file; give a folder")
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)  # names the reason where the name is too long

@@ -21,7 +21,8 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import check_can_be_written
 
 OUTPUTS = ("json", "picture", "output", "video", "runs", "checkpoint_dir")
-"""fields of the scripts' configs that say where to write"""
+"""fields of the scripts' configs that say where to write: folders, but for `FILES` and what a config's own FILES names"""
+FILES = ("json", "picture")
 NARROWEST = 40
 """columns below which help texts cannot be laid out"""
 Config = TypeVar("Config")
@@ -61,9 +62,12 @@ def parse_config(
         values |= read_config_file(Path(config_file))
     default = config_from_dict(config_class, values)
     config = tyro.cli(config_class, args=arguments, default=default)
+    files = (*FILES, *getattr(config_class, "FILES", ()))
     for name in OUTPUTS:
         if (path := getattr(config, name, None)) is not None:
-            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file=name in ("json", "picture"))
+            check_can_be_written(
+                path, f"--{name.replace('_', '-')}", is_file=name in (*FILES, *getattr(config_class, "FILES", ()))
+            )
             if name == "picture" and Path(path).suffix.lower() != ".png":
                 raise InputError(f"--picture {path} does not end in .png; give {Path(path).with_suffix('.png')}")
     return config
