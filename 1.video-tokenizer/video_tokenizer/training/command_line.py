@@ -65,9 +65,7 @@ def parse_config(
     files = (*FILES, *getattr(config_class, "FILES", ()))
     for name in OUTPUTS:
         if (path := getattr(config, name, None)) is not None:
-            check_can_be_written(
-                path, f"--{name.replace('_', '-')}", is_file=name in (*FILES, *getattr(config_class, "FILES", ()))
-            )
+            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file=name in files)
             if name == "picture" and Path(path).suffix.lower() != ".png":
                 raise InputError(f"--picture {path} does not end in .png; give {Path(path).with_suffix('.png')}")
     return config
