@@ -21,6 +21,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json, settings_of
 from world_model.ball_game import BallGame, three_keys
+from world_model.evaluation.games import check_seed
 from world_model.film import check_suffix, save_film
 from world_model.scored_games import Agent, baselines, open_scored_game, play
 from world_model.world import WorldModel
@@ -74,8 +75,11 @@ class PlanConfig:
         check_smallest(self, {"horizon": 1, "hold": 1, "num_rounds": 1, "replan_every": 1, "num_games": 0, "game_steps": 1})
         if not self.rollouts or min(self.rollouts) < 1:
             raise InputError(f"--rollouts {' '.join(map(str, self.rollouts)) or 'is empty'}: give numbers of at least 1")
+        check_seed(self.seed)
         if self.output is not None:
             check_suffix(Path(self.output))
+        elif not self.num_games:
+            raise InputError("--num-games 0 plays nothing; give --output for a film, or a larger number")
 
 
 def make_planner(config: PlanConfig, world: WorldModel, env: BallGame, num_rollouts: int, seed: int) -> Planner:

@@ -119,7 +119,7 @@ def config_complaints(source: str) -> list[str]:
         if "frozen=True" not in " ".join(ast.unparse(decorator) for decorator in node.decorator_list):
             complaints.append(f"{node.name} is not a frozen dataclass")
         for field, below in zip(node.body, [*node.body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign) and not _is_text(below):
+            if isinstance(field, ast.AnnAssign) and ast.unparse(field.annotation) != "ClassVar" and not _is_text(below):
                 complaints.append(f"{node.name}.{ast.unparse(field.target)} has no help text below it")
     return complaints
 

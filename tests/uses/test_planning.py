@@ -225,3 +225,14 @@ def test_the_command_plays_all_players_from_the_same_starts_and_films_what_it_im
 def test_bad_input_is_answered_with_one_sentence(tmp_path, capsys, flags, words):
     assert call(PLAN, "--world", save_tiny_world(tmp_path / "world", "true"), *flags) == 2
     assert words in (error := capsys.readouterr().err) and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--seed", -1), "--seed -1 must lie between 0 and 9,999"),
+        (("--num-games", 0), "--num-games 0 plays nothing; give --output"),
+    ],
+)
+def test_a_command_that_cannot_work_or_does_nothing_is_refused(capsys, flags, words):
+    assert call(PLAN, *flags) == 2 and words in capsys.readouterr().err

@@ -17,13 +17,14 @@ from uses.sharpening.model import Sharpener, bicubic, load_sharpener
 from uses.sharpening.pairs import make_pairs, play_games, redraw
 from uses.sharpening.scores import dream_scores, enlargements, picture_scores
 from video_tokenizer.data.clips import Clips, to_video
+from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import record_episode
 from video_tokenizer.games.policies import random_policy
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.results import read_json
 from video_tokenizer.training.run import Run
 from world_model.evaluation.games import play_opening
-from world_model.play.world_registry import WorldRegistry
+from world_model.play.world_registry import WorldRegistry, load_use
 from world_model.real_game import open_game
 from world_model.world import WorldModel
 
@@ -125,7 +126,7 @@ def test_the_network_of_a_reference_world_beats_bicubic_by_two_decibels_where_so
     shipped = REPOSITORY / "assets/worlds" / game
     pairs = make_pairs(world := WorldModel.load(shipped, "cpu"), play_games(world, 2, 40, first=3), 2)
     clips = Clips(pairs.store, range(2), 20, stride=19)
-    scores = picture_scores(enlargements(load_sharpener(shipped / "sharpener.pt")), pairs, clips)
+    scores = picture_scores(enlargements(load_sharpener(shipped / "sharpener.pt", world)), pairs, clips)
     assert scores["sharpened"]["psnr_db"] > scores["bicubic"]["psnr_db"] + 8
     assert scores["sharpened"]["moving_psnr_db"] > scores["bicubic"]["moving_psnr_db"] + 2
     assert game == "freeway" or scores["sharpened"]["flicker"] < scores["bicubic"]["flicker"]
@@ -140,7 +141,7 @@ def test_a_short_training_beats_bicubic_and_its_checkpoint_draws_the_same_pictur
     )
     content = load_checkpoint(tmp_path / "run/best_model.pt", "sharpener")
     assert content["metrics"]["gain_db"] > 0.3, capsys.readouterr().out
-    model = load_sharpener(tmp_path / "run/best_model.pt")
+    model = load_sharpener(tmp_path / "run/best_model.pt", WorldModel.load(folder, "cpu"))
     again = Sharpener(model.config)
     again.load_state_dict(content["weights"])
     assert np.array_equal(model.sharpen(some_frames(2)), again.sharpen(some_frames(2)))
@@ -176,7 +177,15 @@ def a_sharpener(folder: Path) -> Sharpener:
     model = Sharpener(config)
     torch.nn.init.normal_(model.to_pixels.weight, std=0.1)
     save("sharpener", folder, config.model, config, model)
-    return load_sharpener(folder / "sharpener.pt")
+    return load_sharpener(folder / "sharpener.pt", WorldModel.load(folder, "cpu"))
+
+
+def test_the_network_of_another_world_is_refused_where_it_is_scored_and_where_it_is_played(capsys):
+    pong, breakout = (REPOSITORY / "assets/worlds" / game for game in ("pong", "breakout"))
+    assert call(VALIDATE, "--world", breakout, "--checkpoint", pong / "sharpener.pt", "--device", "cpu") == 2
+    assert "sharpener.pt was trained on another world" in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(InputError, match="was trained on another world"):
+        load_use(pong / "sharpener.pt", WorldModel.load(breakout, "cpu"), "uses.sharpening.model", "load_sharpener")
 
 
 def test_the_page_gets_every_picture_twice_while_it_is_sharpened(tmp_path):

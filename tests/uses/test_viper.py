@@ -29,6 +29,7 @@ from video_tokenizer.registry import build_tokenizer
 
 BREAKOUT = "ALE/Breakout-v5"
 SCRIPT = REPOSITORY / "4.inference" / "uses" / "viper" / "judge_players.py"
+PONG = REPOSITORY / "assets/worlds/pong/tokenizer.pt"
 
 
 class Copier:
@@ -303,6 +304,7 @@ def test_the_command_films_trains_judges_and_draws(tmp_path, monkeypatch):
         (("--arms", "frame_alone"), "--arms without viper"),
         (("--game-steps", 7), "--game-steps 7 is too small; give at least 8"),
         (("--seed", 10_000), "--seed 10000 must lie between 0 and 9,999"),
+        (("--tokenizer", PONG), "pong/tokenizer.pt is that of a world of ALE/Pong-v5, not of ALE/Breakout-v5"),
         (("--picture", "x.jpg"), "--picture x.jpg does not end in .png; give x.png"),
     ],
 )

@@ -166,7 +166,7 @@ def test_the_command_films_trains_and_lets_agents_learn(tmp_path, monkeypatch):
         (("--payments", "viper", "gold"), "--payments gold is not one of score, viper"),
         (("--agent-steps", 15), "--agent-steps 15 is too small; give at least 16"),
         (("--seeds",), "--seeds is empty; give at least one"),
-        (("--seeds", "0", "-1"), "--seed -1 must lie between 0 and 9,999"),
+        (("--seeds", "0", "-1"), "--seeds -1 must lie between 0 and 9,999"),
         (("--past-frames", EPISODE + 1), "--past-frames 129 is too large; an episode has 128 frames after its first"),
         (("--picture", "x"), "--picture x does not end in .png; give x.png"),
     ],

@@ -142,7 +142,8 @@ class TrainingConfig(SourceFlags):
         for name, (least, most) in RANGES.items():
             value = getattr(self, name, None)
             if value is not None and not least <= value <= most:  # also refuses NaN
-                raise InputError(f"{name} {value} must lie between {least:g} and {most:g}")
+                here, there = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (least, most))
+                raise InputError(f"{name} {value} must lie between {here} and {there}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas {self.betas} must be at least 0 and less than 1; 0.9 0.95 is the default")
         if not 0 < self.validation_share < 1:

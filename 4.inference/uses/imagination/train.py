@@ -78,7 +78,7 @@ class ImaginationConfig:
         if not self.seeds:
             raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
         for seed in self.seeds:
-            check_seed(seed)
+            check_seed(seed, "--seeds")
 
 
 class Recording:

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from uses.sharpening.config import SharpeningConfig
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.training.checkpoint import build_with_weights, load_checkpoint
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.checkpoint import build_with_weights, fingerprint, load_checkpoint
 from video_tokenizer.training.command_line import config_from_dict
 from video_tokenizer.training.device import autocast
+from world_model.world import WorldModel
+
+TRAIN = "4.inference/uses/sharpening/train.py"
 
 
 def bicubic(frames: Tensor, scale: int) -> Tensor:
@@ -62,9 +66,17 @@ class Sharpener(nn.Module):
             return to_frames(self(video)[None])[0]
 
 
-def load_sharpener(path: str | Path, device: str | torch.device = "cpu") -> Sharpener:
-    """The network of a checkpoint, in evaluation mode. Raises InputError for a file that holds none."""
+def load_sharpener(path: str | Path, world: WorldModel) -> Sharpener:
+    """The network of a checkpoint, in evaluation mode, where the world is. Raises InputError for a file that holds none, or one
+    that was trained on the frames of another world."""
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist; train it with python {TRAIN} and this --world")
     content = load_checkpoint(path, "sharpener")
     config = config_from_dict(SharpeningConfig, content["config"])
     config.check()
-    return build_with_weights(lambda: Sharpener(config), content, path).to(device).eval()
+    if content.get("tokenizer_fingerprint") not in (None, fingerprint(world.tokenizer.state_dict())):
+        raise InputError(
+            f"{path} was trained on another world than this one; train it with python {TRAIN} and this "
+            "--world, and until then move the file away"
+        )
+    return build_with_weights(lambda: Sharpener(config), content, path).to(world.device).eval()

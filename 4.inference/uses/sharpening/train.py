@@ -62,8 +62,9 @@ def main() -> None:
     parallel = prepare_model(model, config)
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)
-    made_from = f"{data.store.fingerprint} decoded by {fingerprint(world.tokenizer.state_dict())}"
-    run = Run("sharpener", config, data, made_from)
+    known_by = fingerprint(world.tokenizer.state_dict())
+    made_from = f"{data.store.fingerprint} decoded by {known_by}"
+    run = Run("sharpener", config, data, made_from, extra={"tokenizer_fingerprint": known_by})
     run.track(model, optimizer, ema)
     run.draw = lambda path, run: save_comparison(
         path, enlargements(averaged), pairs, data.validation, caption=f"step {run.step:,}"

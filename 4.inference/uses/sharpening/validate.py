@@ -106,7 +106,7 @@ def main() -> None:
     config.check()
     world = WorldModel.load(config.world, config.device)
     checkpoint = Path(config.checkpoint) if config.checkpoint else Path(config.world) / "sharpener.pt"
-    sharpener = load_sharpener(checkpoint, world.device)
+    sharpener = load_sharpener(checkpoint, world)
     pairs, clips, seen = open_test(world, sharpener.config, config)
     methods, env_id = enlargements(sharpener), world.metadata.env_id or ""
 

@@ -21,6 +21,7 @@ from video_tokenizer.training.checkpoint import build_with_weights, fingerprint,
 from video_tokenizer.training.command_line import config_from_dict
 from world_model.world import WorldModel
 
+TRAIN = "4.inference/uses/sound/train.py"
 LOUDNESS = 64
 """distance from `SILENT_LEVEL` that becomes 1; the Atari's square waves have 60"""
 
@@ -159,13 +160,15 @@ def emulator_frames(world: WorldModel) -> int:
 def load_sound(path: str | Path, world: WorldModel) -> SoundModel:
     """The model of a checkpoint, in evaluation mode, where the world is. Raises InputError for a file that holds none, or one
     that was trained on the tokens of another world."""
+    if not Path(path).exists():
+        raise InputError(f"{path} does not exist; train it with python {TRAIN} and this --world")
     content = load_checkpoint(path, "sound")
     config = config_from_dict(SoundConfig, content["config"])
     config.check()
     needed = fingerprint(world.tokenizer.state_dict()), emulator_frames(world)
     if (content.get("tokenizer_fingerprint"), config.chunks) != needed:
         raise InputError(
-            f"{path} was trained on another world than this one; train it with python 4.inference/uses/sound/train.py and this "
-            "--world, and until then move the file away"
+            f"{path} was trained on another world than this one; train it with python {TRAIN} and this --world, and until then "
+            "move the file away"
         )
     return build_with_weights(lambda: SoundModel(config), content, path).to(world.device).eval()

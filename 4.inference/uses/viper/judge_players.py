@@ -7,7 +7,7 @@ there already, made with the same flags, is used again.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.games.detectors import game_facts
-from video_tokenizer.games.emulator import Game, Policy
+from video_tokenizer.games.emulator import Game, Policy, short_name
 from video_tokenizer.games.policies import SCRIPTED_GAMES
 from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
@@ -67,8 +67,8 @@ class JudgeConfig:
 
     env: str = "ALE/Breakout-v5"
     """Gymnasium id of a game with a scripted player"""
-    tokenizer: str = "assets/worlds/breakout/tokenizer.pt"
-    """checkpoint of a tokenizer that knows the game; nothing of it is trained"""
+    tokenizer: str | None = None
+    """checkpoint of a tokenizer that knows the game; default: that of the game's reference world; nothing of it is trained"""
     output: str = "data/viper"
     """folder for films and models"""
     num_frames: int = 20_000
@@ -112,6 +112,16 @@ class JudgeConfig:
 
 
 # ---- films and trainings ------------------------------------------------------------------------------------------------
+
+
+def tokenizer_of(config: JudgeConfig) -> str:
+    """The checkpoint of the tokenizer. Raises InputError for one that lies in a world of another game."""
+    path = config.tokenizer or f"assets/worlds/{short_name(config.env)}/tokenizer.pt"
+    world = Path(path).with_name("dynamics.pt")
+    game = load_checkpoint(world, "dynamics").get("env_id") if world.exists() else None
+    if game is not None and short_name(game) != short_name(config.env):
+        raise InputError(f"--tokenizer {path} is that of a world of {game}, not of {config.env}; give that of the same game")
+    return path
 
 
 def open_game(config: JudgeConfig, arm: Arm) -> Game:
@@ -322,6 +332,7 @@ def save_heat_map(path: str, reward: VideoReward, config: JudgeConfig) -> None:
 def main() -> None:
     config = parse_config(JudgeConfig)
     config.check()
+    config = replace(config, tokenizer=tokenizer_of(config))
     rewards = {name: make_judge(name, config) for name in config.arms}
     settings = settings_of(config, "output", "json", "picture")
     results: dict[str, Any] = {"settings": settings, **judge_players(rewards, config)}

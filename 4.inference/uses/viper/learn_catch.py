@@ -80,7 +80,7 @@ class CatchConfig:
         if not self.seeds:
             raise InputError("--seeds is empty; give at least one")
         for seed in self.seeds:
-            check_seed(seed)
+            check_seed(seed, "--seeds")
         if find_spec("stable_baselines3") is None:
             raise InputError('stable-baselines3 is not installed; install the extra: pip install -e ".[agent]"')
 

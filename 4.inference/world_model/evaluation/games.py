@@ -69,10 +69,10 @@ class Branches:
     """(B, K) bool: those of these frames that the world was trained on"""
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: int, flag: str = "--seed") -> None:
     """Raise InputError for a seed whose games could be among the recorded ones."""
     if not 0 <= seed < 10_000:
-        raise InputError(f"--seed {seed} must lie between 0 and 9,999, so that no evaluation game is ever recorded for training")
+        raise InputError(f"{flag} {seed} must lie between 0 and 9,999, so that no evaluation game is ever recorded for training")
 
 
 def play_opening(game: Game, rng: np.random.Generator) -> None:
@@ -115,7 +115,7 @@ def record_games(
         episodes.append(episode)
     stops = np.cumsum([len(episode.frames) for episode in episodes])
     store = ClipStore(
-        path=Path(f"evaluation games of {game.env_id}"),
+        path=Path(f"games of {game.env_id}"),
         frames=np.concatenate([episode.frames for episode in episodes]),
         actions=np.concatenate([episode.actions for episode in episodes]),
         episodes=np.stack([np.concatenate([[0], stops[:-1]]), stops], axis=1),

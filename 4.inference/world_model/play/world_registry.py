@@ -124,7 +124,7 @@ class WorldRegistry:
         if name not in self.loaded:
             world = WorldModel.load(self.folders[name], self.device, **self.options)
             uses = {
-                "sharpener": load_use(self.folders[name] / SHARPENER, world.device, "uses.sharpening.model", "load_sharpener"),
+                "sharpener": load_use(self.folders[name] / SHARPENER, world, "uses.sharpening.model", "load_sharpener"),
                 "sound": load_use(self.folders[name] / SOUND, world, "uses.sound.model", "load_sound"),
             }
             self.loaded[name] = LoadedWorld(name, world, *self.find_real_game(name, world), **uses)
