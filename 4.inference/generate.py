@@ -11,7 +11,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -31,7 +31,6 @@ from world_model.world import WorldModel
 class GenerateConfig:
     """Roll a world out and save it as a film."""
 
-    FILES: ClassVar = ("output",)
     world: str = "assets/worlds/breakout"
     """folder of a world: tokenizer.pt, dynamics.pt and, for latent actions, latent_action_model.pt"""
     num_frames: int | None = None

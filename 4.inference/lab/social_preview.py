@@ -8,7 +8,6 @@ Needs Chromium: python -m playwright install chromium
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from tokenizer_lab.drawing import Drawing
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -26,7 +25,6 @@ WIDTH, HEIGHT = 1280, 640
 class PreviewConfig:
     """Draw the social preview of the repository."""
 
-    FILES: ClassVar = ("output",)
     world: str = "assets/worlds/breakout"
     """folder of the world of which one step is shown"""
     output: str = "social_preview.png"

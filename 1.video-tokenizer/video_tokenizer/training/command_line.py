@@ -21,7 +21,8 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import check_can_be_written
 
 OUTPUTS = ("json", "picture", "output", "video", "runs", "checkpoint_dir")
-"""fields of the scripts' configs that say where to write: folders, but for `FILES` and what a config's own FILES names"""
+"""fields of the scripts' configs that say where to write: folders, but for `FILES`, what a config's own FILES names, and where a
+film or picture is the default"""
 FILES = ("json", "picture")
 NARROWEST = 40
 """columns below which help texts cannot be laid out"""
@@ -62,10 +63,11 @@ def parse_config(
         values |= read_config_file(Path(config_file))
     default = config_from_dict(config_class, values)
     config = tyro.cli(config_class, args=arguments, default=default)
-    files = (*FILES, *getattr(config_class, "FILES", ()))
+    named_files = (*FILES, *getattr(config_class, "FILES", ()))
     for name in OUTPUTS:
         if (path := getattr(config, name, None)) is not None:
-            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file=name in files)
+            is_file = name in named_files or str(getattr(config_class, name, "")).endswith((".gif", ".png"))
+            check_can_be_written(path, f"--{name.replace('_', '-')}", is_file)
             if name == "picture" and Path(path).suffix.lower() != ".png":
                 raise InputError(f"--picture {path} does not end in .png; give {Path(path).with_suffix('.png')}")
     return config

@@ -126,7 +126,7 @@ def tokenizer_of(config: JudgeConfig) -> str:
 
 def open_game(config: JudgeConfig, arm: Arm) -> Game:
     """The game at the frame skip of an arm, shrunk as the tokenizer's training frames were."""
-    content = load_checkpoint(config.tokenizer, "tokenizer")
+    content = load_checkpoint(str(config.tokenizer), "tokenizer")
     return Game(config.env, frame_skip=arm.frame_skip, linear_light=bool(content.get("linear_light")))
 
 
@@ -143,7 +143,7 @@ def make_judge(name: str, config: JudgeConfig) -> VideoReward:
         record_expert(folder / "films", game, mask if arm.is_masked else mask**0, count, length, config.seed, arm.is_alone)
     if not (folder / "dynamics.pt").exists():
         length = 2 if arm.is_alone else config.past_frames + 1
-        train_video_model(folder, config.tokenizer, length, config.num_steps, config.batch_size, config.seed, config.device)
+        train_video_model(folder, str(config.tokenizer), length, config.num_steps, config.batch_size, config.seed, config.device)
     return VideoReward.load(folder, config.device, is_masked=arm.is_masked)
 
 
