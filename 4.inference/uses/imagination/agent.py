@@ -69,15 +69,15 @@ def train_agent(env: DreamedVecEnv, num_steps: int, seed: int) -> DQN:
     agent = DQN(
         "MlpPolicy",
         env,
-        learning_rate=1e-3,
+        learning_rate=lambda left: 1e-3 * left,
         learning_starts=min(2_000, num_steps // 4),
         batch_size=256,
-        gamma=0.9,  # the outlook is immediate, and a second later the ball has bounced again
+        gamma=0.95,
         train_freq=1,
         gradient_steps=16,
         target_update_interval=10 * env.num_envs,
-        exploration_fraction=0.3,
-        exploration_final_eps=0.05,
+        exploration_fraction=1.0,
+        exploration_final_eps=0.3,  # the dreams are few, and a key that is never pressed teaches nothing
         policy_kwargs={"net_arch": [128, 128]},
         seed=seed,
         device="cpu",

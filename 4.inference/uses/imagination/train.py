@@ -41,13 +41,13 @@ class ImaginationConfig:
     """folder of a world of Breakout"""
     data_path: str | None = None
     """clip store of the world's game to learn the rewards from; default: games that are played now"""
-    num_games: int = 80
+    num_games: int = 200
     """games to learn from; a fifth as many others are held out to score the head"""
     game_frames: int = 400
     """most frames of each"""
     head_steps: int = 1_200
     """optimizer steps of the reward head"""
-    num_steps: int = 10_000
+    num_steps: int = 25_000
     """dreamed frames in which the agent practices"""
     num_rollouts: int = 64
     """rollouts side by side"""
@@ -207,8 +207,8 @@ def over_seeds(results: list[Any]) -> Any:
     """The means of nested dictionaries of numbers with the same keys, with "_" for spaces; for an "auc" the lowest as well."""
     if not isinstance(results[0], dict):
         return None if results[0] is None else float(np.mean(results))
-    left_out = "score_standard_error"  # that of the games, which are the same for all seeds
-    means = {name.replace(" ", "_"): over_seeds([r[name] for r in results]) for name in results[0] if name != left_out}
+    names = [name for name in results[0] if not name.endswith("standard_error")]  # of the games, the same for all seeds
+    means = {name.replace(" ", "_"): over_seeds([r[name] for r in results]) for name in names}
     for name in ("auc", "score"):
         if means.get(name) is not None:
             means[f"lowest_{name}"] = float(min(result[name] for result in results))
