@@ -44,6 +44,8 @@ class IllustrateConfig(DriftPlan):
     """file with the numbers that sampling_steps.py --json writes"""
     planning: str = "assets/4.inference/planning.json"
     """file with the numbers that plan.py --json writes"""
+    few: str = "assets/4.inference/planning_few_futures.json"
+    """the same of plan.py --rollouts 1 4"""
     perfect: str = "assets/4.inference/planning_in_emulator.json"
     """the same of plan.py --imagine-in emulator"""
     measure: bool = False
@@ -93,11 +95,15 @@ def main() -> None:
     frames, sure = rollout_with_probability(world, world.start_frames[one], world.start_actions[one], held, config.seed)
     save_confidence(folder / "confidence.png", frames[0], sure[0], SHOWN, config.key, drift["confidence"])
     save_sampling_steps(folder / "sampling_steps", steps["rows"])
-    planned, perfect = (
+    planned, few, perfect = (
         read_numbers(path, ("players",), f"python 4.inference/plan.py --json {path}{extra}")["players"]
-        for path, extra in ((config.planning, ""), (config.perfect, " --imagine-in emulator"))
+        for path, extra in (
+            (config.planning, " --rollouts 16"),
+            (config.few, " --rollouts 1 4"),
+            (config.perfect, " --imagine-in emulator"),
+        )
     )
-    save_planning(folder / "planning", planned, perfect)
+    save_planning(folder / "planning", few | planned, perfect)
     drawn = [*save_drawings(folder, world, config.key), "planning", "drift", "sampling_steps"]
     pictures = "standing_still.png, vanished_ball.png and confidence.png"
     print(f"{', '.join(drawn)}, {pictures} are in {folder}")

@@ -38,7 +38,7 @@ def open_scored_game(world: WorldModel, env_id: str | None, game_steps: int) -> 
 
 
 def play(newcomer: Newcomer, env: BallGame, num_games: int, seed: int, name: str = "playing") -> dict[str, float]:
-    """Play num_games games, each with a new agent. Returns means over the games, and of the score also how far they spread.
+    """Play num_games games, each with a new agent. Returns means over the games, and how far scores and lost balls spread.
 
     balls_lost: lives or points that a game cost. frames_with_ball: how long the ball was in play. distance_px: between player and
     ball along the player's axis, in pixels, over all frames with a ball.
@@ -63,6 +63,7 @@ def play(newcomer: Newcomer, env: BallGame, num_games: int, seed: int, name: str
         "score_standard_deviation": float(np.std(scores)),
         "score_standard_error": float(np.std(scores) / np.sqrt(num_games)),
         "balls_lost": float(np.mean(lost)),
+        "balls_lost_standard_error": float(np.std(lost) / np.sqrt(num_games)),
         "frames_with_ball": float(np.mean(with_ball)),
         "distance_px": -float(np.mean(rewards or [np.nan])) * pixels,
     }

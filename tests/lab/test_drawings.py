@@ -222,7 +222,9 @@ def test_the_animation_starts_with_the_whole_picture_and_stops_for_whoever_asks(
 
 def test_the_chart_of_planning_is_drawn_from_what_was_measured(tmp_path):
     folder = REPOSITORY / "assets" / "4.inference"
-    planned, perfect = (json.loads((folder / f"planning{name}.json").read_text())["players"] for name in ("", "_in_emulator"))
-    save_planning(tmp_path / "planning", planned, perfect)
+    planned, few, perfect = (
+        json.loads((folder / f"planning{name}.json").read_text())["players"] for name in ("", "_few_futures", "_in_emulator")
+    )
+    save_planning(tmp_path / "planning", few | planned, perfect)
     for file in ("planning_light.svg", "planning_dark.svg"):
         assert (tmp_path / file).read_text(encoding="utf-8") == (folder / file).read_text(encoding="utf-8")

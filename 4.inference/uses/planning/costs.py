@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from video_tokenizer.games.detectors import detect_ball, detect_player, game_facts
 
@@ -23,6 +24,15 @@ def positions(frames: np.ndarray, env_id: str) -> tuple[np.ndarray, np.ndarray, 
     return tuple(one.reshape(frames.shape[:2]) for one in (player, ball[:, axis], ball[:, 1 - axis]))  # type: ignore[return-value]
 
 
+def agreed(values: np.ndarray) -> np.ndarray:
+    """The median over the futures (N, H) for every frame, as the value of all of them; NaN where no future has one.
+
+    It is for what no key can change, such as where the ball flies until it meets the player. A future that says something else is
+    wrong, and must not be the cheapest because of that.
+    """
+    return np.broadcast_to(torch.from_numpy(values).nanmedian(dim=0).values.numpy(), values.shape)
+
+
 def mean_where(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The weighted mean of each row of values (N, H), without NaN; NaN for a row that has no weight."""
     weights = np.where(np.isfinite(values), weights, 0.0)
@@ -38,13 +48,13 @@ def distance(player: np.ndarray, ball: np.ndarray) -> np.ndarray:
 def stay_under_the_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
     """The distance between player and ball in every imagined frame, on average."""
     player, ball, _ = positions(frames, env_id)
-    return mean_where(distance(player, ball), np.ones_like(player))
+    return mean_where(distance(player, agreed(ball)), np.ones_like(player))
 
 
 def meet_the_ball(frames: np.ndarray, env_id: str) -> np.ndarray:
     """The distance between player and ball, which counts for more the closer the ball is to the player's line."""
     player, ball, near = positions(frames, env_id)
-    return mean_where(distance(player, ball), np.nan_to_num(near) ** 8)
+    return mean_where(distance(player, agreed(ball)), np.nan_to_num(agreed(near)) ** 8)
 
 
 COSTS: dict[str, Cost] = {"meet_the_ball": meet_the_ball, "stay_under_the_ball": stay_under_the_ball}
