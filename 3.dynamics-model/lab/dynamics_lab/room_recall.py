@@ -33,7 +33,7 @@ SMALL_TECO = dict(
     channels=16, change_downsample=4, change_channels=32, embed_dim=128, num_blocks=2, num_heads=4, prior_dim=64, prior_blocks=1,
     prior_heads=2, drop_rate=0.0, both_actions=True, warmup_steps=50,
 )  # fmt: skip
-"""sizes for trainings of minutes; without DropLoss and with both actions, because recall needs both (log 3.15)"""
+"""sizes for trainings of minutes; without DropLoss, and with both actions, with which recall sets in early (log 3.15)"""
 ARMS: dict[str, tuple[type[NextFrameConfig], dict[str, Any]]] = {
     "TECO, whole episode": (TECOConfig, SMALL_TECO | dict(num_frames=NUM_FRAMES, context_frames=NUM_FRAMES, batch_size=16)),
     "TECO, 8 frames": (TECOConfig, SMALL_TECO | dict(num_frames=WINDOW, context_frames=WINDOW, batch_size=128)),
