@@ -206,10 +206,13 @@ def test_the_planner_looks_again_after_the_keys_that_it_presses():
     assert looked == [(2, [-1, 0]), (3, [0, *pressed[:2]])] and planner.num_searches == 2
 
 
-def test_all_futures_on_top_of_each_other_show_the_odd_one():
+def test_all_futures_on_top_of_each_other_show_what_one_sees_and_what_most_see():
     futures = np.zeros((3, 1, 2, 2, 3), np.uint8)
-    futures[1, 0, 0, 0] = 200
-    assert np.array_equal(overlaid(futures), futures[1])
+    futures[1, 0, 0, 0] = 200  # in one future
+    futures[:2, 0, 1, 1] = 90  # in most of them, and it must not be erased by the one without
+    shown = np.zeros((1, 2, 2, 3), np.uint8)
+    shown[0, 0, 0], shown[0, 1, 1] = 200, 90
+    assert np.array_equal(overlaid(futures), shown)
 
 
 def test_the_command_plays_all_players_from_the_same_starts_and_films_what_it_imagined(tmp_path, capsys):

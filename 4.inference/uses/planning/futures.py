@@ -48,7 +48,7 @@ def film_futures(planner: Planner, env: BallGame, num_decisions: int, seed: int 
 
 
 def overlaid(futures: np.ndarray) -> np.ndarray:
-    """Futures (N, H, h, w, 3) as one film (H, h, w, 3): every pixel shows the future that differs most from the median of all."""
-    middle = np.median(futures, axis=0)  # (H, h, w, 3)
-    distance = np.abs(futures - middle).sum(axis=-1, keepdims=True)  # (N, H, h, w, 1)
-    return np.take_along_axis(futures, distance.argmax(axis=0)[None], axis=0)[0]
+    """Futures (N, H, h, w, 3) as one film (H, h, w, 3): every pixel shows the future in which it is brightest, since balls and
+    paddles are brighter than what lies behind them."""
+    brightest = futures.sum(axis=-1, dtype=np.int64, keepdims=True).argmax(axis=0)  # (H, h, w, 1)
+    return np.take_along_axis(futures, brightest[None], axis=0)[0]
