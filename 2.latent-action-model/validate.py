@@ -103,7 +103,8 @@ def score_actions(model: LatentActionModel, store: ClipStore, flags: ValidateCon
         probe = supervised_information(store, training, validation, flags.probe_steps, seed=flags.seed, device=device)
         scores |= {"supervised_information": probe.supervised_information, "supervised_accuracy": probe.supervised_accuracy}
         scores["supervised_steps"] = probe.num_steps
-        scores["action_information_ratio"] = share(scores.get("action_information", math.nan), probe.supervised_information)
+        known, ceiling = scores.get("action_information", math.nan), max(0.0, probe.supervised_information)
+        scores["action_information_ratio"] = share(known, ceiling)  # NaN where the classifier sees nothing
     return scores
 
 

@@ -78,7 +78,7 @@ def latent_action_scores(model: LatentActionModel, games: RealGames, probe_steps
         scores["supervised_information"] = ceiling.supervised_information
         scores["supervised_accuracy"] = ceiling.supervised_accuracy
         scores["supervised_steps"] = ceiling.num_steps
-        scores["action_information_ratio"] = share(scores["action_information"], ceiling.supervised_information)
+        scores["action_information_ratio"] = share(scores["action_information"], max(0.0, ceiling.supervised_information))
         scores["mapping_accuracy_ratio"] = share(scores["mapping_accuracy"], ceiling.supervised_accuracy)
     return scores
 
