@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.training.command_line import parse_config
 
+SCRIPTS = [*(f"{chapter}/lab/ablate.py" for chapter in list(CHAPTERS)[:3]), "2.latent-action-model/lab/games.py"]
 TRAIN = """
 import json, os, pathlib, sys
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -207,22 +208,32 @@ def test_the_text_gets_the_table_between_its_marks_and_nothing_else_changes(toy)
     assert cells[3:] == [["small<br>`--size 2`", "0.21±0.01", "26%±1%", "2.00"], ["(copying)", "0.25", "", ""]]
 
 
-@pytest.mark.parametrize("chapter", list(CHAPTERS)[:3])
-def test_every_row_of_a_chapter_is_accepted_by_its_train_script(chapter):
-    study = load_script(REPOSITORY / chapter / "lab" / "ablate.py").STUDY
-    assert study.chapter == chapter and next(iter(study.rows.values())) == ""
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_row_of_a_chapter_is_accepted_by_its_train_script(script):
+    study = load_script(REPOSITORY / script).STUDY
+    assert study.chapter == script.partition("/")[0] and (next(iter(study.rows.values())) == "") == script.endswith("ablate.py")
     for flags in study.rows.values():
         study.read_flags([*shlex.split(flags), "--frame-size", "64"]).check()
 
 
-@pytest.mark.parametrize("chapter", list(CHAPTERS)[:3])
-def test_the_numbers_of_the_table_in_the_text_are_those_measured(chapter):
-    study, numbers = (
-        load_script(REPOSITORY / chapter / "lab" / "ablate.py").STUDY,
-        REPOSITORY / "assets" / chapter / "ablations.json",
-    )
-    shown = block_of("ablations").search(page_with(REPOSITORY / chapter, "ablations").read_text())
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_numbers_of_the_table_in_the_text_are_those_measured(script):
+    study = load_script(REPOSITORY / script).STUDY
+    numbers = REPOSITORY / "assets" / study.chapter / f"{study.name}.json"
+    shown = block_of(study.name).search(page_with(REPOSITORY / study.chapter, study.name).read_text())
     assert shown and numbers_in(shown[0]) == numbers_in(markdown(study, json.loads(numbers.read_text())))
+
+
+def test_a_game_without_a_recording_is_recorded_first(tmp_path):
+    games = load_script(REPOSITORY / "2.latent-action-model" / "lab" / "games.py")
+    (tmp_path / "1.video-tokenizer").mkdir()
+    (tmp_path / "1.video-tokenizer" / "record.py").write_text(
+        "import pathlib, sys; pathlib.Path(sys.argv[-1]).mkdir(parents=True); print(*sys.argv[1:], file=open('calls.txt', 'a'))"
+    )
+    (tmp_path / "data" / "pong").mkdir(parents=True)
+    study = replace(games.STUDY, root=tmp_path)
+    assert games.GamesConfig(rows=("pong", "mspacman")).data_flags(study) == []
+    assert (tmp_path / "calls.txt").read_text() == "--env ALE/MsPacman-v5 --num-frames 40000 --output data/mspacman\n"
 
 
 def test_chapter_1_trains_and_scores_a_row(tmp_path, capfd):
