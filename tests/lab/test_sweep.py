@@ -199,7 +199,9 @@ def test_two_seeds_are_never_marked_because_chance_would_mark_a_third_of_the_cel
 
 def test_the_text_gets_the_table_between_its_marks_and_nothing_else_changes(toy):
     """0.20 and 0.22 with seeds 0 and 1, a quarter of the ceiling of 0.8; the loss of 2 does not differ."""
-    assert toy.ablate()["small"]["scores"]["recall"] == {"mean": pytest.approx(0.21), "spread": pytest.approx(0.01)}
+    scores = toy.ablate()["small"]["scores"]
+    assert scores["recall"] == {"mean": pytest.approx(0.21), "spread": pytest.approx(0.01)}
+    assert scores["recall_share"] == {"mean": pytest.approx(0.21 / 0.8)}
     toy.ablate(readme=True)
     page = (toy.folder / "toy/LOG.md").read_text()
     assert page.startswith("# Toy\n<!-- ablations: begin -->\nEach row") and page.endswith("|\n<!-- ablations: end -->\nend\n")

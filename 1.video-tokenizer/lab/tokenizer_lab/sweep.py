@@ -254,6 +254,10 @@ def collect(study: Study, common_flags: Sequence[str], runs: Path, before: Mappi
             seconds = sum(run["seconds"] for run in ordered) / len(ordered)
             scores = {name: mean_and_spread([run["metrics"].get(name) for run in ordered]) for name in study.metrics}
             rows[row] = {"flags": flags, "seeds": sorted(found), "seconds": seconds, "scores": scores, "runs": ordered}
+    for column in (column for column in study.columns if column.ceiling and rows):
+        ceiling = next(iter(rows.values()))["scores"][column.ceiling]["mean"]
+        for entry in rows.values():
+            entry["scores"][f"{column.metric}_share"] = {"mean": entry["scores"][column.metric]["mean"] / ceiling}
     return {"chapter": study.chapter, "common_flags": common, "rows": rows}
 
 
