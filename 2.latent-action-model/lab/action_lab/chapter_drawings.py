@@ -62,7 +62,7 @@ def save_architecture(path: Path, model: LatentActionModel, video: Tensor, t: in
 
     tower(left, (
         ("frame t+1 and its change", "one place per 4×4 pixels", "2", "(M, 96, 16, 16)"),
-        ("residual block", "3×3 convolutions", "", "(M, 64, 16, 16)"),
+        ("convolution, residual block", "3×3", "", "(M, 64, 16, 16)"),
         ("weighted mean of 8×8 cells", "made with stride 2", "2", "(M, 64)"),
         ("two linear maps", "64 → 64 → 32", "", "(B, T-1, 32)"),
     ), "accent")  # fmt: skip

@@ -40,12 +40,13 @@ def save_architecture(path: Path, frames: np.ndarray, grid_size: tuple[int, int]
     hidden = some_hidden(3, grid_size)
     drawing.text(left, 16, "Past stream", 17, "accent", "start", bold=True)
     drawing.text(right, 16, "Present stream", 17, "warm", "start", bold=True)
-    for x, first, name in ((left, 0, "frames 0 to T-2,\nas they are"), (right, 1, "frames 1 to T-1, half\nor more masked")):
+    for x, first, name in ((left, 0, "frames 0 to T-2,\nnearly complete"), (right, 1, "frames 1 to T-1, half\nor more masked")):
         for number in range(3):
             frame = frames[first + number]
             drawing.frame(x + 12 * number, 34 + 6 * number, with_holes(frame, hidden[number]) if first else frame, 1)
         drawing.text(x + 106, 72, name, 15, "muted", "start")
     drawing.badge(right + width - 22, 40, "2, 4", "warm")
+    drawing.badge(left + 230, 40, "4", "accent")
 
     parts = ("attention inside a frame", "attention over time", "feed-forward (SwiGLU)")
     for x, line, action, time in ((left, "accent", "led", parts[1]), (right, "warm", "leads", "attention over past + itself")):
@@ -141,7 +142,7 @@ def save_masking_schedules(path: Path, traces: Mapping[str, Sequence], grid_size
     drawing = Drawing(700, 418, "Masked tokens after each of four passes: with the cosine schedule 64, 60, 46, 25, 0, with "
                       "halving 64, 4, 2, 1, 0")  # fmt: skip
     rows, columns = grid_size
-    cell, total, names = 12, rows * columns, {"cosine": "MaskGIT's\nschedule", "halving": "ours: the\nsure first"}
+    cell, total, names = 12, rows * columns, {"cosine": "MaskGIT's\nschedule", "halving": "ours: all\nsure ones"}
     lefts = [116 + 118 * number for number in range(5)]
     for x, title in zip(lefts, ("start", "pass 1", "pass 2", "pass 3", "pass 4"), strict=True):
         drawing.text(x + cell * columns / 2, 16, title, 16, bold=True)

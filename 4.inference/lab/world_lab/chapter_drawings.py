@@ -65,13 +65,14 @@ def save_architecture(path: Path, world: WorldModel, key: str) -> None:
     for number in range(3):
         frame = before[min(number, len(before) - 1)]
         drawing.frame(12 + 10 * number, 36 + 5 * number, frame, 64 / frame.shape[1])
-    drawing.text(12, 126, "(T, H, W, 3)", 15, "muted", "start", mono=True)
+    drawing.text(12, 124, "(T, H, W, 3)", 15, "muted", "start", mono=True)
+    drawing.text(12, 144, "or of a film", 15, "muted", "start")
+    drawing.badge(112, 143, "6")
     for y, text, shape in ((26, "tokenizer: encode", "tokens (1, T, N)"), (84, "latent action model", "latent actions (1, T)")):
         drawing.arrow(102, 73, 164, y + 22)
         drawing.box(166, y, 186, 44, text, line="accent", size=16)
         drawing.line([(352, y + 22), (580, y + 22)])
         drawing.text(466, y + 8, shape, 15, "muted", mono=True)
-    drawing.badge(348, 84, "6")
     drawing.line([(580, 48), (580, 178)], arrow=True)
     drawing.text(592, 148, "prompt", 15, "muted", "start")
 
