@@ -1,6 +1,6 @@
 """How many sampling steps does a frame need? Quality and time of the same rollouts with 1, 2, 3, 4, 6 and 8 steps per frame.
 
-    python 4.inference/lab/sampling_steps.py --json steps.json --figure steps.png
+    python 4.inference/lab/sampling_steps.py --json steps.json
 
 Steps are worth their time where the samples of a frame must agree: `torn` is the share of frames whose player is incomplete.
 """
@@ -16,7 +16,6 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts, player_distortion
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json
-from world_lab.draw import save_sampling_steps
 from world_model.evaluation.games import check_seed, record_branches, record_games
 from world_model.evaluation.rollouts import horizon_scores, obedience_scores, real_windows, step_seconds
 from world_model.real_game import open_game
@@ -47,8 +46,6 @@ class StepsConfig:
     """of games and rollouts"""
     json: str | None = None
     """file for the numbers"""
-    figure: str | None = None
-    """picture of the curves"""
     device: str = "auto"
     """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
@@ -100,8 +97,6 @@ def main() -> None:
     if config.json:
         settings = {"world": config.world, "num_dreams": len(real), "seed": config.seed, "device": str(world.device)}
         save_json(config.json, settings | {"num_threads": torch.get_num_threads(), "rows": rows})
-    if config.figure:
-        save_sampling_steps(config.figure, rows)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from video_tokenizer.training.checkpoint import load_checkpoint
 from video_tokenizer.training.results import read_json
 from world_lab.chapter_drawings import BUTTONS, CARDS
 from world_lab.chapter_drawings import save_drawings as save_drawings_of_chapter_4
-from world_lab.draw import save_drift
+from world_lab.draw import save_drift, save_sampling_steps
 from world_lab.overview import story_css
 from world_lab.planning import save_planning
 from world_model.world import WorldModel
@@ -102,7 +102,10 @@ def test_charts_of_the_texts_are_drawn_from_what_was_measured(tmp_path):
     save_collapse(tmp_path / "collapse", read_json(REPOSITORY / "assets/2.latent-action-model/collapse.json"))
     save_quality_against_bits(tmp_path / "comparison", read_json(REPOSITORY / "assets/1.video-tokenizer/comparison.json"))
     save_drift(tmp_path / "drift", read_json(REPOSITORY / "assets/4.inference/drift.json"))
-    for chapter, name in (("2.latent-action-model", "collapse"), ("1.video-tokenizer", "comparison"), ("4.inference", "drift")):
+    save_sampling_steps(tmp_path / "sampling_steps", read_json(REPOSITORY / "assets/4.inference/sampling_steps.json")["rows"])
+    chapters = {"collapse": "2.latent-action-model", "comparison": "1.video-tokenizer"}
+    for name in ("collapse", "comparison", "drift", "sampling_steps"):
+        chapter = chapters.get(name, "4.inference")
         kept, drawn = ((folder / f"{name}_light.svg").read_text() for folder in (REPOSITORY / "assets" / chapter, tmp_path))
         assert labels(drawn) == labels(kept) and len(drawn) == pytest.approx(len(kept), rel=0.05)
 

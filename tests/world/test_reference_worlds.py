@@ -163,11 +163,9 @@ def test_the_bars_are_out_of_reach_for_the_controls(measured):
                 assert value < required(bar, measured), f"{bar.score} of {control}"
 
 
-def test_the_curve_of_sampling_steps_is_drawn(tmp_path):
+def test_sampling_steps_are_measured(tmp_path):
     few = ("--steps", 1, 3, "--num-dreams", 2, "--num-beginnings", 1, "--num-episodes", 1, "--num-timed", 2)
-    files = ("--json", tmp_path / "steps.json", "--figure", tmp_path / "steps.png")
-    assert call(REPOSITORY / "4.inference" / "lab" / "sampling_steps.py", *few, *files) == 0
+    assert call(REPOSITORY / "4.inference" / "lab" / "sampling_steps.py", *few, "--json", tmp_path / "steps.json") == 0
     rows = json.loads((tmp_path / "steps.json").read_text())["rows"]
     assert set(rows) == {"steps_1", "steps_3"}
     assert all(0 <= row["torn"] <= 1 and 0 <= row["obedience"] <= 1 and row["step_ms"] > 0 for row in rows.values())
-    assert (tmp_path / "steps.png").stat().st_size > 5_000
