@@ -184,8 +184,9 @@ def main() -> None:
     if lpips_is_present():
         with torch.no_grad(), autocast(device, tokenizer.config.precision):
             reconstruction = tokenizer(few_clips).reconstruction
-        report["lpips"] = lpips_distance(reconstruction, few_clips)
-        print(f"LPIPS: {report['lpips']:.4f}")
+        report["lpips"] = lpips_distance(reconstruction[:, 1:], few_clips[:, 1:])
+        report["copy_last_lpips"] = lpips_distance(few_clips[:, :-1], few_clips[:, 1:])
+        print(f"LPIPS, lower is better: {report['lpips']:.3f}, copy last frame {report['copy_last_lpips']:.3f}")
     json_path = Path(flags.json) if flags.json else folder / "validation.json"
     save_json(json_path, report)
     print(f"numbers in {json_path}")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo
-from script_runner import call, run
+from script_runner import call, load_script, run
 from structure_checks import REPOSITORY
 
 from video_tokenizer.data.video_files import write_video
@@ -100,6 +100,19 @@ def test_chapter_1_trains_and_validates(reader, tokenizer):
     assert "copy last frame" in output
     assert json.loads((tokenizer / "validation" / "validation.json").read_text())["codebook_size"] == 1000
     assert (tokenizer / "validation" / "noise_control.png").stat().st_size > 1000
+
+
+def test_lpips_of_the_tokenizer_and_of_copying_are_of_the_same_frames(tokenizer, monkeypatch, tmp_path):
+    script, pairs = REPOSITORY / "1.video-tokenizer" / "validate.py", []
+    monkeypatch.setattr(load_script(script), "lpips_is_present", lambda: True)
+    monkeypatch.setattr(load_script(script), "lpips_distance", lambda *pair: pairs.append(pair) or len(pairs) / 8)
+    flags = ("--checkpoint", tokenizer / "best_model.pt", "--num-batches", 1, "--json", tmp_path / "scores.json")
+    assert call(script, *flags) == 0
+    (redrawn, target), (copied, same_target) = pairs
+    assert redrawn.shape == target.shape and torch.equal(target, same_target)
+    assert torch.equal(copied[:, 1:], target[:, :-1])
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["lpips"], scores["copy_last_lpips"]) == (1 / 8, 2 / 8)
 
 
 def test_chapter_2_trains_and_validates(reader, latent_actions):
