@@ -1,6 +1,7 @@
 """Claims about several processes: the same global batch gives the same training on one and on two (gloo, on the CPU)."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from structure_checks import REPOSITORY
 
 from video_tokenizer.global_batch import gather_rows, global_batch_size, local_shard, mean_over_processes
 from video_tokenizer.training import distributed as training_distributed
+from video_tokenizer.training import run
 from video_tokenizer.training.device import choose_device
 from video_tokenizer.training.distributed import any_rank, gather_full, start_processes, sync_on_last
 
@@ -96,6 +98,14 @@ def test_a_run_of_two_processes_goes_on_in_one(tokenizer, tmp_path):
     alone = json.loads((tokenizer / "metrics.json").read_text())
     assert len(losses(resumed, "loss")) == STEPS
     assert torch.allclose(losses(alone, "loss"), losses(resumed, "loss"), rtol=1e-4)
+
+
+def test_an_earlier_run_is_moved_away_only_when_all_processes_have_looked_for_it(tokenizer, tmp_path, monkeypatch):
+    shutil.copytree(tokenizer, tmp_path / "run")
+    found = []
+    monkeypatch.setattr(run, "wait_for_processes", lambda: found.append((tmp_path / "run" / "metrics.json").exists()))
+    train(tmp_path / "run", *TRAININGS["tokenizer"])
+    assert found == [True] and (tmp_path / "run" / "previous-1" / "metrics.json").exists()
 
 
 def test_sharded_weights_train_as_whole_ones_do(tokenizer, tmp_path):

@@ -35,10 +35,16 @@ def start_processes(device: torch.device) -> None:
         distributed.init_process_group(backend, timeout=PATIENCE, device_id=device if on_gpu else None)
 
 
-def stop_processes() -> None:
-    """Leave the process group at the end of the training."""
+def wait_for_processes() -> None:
+    """Continue once all processes have come here."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def stop_processes() -> None:
+    """Leave the process group at the end of the training."""
+    wait_for_processes()
+    if distributed.is_initialized():
         distributed.destroy_process_group()
 
 

@@ -38,6 +38,7 @@ from video_tokenizer.training.distributed import (
     load_full_state_dict,
     start_processes,
     stop_processes,
+    wait_for_processes,
 )
 from video_tokenizer.training.results import to_json
 from video_tokenizer.training.tensorboard import Board, summary_writer
@@ -113,6 +114,7 @@ class Run:
         if self.is_main:
             self._lock = FolderLock(self.folder)  # released with this object, or with the process
         self.resume_state = self._find_stopped_run()
+        wait_for_processes()  # all have looked before anything is moved away
         if self.is_main:
             for name in FILES_OF_A_RUN:
                 sweep(self.folder / name)
