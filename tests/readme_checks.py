@@ -28,6 +28,7 @@ EXCERPT = re.compile(
 )
 ELISION = re.compile(r"^[ \t]*# \.\.\.[ \t]*$\n?", re.MULTILINE)
 ARXIV = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)/|arXiv:\s?)(?P<id>\d{4}\.\d{4,5})", re.IGNORECASE)
+INLINE_COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )?(?:uv run |\.venv/bin/)?(?:python3?|torchrun|pytest|make) [^`\n]+)`")
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:,\d{3})*(?:\.\d+)?(?:%| percent\b)?")
 MEASURED_BLOCK = re.compile(r"^<!-- measured[ \t]*\n(?P<entries>.*?)^-->[ \t]*\n?", re.MULTILINE | re.DOTALL)
 
@@ -115,9 +116,10 @@ def _first_missing(code: str, source: str, margin: str) -> str | None:
 
 
 def quoted_commands(text: str) -> list[list[str]]:
-    """The commands in the ```bash blocks, as words, with continued lines joined and without comments, variables and `uv run`."""
+    """The commands in the ```bash blocks and between single backticks, as words, with continued lines joined and without
+    comments, variables and `uv run`."""
     commands = []
-    for block in code_blocks(text, "bash"):
+    for block in [*code_blocks(text, "bash"), *INLINE_COMMAND.findall(FENCE.sub("", text))]:
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             for part in re.split(r"\s(?:&&|\||;)\s", line.strip().removeprefix("$ ")):
                 words = shlex.split(part, comments=True)
@@ -142,7 +144,7 @@ def script_call(words: list[str]) -> tuple[str, list[str]] | None:
 
 
 def command_complaints(text: str, page: Path, root: Path, parse: Callable[[Path, list[str]], Any]) -> list[str]:
-    """Quoted commands with a script, a make target or a flag that does not exist.
+    """Quoted commands with a script, a make target, a flag, or a file of the tests or assets that does not exist.
 
     parse: reads a script's arguments without running it, and raises SystemExit if they are wrong.
     """
@@ -154,6 +156,8 @@ def command_complaints(text: str, page: Path, root: Path, parse: Callable[[Path,
         if words[0] == "make":
             wrong = [word for word in words[1:] if "=" not in word and word not in targets]
             complaints += [f"make {word}: the Makefile has no such target" for word in wrong]
+        named = re.findall(r"(?<![\w/.])(?:tests|assets)/[\w./-]+", " ".join(words))
+        complaints += [f"{path}: there is no such file" for path in named if not (root / path).exists()]
         if (call := script_call(words)) is None:
             continue
         script = next((folder / call[0] for folder in folders if (folder / call[0]).is_file()), None)

@@ -32,8 +32,15 @@ class CommandLineRead(Exception):
 
 
 def parse_only(script: Path, arguments: Sequence[str]) -> Any:
-    """The config a script builds from its arguments, without running it. Raises SystemExit for an unknown flag."""
+    """The config a script builds from its arguments, without running it. Raises SystemExit for an unknown flag.
+
+    A script without a config reads its words itself; a flag that does not stand in its text is unknown.
+    """
     module = load_script(script)
+    if not hasattr(module, "parse_config"):
+        if any(word.startswith("--") and word not in script.read_text() for word in arguments):
+            raise SystemExit(2)
+        return None
     read = module.parse_config
     seen = []
 

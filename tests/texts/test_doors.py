@@ -88,10 +88,8 @@ def test_the_container_is_made_by_commands_that_exist():
     assert container.forwardPorts == [play.port]
 
 
-def test_what_assistants_are_told_to_run_and_to_open_exists():
+def test_what_assistants_are_told_to_open_exists():
     text = (REPOSITORY / "AGENTS.md").read_text()
-    block = "```bash\n" + "\n".join(re.findall(r"`(make [^`]+)`", text)) + "\n```"
-    assert checks.command_complaints(block, REPOSITORY / "AGENTS.md", REPOSITORY, parse_only) == []
     paths = {path for path in re.findall(r"`([^`\s]+)`", text) if re.search(r"/|\.(py|md|json)$", path)}
     paths |= set(re.findall(r"(?<![\w/])tests/[\w./-]+", text))
     in_chapters = {path for path in paths if any(REPOSITORY.glob(f"[1-9].*/**/{path.rstrip('/')}"))}

@@ -162,6 +162,7 @@ not(a, command)
 ```
 """
     assert checks.quoted_commands(text) == [["make", "world"], ["python", "a.py", "--x", "1"], ["cd", "b"]]
+    assert checks.quoted_commands("`python`, `N=1 python a.py`\nand `make it`") == [["python", "a.py"], ["make", "it"]]
     assert checks.script_call(["torchrun", "--nproc-per-node", "2", "a.py", "--x"]) == ("a.py", ["--x"])
     assert checks.script_call(["python", "-m", "venv", "a.py"]) is None
 
@@ -176,6 +177,11 @@ def test_the_command_check_tells_right_from_wrong(page):
 
     assert complaints("make world GAME=pong") == complaints("python fsq.py --seed 1") == complaints("pip install x") == []
     assert complaints("make wrold") and complaints("python fsq.py --sede 1") and complaints("python gone.py")
+    assert (
+        complaints("pytest tests/gone.py") and complaints('make world X="tests/gone.py -x"') and complaints("cp assets/gone.pt")
+    )
+    inline = checks.command_complaints("so `make wrold` and `python fsq.py --sede 1`", page, page.parent, parse)
+    assert len(inline) == 2
 
 
 def test_the_reference_check_tells_right_from_wrong():
