@@ -78,10 +78,10 @@ pictures: $(VENV)/installed data/breakout-unseen data/breakout  ## draw every pi
 	$(RUN) 1.video-tokenizer/lab/illustrate.py
 	$(RUN) 1.video-tokenizer/lab/learning.py
 	$(RUN) 1.video-tokenizer/validate.py --checkpoint assets/worlds/breakout/tokenizer.pt --data-path data/breakout-unseen --save-images --output assets/1.video-tokenizer --json assets/1.video-tokenizer/metrics.json
-	$(RUN) 2.latent-action-model/lab/illustrate.py
 	$(RUN) 2.latent-action-model/validate.py --checkpoint assets/worlds/breakout/latent_action_model.pt --data-path data/breakout-unseen --save-images --output assets/2.latent-action-model --json assets/2.latent-action-model/metrics.json
-	$(RUN) 3.dynamics-model/lab/illustrate.py
+	$(RUN) 2.latent-action-model/lab/illustrate.py
 	$(RUN) 3.dynamics-model/validate.py --checkpoint assets/worlds/breakout/dynamics.pt --data-path data/breakout-unseen --save-images --output assets/3.dynamics-model --json assets/3.dynamics-model/metrics.json
+	$(RUN) 3.dynamics-model/lab/illustrate.py
 	$(RUN) 4.inference/lab/illustrate.py
 	$(RUN) 4.inference/lab/overview.py
 	$(RUN) 4.inference/uses/sharpening/validate.py --output assets/4.inference --json assets/4.inference/sharpening.json

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from latent_action_model.action_map import action_map, count_pairs, latent_names
 from latent_action_model.action_probe import supervised_information
 from latent_action_model.config import LatentActionConfig
-from latent_action_model.figures import save_action_gallery, save_confusion, save_swap_test
+from latent_action_model.figures import draw_confusion, save_action_gallery, save_swap_test
 from latent_action_model.loading import load_latent_action_model
 from latent_action_model.metrics import (
     LatentActionMetrics,
@@ -40,6 +40,7 @@ from video_tokenizer.data.validation import (
     open_validation_data,
     output_folder,
 )
+from video_tokenizer.figures import save_figure
 from video_tokenizer.metrics import share
 from video_tokenizer.training.checkpoint import find_checkpoint, load_checkpoint
 from video_tokenizer.training.command_line import config_from_dict, parse_config, run_script
@@ -155,7 +156,7 @@ def save_pictures(
     names = scores.get("latent_names", ())
     if "counts" in scores:
         title = f"True keys of each latent action on held-out episodes. {caption}"
-        save_confusion(folder / "confusion.png", scores["counts"], clips.store.action_names, names, title)
+        save_figure(folder / "confusion.png", draw_confusion(scores["counts"], clips.store.action_names, names, title))
     chosen = most_active_clips(clips, max(flags.num_samples, 8))
     video = clip_videos(clips, chosen, device)
     positions = ball_positions(clips, chosen)

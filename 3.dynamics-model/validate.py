@@ -20,8 +20,8 @@ from dynamics_model.data.frame_cache import FrameClips, rollout_clips
 from dynamics_model.data.prepare import PreparedFrames, prepare_frames
 from dynamics_model.figures import (
     action_labels,
+    draw_horizons,
     save_action_gif,
-    save_horizon_chart,
     save_real_and_predicted,
     save_rollout_strips,
 )
@@ -35,7 +35,7 @@ from video_tokenizer.data.seen_frames import unseen_clips
 from video_tokenizer.data.training_data import evenly_spaced
 from video_tokenizer.data.validation import clip_videos, even_batches, open_validation_data, output_folder
 from video_tokenizer.errors import InputError
-from video_tokenizer.figures import save_gif
+from video_tokenizer.figures import save_figure, save_gif
 from video_tokenizer.training.checkpoint import find_checkpoint, fingerprint, load_checkpoint
 from video_tokenizer.training.command_line import parse_config, run_script
 from video_tokenizer.training.config import ValidationConfig
@@ -188,7 +188,8 @@ def save_pictures(model, prepared, content, scores, videos, caption: str, folder
         save_real_and_predicted(folder / f"rollout_{sample + 1}.png", real, predicted, title)
         save_gif(folder / f"rollout_{sample + 1}.gif", {"real": real, **predicted}, speed)
     curves = {label: part.result("moving_psnr_db") for label, part in scores.items()}
-    save_horizon_chart(folder / "horizons.png", curves, f"Moving pixels of rollouts. {caption}", "moving PSNR, dB")
+    chart = draw_horizons(curves, f"Moving pixels of rollouts. {caption}", "moving PSNR, dB")
+    save_figure(folder / "horizons.png", chart)
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""Draw the pictures of this chapter: its parts, where the encoder looks, where its latents lie, and how codes collapse.
+"""Draw the pictures of this chapter: its parts, where the encoder looks, where its latents lie, which keys they stand for, and
+how codes collapse.
 
     python 2.latent-action-model/lab/illustrate.py
     python 2.latent-action-model/lab/illustrate.py --train-collapse --data-path data/breakout
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from action_lab.chapter_drawings import save_drawings
@@ -27,8 +29,10 @@ from action_lab.draw import (
     save_latents,
     save_pooling,
 )
+from latent_action_model.figures import draw_confusion
 from latent_action_model.loading import build_latent_action_model, load_latent_action_model
 from latent_action_model.models.latent_action_model import LatentActionModel
+from tokenizer_lab.drawing import save_chart
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import load_checkpoint
@@ -56,6 +60,8 @@ class IllustrateConfig:
     """optimizer steps of these trainings"""
     curves: str = "assets/2.latent-action-model/collapse.json"
     """file with their curves"""
+    scores: str = "assets/2.latent-action-model/metrics.json"
+    """file that validate.py --json writes, with how often each latent action came with each key"""
     output: str = "assets/2.latent-action-model"
     """folder for the pictures"""
 
@@ -100,8 +106,14 @@ def main() -> None:
         drawn.append("pooling.png")
     else:
         print(f"pooling.png is left out: with --pooling {model.config.pooling} cells have no weights")
-    if draw_latents(folder / "latents.png", model, facts, config.num_frames):
-        drawn.append("latents.png")
+    if draw_latents(folder / "latents", model, facts, config.num_frames):
+        drawn.append("latents")
+    if "counts" in (scores := read_json(Path(config.scores))):
+        confusion = draw_confusion(np.array(scores["counts"]), list(scores["action_map"]), scores["latent_names"])
+        save_chart(folder / "confusion", confusion, "How often each latent action came with each key")
+        drawn.append("confusion")
+    else:
+        print(f"confusion is left out: {config.scores} holds no counts; validate.py --json writes them")
     if config.train_collapse:
         with tempfile.TemporaryDirectory() as runs:
             save_json(curves, {name: train(name, config, Path(runs)) for name in TRAININGS})

@@ -8,20 +8,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.figures import DARK, difference, enlarge, image_grid, save_figure, save_picture
+from video_tokenizer.figures import ACCENT, DARK, difference, enlarge, image_grid, save_picture
 
 YELLOW = (255, 214, 10)
 GAIN = 3.0
 """factor that makes small differences visible"""
 
 
-def save_confusion(
-    path: Path | str, counts: np.ndarray, action_names: Sequence[str], code_names: Sequence[str] = (), caption: str = ""
-) -> None:
-    """Write the confusion matrix of codes (rows) and true actions (columns). Color shows the share of a row, text the count.
+def draw_confusion(counts: np.ndarray, action_names: Sequence[str], code_names: Sequence[str] = (), caption: str = "") -> Figure:
+    """The confusion matrix of codes (rows) and true actions (columns). Color shows the share of a row, text the count.
 
     counts: (K, A), from `action_map.count_pairs`. code_names: K names of the codes, from `action_map.latent_names`.
     """
@@ -29,20 +28,21 @@ def save_confusion(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(1.6 + 0.85 * num_actions, 0.9 + 0.36 * num_codes))
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for code in range(num_codes):
-        for action in range(num_actions):
-            color = "white" if shares[code, action] > 0.55 else DARK
-            axes.text(action, code, f"{counts[code, action]:,}", ha="center", va="center", fontsize=8, color=color)
-    names = list(code_names) or [""] * num_codes
-    axes.set_yticks(range(num_codes), [f"{name}   action {code}" for code, name in enumerate(names)], fontsize=8)
+    axes.set(xlim=(-0.5, num_actions - 0.5), ylim=(num_codes - 0.5, -0.5))
+    for code, action in np.ndindex(num_codes, num_actions):
+        share = shares[code, action]
+        axes.add_patch(Rectangle((action - 0.5, code - 0.5), 1, 1, facecolor=ACCENT, alpha=share, linewidth=0))
+        color = "white" if share > 0.7 else DARK
+        axes.text(action, code, f"{counts[code, action]:,}", ha="center", va="center", fontsize=8, color=color)
+    names = [f", {name}" for name in code_names] or [""] * num_codes
+    axes.set_yticks(range(num_codes), [f"action {code}{name}" for code, name in enumerate(names)], fontsize=8)
     axes.set_xticks(range(num_actions), action_names, fontsize=8, rotation=30 if num_actions > 6 else 0)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if caption:
         figure.text(0.02, -0.04, caption, fontsize=8, wrap=True)
-    save_figure(path, figure)
+    return figure
 
 
 def close_up(changes: Tensor) -> tuple[slice, slice]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dynamics_model.models.base import DynamicsModel, Sampling
 from dynamics_model.rollouts import decode_after, encode_video, roll_out
 from video_tokenizer.data.clips import to_frames, to_video
-from video_tokenizer.figures import ACCENT, DARK, DIFFERENCE, difference, image_grid, save_figure, save_gif, save_picture, style
+from video_tokenizer.figures import ACCENT, BAD, DIFFERENCE, GOOD, PLAIN, difference, image_grid, save_gif, save_picture, style
 
 SHOWN_STEPS = (1, 2, 4, 8, 16)
 
@@ -110,11 +110,9 @@ def save_real_and_predicted(
     save_picture(path, image_grid(rows, caption, [f"step {column + 1}" for column in columns]))
 
 
-def save_horizon_chart(
-    path: Path | str, curves: Mapping[str, Mapping[int, float]], caption: str = "", unit: str = "PSNR, dB"
-) -> None:
-    """Write a chart of score against rollout steps, with one line per predictor. curves: label -> {steps: score}."""
-    colors = [ACCENT, "#d1495b", "#66a182", "#8d96a3", DARK, "#edae49"]
+def draw_horizons(curves: Mapping[str, Mapping[int, float]], caption: str = "", unit: str = "PSNR, dB") -> Figure:
+    """A chart of score against rollout steps, with one line per predictor. curves: label -> {steps: score}."""
+    colors = [ACCENT, GOOD, BAD, PLAIN]
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     style(axes)
@@ -127,4 +125,4 @@ def save_horizon_chart(
     axes.set_ylabel(unit, fontsize=8)
     figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=4)
     axes.set_title(caption, fontsize=9, loc="left")
-    save_figure(path, figure)
+    return figure

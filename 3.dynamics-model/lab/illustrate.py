@@ -1,4 +1,5 @@
-"""Draw the model's parts, how MaskGIT decodes a frame, what a copier cannot predict, what the action prior knows, and variants.
+"""Draw the model's parts, how MaskGIT decodes a frame, what a copier cannot predict, what the action prior knows, how far a dream
+follows, and variants.
 
 python 3.dynamics-model/lab/illustrate.py
 """
@@ -14,13 +15,16 @@ from action_lab.draw import game_of, play_at_random
 from dynamics_lab.chapter_drawings import probabilities_along, save_action_prior, save_drawings
 from dynamics_lab.draw import predictions, save_copy_trap, save_filling_in, save_filling_in_film, wrong_actions, wrong_key
 from dynamics_lab.variant_drawings import save_drawings as save_variant_drawings
+from dynamics_model.figures import draw_horizons
 from dynamics_model.registry import load_dynamics
 from latent_action_model.loading import load_latent_action_model
 from tokenizer_lab.draw import check_clip, most_changing_step, read_world
+from tokenizer_lab.drawing import save_chart
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import parse_config, run_script
+from video_tokenizer.training.results import read_json
 
 COPY_CLIP = 6
 """start clip shown in copy_trap.png, the last one if there are fewer"""
@@ -40,6 +44,8 @@ class IllustrateConfig:
     """of the sampling"""
     num_frames: int = 1_500
     """frames of real games with random actions that action_prior shows"""
+    scores: str = "assets/3.dynamics-model/metrics.json"
+    """file that validate.py --json writes, with the scores of rollouts after each number of steps"""
     output: str = "assets/3.dynamics-model"
     """folder for the pictures"""
 
@@ -82,6 +88,13 @@ def main() -> None:
     drawn = save_drawings(folder, tokenizer, model, tokens[one], starts[config.clip], *start[3:])
     if draw_action_prior(folder / "action_prior", Path(config.world), tokenizer, model, facts, config.num_frames):
         drawn.append("action_prior")
+    if curves := read_json(Path(config.scores)).get("rollout_moving"):
+        curves = {label: {int(step): score for step, score in curve.items()} for label, curve in curves.items()}
+        title = "PSNR of moving pixels against steps into a dream, compared with its baselines"
+        save_chart(folder / "horizons", draw_horizons(curves, unit="moving PSNR, dB"), title)
+        drawn.append("horizons")
+    else:
+        print(f"horizons is left out: {config.scores} holds no scores of rollouts; validate.py --json writes them")
     save_filling_in(folder / "filling_in.png", *start)
     save_filling_in_film(folder / "filling_in.gif", *start)
 

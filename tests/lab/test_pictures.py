@@ -38,9 +38,15 @@ from world_lab.drift import confidence_by_place, frame_psnr, longest_gap, longes
 WORLD, BREAKOUT = REPOSITORY / "assets" / "worlds" / "breakout", "ALE/Breakout-v5"
 PICTURES = {
     "1.video-tokenizer": ("patches", "positions", "attention", "causal_mask", "tokens", "psnr_trap"),
-    "2.latent-action-model": ("pooling", "latents"),
+    "2.latent-action-model": ("pooling",),
     "3.dynamics-model": ("filling_in", "copy_trap"),
     "4.inference": ("standing_still", "vanished_ball", "confidence"),
+}
+CHARTS = {
+    "1.video-tokenizer": (),
+    "2.latent-action-model": ("latents", "confusion", "collapse"),
+    "3.dynamics-model": ("horizons",),
+    "4.inference": ("drift", "sampling_steps"),
 }
 
 
@@ -59,6 +65,9 @@ def test_every_picture_is_drawn_from_the_reference_world(chapter, tmp_path):
     for name in PICTURES[chapter]:
         picture = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
         assert min(picture.shape[:2]) > 150 and 5 < picture.std() < 120
+    for name in CHARTS[chapter]:
+        light, dark = ((tmp_path / f"{name}_{look}.svg").read_text() for look in ("light", "dark"))
+        assert light != dark and "<text" in light and "<image" not in light
     assert chapter != "3.dynamics-model" or (tmp_path / "filling_in.gif").stat().st_size > 50_000
 
 
@@ -103,8 +112,8 @@ def test_a_world_without_a_game_gets_no_picture_of_latents(tmp_path, capsys):
     illustrate = load_script(REPOSITORY / "2.latent-action-model" / "lab" / "illustrate.py")
     model = load_latent_action_model(WORLD / "latent_action_model.pt")
     for facts in ({}, {"env_id": "ALE/NoSuchGame-v5"}):
-        assert not illustrate.draw_latents(tmp_path / "latents.png", model, facts, 100)
-        assert capsys.readouterr().out.startswith("latents.png is left out: ")
+        assert not illustrate.draw_latents(tmp_path / "latents", model, facts, 100)
+        assert capsys.readouterr().out.startswith("latents is left out: ")
 
 
 def test_filters_that_are_shown_differ():

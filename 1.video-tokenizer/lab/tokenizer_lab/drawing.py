@@ -83,6 +83,7 @@ def save_chart(path: Path | str, figure: Figure, title: str) -> None:
     text = re.sub(r"<metadata>.*?</metadata>", f"<title>{escape(title)}</title>", buffer.getvalue(), flags=re.DOTALL)
     text = re.sub(r"(\.\d\d)\d+", r"\1", text[text.index("<svg") :])
     text = re.sub(r' ?\n(?=[A-Za-z"])', " ", text)  # a path is one line
+    text = re.sub(r"(M ([\d.-]+ [\d.-]+)) L \2 ", r"\1h0", text)  # a dot
     text = re.sub(r"font-family: [^;\"]*", f"font-family: {SANS}", text)
     text = re.sub(r'style="([^"]*)font-size: ([\d.]+)px; ', r'font-size="\2" style="\1', text)
     text = re.sub(r'width="([\d.]+)pt" height="([\d.]+)pt"', r'width="\1" height="\2" role="img" fill="#000000"', text, count=1)

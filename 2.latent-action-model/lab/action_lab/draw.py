@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.offsetbox import AnnotationBbox, DrawingArea
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as MplPath
 from torch import Tensor
 
 from latent_action_model.figures import GAIN, close_up, next_frames_under_every_code
@@ -149,24 +150,39 @@ def save_latents(
     """
     figure = Figure(figsize=(7.6, 4.0), layout="constrained")
     charts = figure.subplots(1, 2)
-    colors = torch.tensor([to_rgb(ACTION_COLORS[action % len(ACTION_COLORS)]) for action in range(len(action_names))])
+    colors = [ACTION_COLORS[action % len(ACTION_COLORS)] for action in range(len(action_names))]
     for axes, shown, title in zip(charts, (model, untrained), ("after training", "control: before training"), strict=True):
         played = encode_games(shown, games)
         mean, plane, share = principal_plane(played.latents)
         points = (played.latents - mean) @ plane  # (N, 2), drawn in the order of the games, so that no action hides the others
-        axes.scatter(*points.T.numpy(), s=7, c=colors[played.actions].numpy(), linewidths=0, antialiased=False)
+        _dots(axes, points, played.actions, colors)
         if shown is model:
             codes = model.quantizer.indices_to_codes(torch.arange(model.num_actions))
             _mark_codes(figure, axes, (codes - mean) @ plane, points, played, colors)
         bare(axes, title)
         axes.set_xlabel(f"{share:.0%} of the variance lies in this plane", fontsize=8)
-    for name, color in zip(action_names, colors.tolist(), strict=True):
+    for name, color in zip(action_names, colors, strict=True):
         charts[0].scatter([], [], s=24, color=color, label=name)
     figure.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    save_figure(path, figure)
+    save_chart(path, figure, "Latents of real transitions in a plane, on islands after training, and mixed before")
 
 
-def _mark_codes(figure: Figure, axes: Axes, codes: Tensor, points: Tensor, played: Played, colors: Tensor) -> None:
+def _dots(axes: Axes, points: Tensor, actions: Tensor, colors: Sequence[str]) -> None:
+    """Draw points (N, 2) in the color of their action (N,): a line of no length with round ends is a dot of thirty bytes.
+
+    In twelve layers, each with all actions, so that none hides the others.
+    """
+    for layer in torch.arange(len(points)).tensor_split(12):
+        for action, color in enumerate(colors):
+            places = points[layer][actions[layer] == action].repeat_interleave(2, dim=0).numpy()
+            path = MplPath(places, [MplPath.MOVETO, MplPath.LINETO] * (len(places) // 2))
+            path.should_simplify = False
+            axes.add_patch(PathPatch(path, edgecolor=color, linewidth=2.6, capstyle="round", fill=False))
+    axes.update_datalim(points.numpy())
+    axes.autoscale_view()
+
+
+def _mark_codes(figure: Figure, axes: Axes, codes: Tensor, points: Tensor, played: Played, colors: Sequence[str]) -> None:
     """A cross at each code (K, 2), and joined to it by a line its number, a strip with the true actions of its latents, and their
     count."""
     axes.plot(*codes.T.numpy(), marker="+", color=DARK, markersize=8, markeredgewidth=1.4, linestyle="")
@@ -179,11 +195,13 @@ def _mark_codes(figure: Figure, axes: Axes, codes: Tensor, points: Tensor, playe
         line = {"arrowstyle": "-", "color": PLAIN, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
         axes.annotate("", code, (x, y), textcoords="offset points", arrowprops=line)
         axes.annotate(str(number), code, (x, y + 12), fontsize=9, bbox=circle, **words)
-        if len(actions := played.actions[played.indices == number].sort().values):
-            places = torch.linspace(0, len(actions) - 1, 30).round().long()
-            strip = OffsetImage(colors[actions[places]].expand(4, -1, -1).numpy(), zoom=0.8, interpolation="nearest")
+        if len(actions := played.actions[played.indices == number]):
+            ends = 24 * actions.bincount(minlength=len(colors)).cumsum(dim=0) / len(actions)
+            strip = DrawingArea(24, 3.2)
+            for left, right, color in zip([0.0, *ends.tolist()], ends.tolist(), colors, strict=False):
+                strip.add_artist(Rectangle((left, 0), right - left, 3.2, color=color, linewidth=0))
             axes.add_artist(AnnotationBbox(strip, code, (x, y), boxcoords="offset points", frameon=False, pad=0))
-        axes.annotate(f"{len(actions):,}", code, (x, y - 7), fontsize=7, **words)
+        axes.annotate(f"{len(actions):,}", code, (x, y - 7), fontsize=8, **words)
 
 
 def _label_offsets(axes: Axes, codes: Tensor, points: Tensor, unit: float, size: float = 40) -> list[tuple[float, float]]:
