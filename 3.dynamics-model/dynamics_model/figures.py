@@ -113,7 +113,7 @@ def save_real_and_predicted(
 def draw_horizons(curves: Mapping[str, Mapping[int, float]], caption: str = "", unit: str = "PSNR, dB") -> Figure:
     """A chart of score against rollout steps, with one line per predictor. curves: label -> {steps: score}."""
     colors = [ACCENT, GOOD, BAD, PLAIN]
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
     axes = figure.subplots()
     style(axes)
     for (label, curve), color in zip(curves.items(), colors, strict=False):

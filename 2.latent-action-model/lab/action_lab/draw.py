@@ -148,7 +148,7 @@ def save_latents(
 
     games: as returned by `play_at_random`.
     """
-    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+    figure = Figure(figsize=(6.2, 3.5), layout="constrained")
     charts = figure.subplots(1, 2)
     colors = [ACTION_COLORS[action % len(ACTION_COLORS)] for action in range(len(action_names))]
     for axes, shown, title in zip(charts, (model, untrained), ("after training", "control: before training"), strict=True):
