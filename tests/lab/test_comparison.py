@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shlex
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -13,7 +12,6 @@ from script_runner import call, load_script
 from structure_checks import REPOSITORY
 
 from tokenizer_lab import comparison
-from tokenizer_lab.sweep import block_of, page_with
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import TOKENIZERS, build_tokenizer
@@ -79,14 +77,6 @@ def test_every_tokenizer_has_a_script_that_trains_it(name):
 def test_what_cannot_be_compared_is_one_sentence(flags, sentence, capsys):
     assert call(COMPARE, *flags) == 2
     assert sentence in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["comparison", "comparison_parameters"])
-def test_the_table_in_the_text_has_the_measured_numbers(name):
-    results = json.loads((REPOSITORY / "assets" / comparison.CHAPTER / f"{name}.json").read_text())
-    shown = block_of(name).search(page_with(comparison.TEXTS, name).read_text())
-    written = comparison.written_table(name, results)
-    assert shown and re.findall(r"\d[\d.,]*[▲▼]?", shown[0]) == re.findall(r"\d[\d.,]*[▲▼]?", written)
 
 
 def test_two_tokenizers_are_trained_scored_and_drawn(tmp_path, capfd):

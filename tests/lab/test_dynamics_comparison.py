@@ -17,7 +17,6 @@ from tiny_world import save, save_tiny_world
 from dynamics_lab import comparison
 from dynamics_lab.comparison import ARMS, counted_calls, same_keys, save_quality_against_time, storage_sizes
 from dynamics_variants import DYNAMICS
-from tokenizer_lab.sweep import block_of
 from video_tokenizer.games.moving_square import dummy_clip_store
 from video_tokenizer.registry import build_tokenizer
 
@@ -81,13 +80,6 @@ def test_the_plot_shows_every_model_in_both_looks(tmp_path):
     for look in ("light", "dark"):
         text = (tmp_path / f"plot_{look}.svg").read_text()
         assert text.count("<circle") == 4 and {"one", "other"} <= set(re.findall(r">(\w+)</text>", text))
-
-
-def test_the_tables_in_the_texts_have_the_measured_numbers():
-    results = json.loads((REPOSITORY / "assets" / comparison.CHAPTER / "comparison.json").read_text())
-    for page, name, text in comparison.written_tables(results):
-        shown = block_of(name).search(page.read_text())
-        assert shown and re.findall(r"\d[\d.,]*[▲▼]?", shown[0]) == re.findall(r"\d[\d.,]*[▲▼]?", text)
 
 
 @pytest.mark.parametrize(

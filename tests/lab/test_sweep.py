@@ -18,11 +18,8 @@ from tokenizer_lab.sweep import (
     Column,
     Study,
     about_marks,
-    block_of,
     chance,
     mark,
-    markdown,
-    page_with,
     run_ablation,
     spread,
 )
@@ -216,14 +213,6 @@ def test_every_row_of_a_chapter_is_accepted_by_its_train_script(script):
     assert study.chapter == script.partition("/")[0] and (next(iter(study.rows.values())) == "") == script.endswith("ablate.py")
     for flags in study.rows.values():
         study.read_flags([*shlex.split(flags), "--frame-size", "64"]).check()
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_numbers_of_the_table_in_the_text_are_those_measured(script):
-    study = load_script(REPOSITORY / script).STUDY
-    numbers = REPOSITORY / "assets" / study.chapter / f"{study.name}.json"
-    shown = block_of(study.name).search(page_with(REPOSITORY / study.chapter, study.name).read_text())
-    assert shown and numbers_in(shown[0]) == numbers_in(markdown(study, json.loads(numbers.read_text())))
 
 
 def test_a_game_without_a_recording_is_recorded_first(tmp_path):
