@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import shlex
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,11 +94,6 @@ class Toy:
         lines = file.read_text().splitlines() if file.exists() else []
         file.write_text("")
         return lines
-
-
-def numbers_in(text: str) -> list[str]:
-    """All numbers of a table with their marks."""
-    return re.findall(r"\d[\d.,]*%?[▲▼]?", text)
 
 
 @pytest.fixture
