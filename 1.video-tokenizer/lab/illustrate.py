@@ -70,7 +70,7 @@ def main() -> None:
     save_patches(folder / "patches.png", tokenizer, frame)
     save_positions(folder / "positions.png", tokenizer.positions, tokenizer.grid_size)
     save_attention(folder / "attention.png", tokenizer, clip, frame, patches_to_ask(tokenizer, frame, env_id))
-    save_causal_mask(folder / "causal_mask.png", window=tokenizer.config.context_frames)
+    save_causal_mask(folder / "causal_mask", window=tokenizer.config.context_frames)
     save_tokens(folder / "tokens.png", tokenizer, starts, 0)
     save_space_time_attention(folder / "space_time_attention")
     save_fsq_dials(folder / "fsq_dials")

@@ -37,13 +37,13 @@ from world_lab.drift import confidence_by_place, frame_psnr, longest_gap, longes
 
 WORLD, BREAKOUT = REPOSITORY / "assets" / "worlds" / "breakout", "ALE/Breakout-v5"
 PICTURES = {
-    "1.video-tokenizer": ("patches", "positions", "attention", "causal_mask", "tokens", "psnr_trap"),
+    "1.video-tokenizer": ("patches", "positions", "attention", "tokens", "psnr_trap"),
     "2.latent-action-model": ("pooling",),
     "3.dynamics-model": ("filling_in", "copy_trap"),
     "4.inference": ("standing_still", "vanished_ball", "confidence"),
 }
 CHARTS = {
-    "1.video-tokenizer": (),
+    "1.video-tokenizer": ("causal_mask",),
     "2.latent-action-model": ("latents", "confusion", "collapse"),
     "3.dynamics-model": ("horizons",),
     "4.inference": ("drift", "sampling_steps"),

@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image, ImageColor, ImageDraw
 from torch import Tensor
 
+from tokenizer_lab.drawing import Drawing
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import ACCENT, BAD, DARK, GOOD, PLAIN, enlarge, font, image_grid, save_figure, save_picture
@@ -57,10 +58,10 @@ def bare(axes: Axes, title: str = "") -> None:
     axes.set_title(title, fontsize=9)
 
 
-def write_cells(axes: Axes, values: np.ndarray, text: Callable[[float], str], white: np.ndarray, size: float, ink=DARK) -> None:
+def write_cells(axes: Axes, values: np.ndarray, text: Callable[[float], str], white: np.ndarray, size: float) -> None:
     """Write a number into each cell of a heat map, in white where `white` is true. values, white: (rows, columns)."""
     for (row, column), value in np.ndenumerate(values):
-        color = "white" if white[row, column] else ink
+        color = "white" if white[row, column] else DARK
         axes.text(column, row, text(value), fontsize=size, ha="center", va="center", color=color)
 
 
@@ -210,20 +211,24 @@ def save_attention(path: Path, tokenizer: VideoTokenizer, clip: Tensor, frame: n
     save_figure(path, figure)
 
 
-def save_causal_mask(path: Path, num_frames: int = 8, window: int = 4) -> None:
+def save_causal_mask(path: Path, num_frames: int = 8, window: int = 4, cell: int = 36) -> None:
     """The causal mask: a row for each frame that attends, a column for each frame attended to."""
-    mask = causal_mask(num_frames, window).numpy()
-    figure = Figure(figsize=(3.4, 3.4))
-    axes = figure.subplots()
-    axes.imshow(mask, cmap="Blues", vmin=-0.2, vmax=1.4)
-    write_cells(axes, mask, "{:d}".format, mask, 8, ink=PLAIN)
-    axes.set_xticks(range(num_frames))
-    axes.set_yticks(range(num_frames))
-    axes.tick_params(labelsize=7, length=0)
-    axes.set_xlabel("is looked at", fontsize=8)
-    axes.set_ylabel("frame that looks", fontsize=8)
-    axes.set_title(f"{num_frames} frames, window {window}", fontsize=9)
-    save_figure(path, figure)
+    mask, left, top = causal_mask(num_frames, window).int().numpy(), 64, 40
+    title = f"Causal mask of {num_frames} frames with a window of {window}"
+    drawing = Drawing(left + cell * num_frames + 8, top + cell * num_frames + 60, title)
+    drawing.text(left + cell * num_frames / 2, 20, f"{num_frames} frames, window {window}", 17, bold=True)
+    colors = {place: "accent" if mask[place] else "pale" for place in np.ndindex(mask.shape)}
+    drawing.grid(left, top, num_frames, num_frames, cell, colors, line="paper")
+    for row, column in np.ndindex(mask.shape):
+        color = "paper" if mask[row, column] else "muted"
+        drawing.text(left + cell * (column + 0.5), top + cell * (row + 0.5), str(mask[row, column]), 16, color)
+    for frame in range(num_frames):
+        drawing.text(left + cell * (frame + 0.5), top + cell * num_frames + 16, str(frame))
+        drawing.text(left - 8, top + cell * (frame + 0.5), str(frame), anchor="end")
+    drawing.text(left + cell * num_frames / 2, top + cell * num_frames + 44, "is looked at")
+    middle = top + cell * num_frames / 2
+    drawing.text(18, middle, "frame that looks", transform=f"rotate(-90 18 {middle:g})")
+    drawing.save(path)
 
 
 # ---- tokens -----------------------------------------------------------------------------------------------------------
