@@ -33,11 +33,16 @@ from uses.moca.digits import (
 from uses.moca.edit_clips import Edit, clip_scores, edited_clips, make_edit
 from uses.moca.judge import edit_scores
 from uses.moca.model import GRID, Animator, MoCA
-from uses.moca.train import told
+from uses.moca.pong import Palette, cut_clips, find_cover, look
+from uses.moca.pong import clip_scores as pong_scores
+from uses.moca.pong import films as pong_films
+from uses.moca.train import films, told
 from uses.moca.vae import LATENTS, FrameVAE
+from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
+from video_tokenizer.data.video_files import LINEAR_LIGHT, SRGB_VALUES
 from video_tokenizer.training.results import read_json
 
-SCRIPT = REPOSITORY / "4.inference/uses/moca/edit_clips.py"
+SCRIPT, PONG = (REPOSITORY / "4.inference/uses/moca" / name for name in ("edit_clips.py", "edit_pong.py"))
 SHAPE = (NUM_FRAMES, LATENTS, GRID, GRID)
 
 
@@ -72,7 +77,7 @@ def velocity_of(moca: MoCA, conditions: Conditions, level: float = 500.0, noisy:
 
 def named(moca: MoCA, what: Scenes) -> Conditions:
     """All conditions of a clip, its direction in the caption."""
-    return told(moca, what, np.ones(len(what), bool))[1]
+    return told(moca, films(what, np.ones(len(what), bool)))[1]
 
 
 # ---- the clips ----------------------------------------------------------------------------------------------------------
@@ -322,3 +327,52 @@ def test_models_made_with_other_flags_are_not_used_again(folder, capsys):
 def test_flags_that_would_fail_at_the_end_are_refused_at_the_beginning(tmp_path, capsys, flag, value):
     assert call(SCRIPT, "--output", tmp_path / "moca", flag, value) == 2
     assert f"{flag} {value}" in capsys.readouterr().err and not (tmp_path / "moca").exists()
+
+
+# ---- Pong ---------------------------------------------------------------------------------------------------------------
+
+
+def a_game_of_pong(folder: Path, env_id: str = "ALE/Pong-v5") -> Path:
+    """Two games of 9 frames: a ball of 2x2 pixels flies left and down, and our paddle of 2x5 goes up."""
+    with ClipStoreWriter(folder, (64, 64), {"env_id": env_id, "linear_light": True}) as writer:
+        for begin in (20, 24):
+            frames = np.full((9, 64, 64, 3), (144, 72, 17), np.uint8)
+            for t, frame in enumerate(frames):
+                frame[begin + t : begin + t + 2, 50 - 2 * t : 52 - 2 * t] = 236
+                frame[36 - t : 41 - t, 56:58] = (92, 186, 92)
+            writer.add_episode(frames)
+    return folder
+
+
+def test_a_clip_of_pong_keeps_its_motion_in_other_colors(tmp_path):
+    """A pixel with half of a ball's light is half ball. The paddle goes from row 36 to 29, and the ball from column 50 to 36."""
+    field, ball = LINEAR_LIGHT[np.array([(144, 72, 17), (236, 236, 236)])]
+    half = SRGB_VALUES[np.round((field + ball) / 2 * (len(SRGB_VALUES) - 1)).astype(int)]
+    assert find_cover(half) == pytest.approx([0.5, 0], abs=0.01)
+    clips = cut_clips(open_clip_store(a_game_of_pong(tmp_path / "pong")), 2, np.random.default_rng(0), is_training=True)
+    shown = look(clips.video)
+    assert len(clips.video) == 2 and (shown.ball[:, -1] - shown.ball[:, 0] == [-14, 7]).all()
+    assert (shown.paddle[:, -1] - shown.paddle[:, 0] == -7).all()
+    assert not clips.flow[:, 0].any()
+    x, y = shown.ball[0, 0].astype(int)
+    assert clips.flow[0, 1, :, y, x].tolist() == [-2, 1] and clips.flow[0, 1, :, y, 0].tolist() == [0, 0]
+    palette = Palette(np.array([0, 3]), np.array([1, 5]), np.array([2, 0]))
+    painted = pong_films(clips, palette)
+    right = {"ball_color": 1, "paddle_color": 1, "field_color": 1, "ball_error_px": 0, "paddle_error_px": 0}
+    assert pong_scores(painted.video, clips, palette) == pytest.approx(right, abs=0.01)
+    sentences = [" ".join(VOCABULARY[word] for word in words).strip() for words in painted.words]
+    assert sentences == ["red on brown", "yellow on black"]
+
+
+def test_clips_of_pong_are_edited_beside_their_baselines(tmp_path, capsys):
+    flags = "--output", tmp_path / "moca", "--vae-steps", 2, "--num-steps", 2, "--denoising-steps", 1, "--batch-size", 2
+    flags = *flags, "--num-films", 2, "--num-cuts", 2, "--num-clips", 8, "--device", "cpu"
+    written = "--json", tmp_path / "pong.json", "--picture", tmp_path / "pong.png"
+    assert call(PONG, "--data-path", a_game_of_pong(tmp_path / "pong"), *flags, *written) == 0
+    scores = read_json(tmp_path / "pong.json")
+    assert scores["clips"] == 2 and (tmp_path / "pong.png").stat().st_size > 1_000
+    assert scores["every_frame_repainted"]["ball_error_px"] < 0.1 and scores["every_frame_repainted"]["ball_color"] == 1
+    assert scores["standing_still"]["ball_error_px"] == pytest.approx(4 * 5**0.5, abs=0.1)  # 2 to the left and 1 down a frame
+    assert scores.keys() >= {"with_flow", "without_flow"}
+    assert call(PONG, "--data-path", a_game_of_pong(tmp_path / "other", "ALE/Breakout-v5"), *flags) == 2
+    assert "holds no Pong of 64x64 pixels" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """What the animator is told: first frame, caption and motion. How flow becomes a picture, and what training leaves out."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,17 @@ SHARE = 0.1
 """share of the examples in which each condition, and each pair, is left out; in the rest nothing is"""
 MOTION_SHARE = 0.5
 """share in which the motion is left out on top of that, so that one network animates with and without flow"""
+
+
+class Films(NamedTuple):
+    """B clips, and what can be said about them."""
+
+    video: np.ndarray
+    """(B, T, H, W, 3) uint8"""
+    flow: np.ndarray
+    """(B, T, 2, H, W) displacement in pixels from frame t - 1 to frame t"""
+    words: np.ndarray
+    """(B, L) int64, the captions"""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ ANIMATOR_RATE = 4e-3
 
 
 @dataclass(frozen=True)
-class MocaConfig:
-    """Train an editor of clips on moving digits, edit clips with it, and measure what became of picture and motion."""
+class EditConfig:
+    """What both editors have in common."""
 
     output: str = "data/moca"
     """folder of the models and pictures; what is there already, made with the same flags, is used again"""
@@ -22,14 +22,10 @@ class MocaConfig:
     """optimizer steps of the autoencoder"""
     num_steps: int = 4_000
     """optimizer steps of the animator"""
-    judge_steps: int = 400
-    """optimizer steps of the judge, which compares clips with captions"""
     num_films: int = 8_000
-    """films that the animator learns from; they are drawn and encoded once"""
+    """films that the animator learns from; they are made and encoded once"""
     batch_size: int = 16
     """clips per step"""
-    without_magnitude: bool = False
-    """also train the animator a quarter longer, once as before and once without telling it how fast the flow is, and compare"""
     num_clips: int = 50
     """clips that are edited in each test"""
     denoising_steps: int = 16
@@ -49,17 +45,12 @@ class MocaConfig:
     device: str = "auto"
     """auto (CUDA, else cpu), cpu, cuda, cuda:1, mps"""
 
+    of_vae = ("vae_steps",)
+    """flags on which the autoencoder depends"""
+
     def check(self) -> None:
         """Raise InputError for numbers out of range, before anything is trained."""
-        least = {
-            "vae_steps": 1,
-            "num_steps": 1,
-            "judge_steps": 1,
-            "num_films": 2,
-            "batch_size": 2,
-            "num_clips": 8,
-            "denoising_steps": 1,
-        }
+        least = {"vae_steps": 1, "num_steps": 1, "num_films": 2, "batch_size": 2, "num_clips": 8, "denoising_steps": 1}
         check_smallest(self, least | {"image_scale": 0, "text_scale": 0, "motion_scale": 0})
         check_seed(self.seed)
 
@@ -67,3 +58,41 @@ class MocaConfig:
     def scales(self) -> tuple[float, float, float]:
         """Guidance of image, text and motion."""
         return self.image_scale, self.text_scale, self.motion_scale
+
+
+@dataclass(frozen=True)
+class MocaConfig(EditConfig):
+    """Train an editor of clips on moving digits, edit clips with it, and measure what became of picture and motion."""
+
+    judge_steps: int = 400
+    """optimizer steps of the judge, which compares clips with captions"""
+    without_magnitude: bool = False
+    """also train the animator a quarter longer, once as before and once without telling it how fast the flow is, and compare"""
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range, before anything is trained."""
+        super().check()
+        check_smallest(self, {"judge_steps": 1})
+
+
+@dataclass(frozen=True)
+class PongConfig(EditConfig):
+    """Train an editor of clips on a recording of Pong in many colors, and edit clips of its unseen games with it."""
+
+    data_path: str = "data/pong"
+    """recording of ALE/Pong-v5 with frames of 64x64, see 1.video-tokenizer/record.py"""
+    output: str = "data/moca-pong"
+    """folder of the models and pictures; what is there already, made with the same flags, is used again"""
+    num_steps: int = 2_000
+    """optimizer steps of the animator"""
+    num_clips: int = 100
+    """clips that are edited in the test"""
+    num_cuts: int = 2_000
+    """clips that are cut out of the games of the training, to be seen in many colors"""
+
+    of_vae = ("vae_steps", "data_path", "num_cuts")
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range, before anything is trained."""
+        super().check()
+        check_smallest(self, {"num_cuts": 1})

@@ -173,6 +173,11 @@ def middle(cover: np.ndarray) -> np.ndarray:
     return np.stack([x, y], axis=-1)
 
 
+def mean_of(values: np.ndarray) -> float:
+    """NaN where there are none."""
+    return float(values.mean()) if len(values) else np.nan
+
+
 def nearest(colors: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> np.ndarray:
     """The place in a palette of the nearest color, (F, 3) -> (F,)."""
     return np.linalg.norm(colors[:, None] - np.array([*palette.values()]), axis=-1).argmin(axis=1)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from uses.moca.conditions import flow_pictures, mean_magnitude
-from uses.moca.config import MocaConfig
+from uses.moca.conditions import Films
+from uses.moca.config import EditConfig, MocaConfig
 from uses.moca.diffusion import NUM_LEVELS, ORDER, TEXT_ONLY
-from uses.moca.digits import SIZE, Scenes, captions, changed, draw_scenes, edit_frames, film, flow, has_room, read
+from uses.moca.digits import SIZE, Scenes, captions, changed, draw_scenes, edit_frames, film, flow, has_room, mean_of, read
 from uses.moca.judge import Judge, edit_scores, own_is_nearest
 from uses.moca.model import MoCA
-from uses.moca.train import open_judge, open_moca, trained_longer
+from uses.moca.train import open_judge, open_moca, told, trained_longer
 from video_tokenizer.data.clips import to_frames, to_video
 from video_tokenizer.figures import image_grid, save_picture
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -59,19 +59,20 @@ def make_edit(kind: str, count: int, seed: int) -> Edit:
     return Edit(source, target, first if kind == "motion" else edit_frames(first, target), captions(target, is_motion))
 
 
-def edited_clips(moca: MoCA, edit: Edit, config: MocaConfig, keeps_flow: bool) -> np.ndarray:
+def edited_clips(moca: MoCA, edit: Edit, config: EditConfig, keeps_flow: bool) -> np.ndarray:
     """Edit, then animate: (B, T, H, W, 3) uint8. Of the source the animator gets nothing but, where it is kept, its flow."""
-    field, scales = flow(edit.source), (*config.scales[:2], config.motion_scale * keeps_flow)
+    return animated(moca, Films(edit.first_frames[:, None], flow(edit.source), edit.words), config, keeps_flow)
+
+
+def animated(moca: MoCA, films: Films, config: EditConfig, keeps_flow: bool) -> np.ndarray:
+    """Clips (B, T, H, W, 3) uint8 that begin with the first frame of these films, of which nothing else is seen."""
+    scales = (*config.scales[:2], config.motion_scale * keeps_flow)
 
     def animate(rows: slice, noise: Tensor) -> Tensor:
-        parts = edit.first_frames[rows, None], flow_pictures(field[rows])
-        first, pictures = (to_video(part, noise.device) for part in parts)
-        words = torch.from_numpy(edit.words[rows]).to(noise.device)
-        magnitude = torch.from_numpy(mean_magnitude(field[rows])).float().to(noise.device)
-        conditions = moca.conditions(first[:, 0], words, pictures, magnitude)
+        conditions = told(moca, Films(*(of[rows] for of in films)))[1]
         return moca.animate(conditions, scales, config.denoising_steps, noise, ORDER)
 
-    return in_batches(animate, moca, edit, config)
+    return in_batches(animate, moca, len(films.words), config)
 
 
 def sdedit_clips(moca: MoCA, edit: Edit, config: MocaConfig) -> np.ndarray:
@@ -85,12 +86,12 @@ def sdedit_clips(moca: MoCA, edit: Edit, config: MocaConfig) -> np.ndarray:
         start = moca.alphas[level] * moca.vae.encode(frames) + moca.sigmas[level] * noise
         return moca.animate(conditions, (config.text_scale,), config.denoising_steps, start, TEXT_ONLY, level)
 
-    return in_batches(animate, moca, edit, config)
+    return in_batches(animate, moca, len(edit.words), config)
 
 
-def in_batches(animate: Callable[[slice, Tensor], Tensor], moca: MoCA, edit: Edit, config: MocaConfig) -> np.ndarray:
-    """Clips of all edits. Clip i begins with the same noise in every call, so two calls differ by their conditions alone."""
-    count, device, clips = len(edit.words), moca.alphas.device, []
+def in_batches(animate: Callable[[slice, Tensor], Tensor], moca: MoCA, count: int, config: EditConfig) -> np.ndarray:
+    """`count` edited clips. Clip i begins with the same noise in every call, so two calls differ by their conditions alone."""
+    device, clips = moca.alphas.device, []
     noise = torch.randn(count, *moca.latent_shape, generator=torch.Generator().manual_seed(config.seed))
     for start in tqdm(range(0, count, BATCH), desc="editing", leave=False, disable=None):
         rows = slice(start, start + BATCH)
@@ -129,11 +130,6 @@ def clip_scores(clips: np.ndarray, target: Scenes) -> dict[str, float]:
         "track_error_camera_px": mean_of(errors[target.is_camera]),
         "direction": float((cosine > np.cos(np.pi / 4)).mean()),
     }
-
-
-def mean_of(values: np.ndarray) -> float:
-    """NaN where there are none."""
-    return float(values.mean()) if len(values) else np.nan
 
 
 def judged(judge: Judge, moca: MoCA, clips: np.ndarray, edit: Edit) -> dict[str, float]:

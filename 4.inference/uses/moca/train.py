@@ -1,4 +1,4 @@
-"""The trainings: an autoencoder of frames, an animator of its latents, and a judge. Their films are drawn here."""
+"""The trainings: an autoencoder of frames, an animator of its latents, and a judge. Films of digits are drawn here."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from uses.moca.conditions import Conditions, draw_given, flow_pictures, mean_magnitude
-from uses.moca.config import ANIMATOR_RATE, OPTIMIZER, MocaConfig
+from uses.moca.conditions import Conditions, Films, draw_given, flow_pictures, mean_magnitude
+from uses.moca.config import ANIMATOR_RATE, OPTIMIZER, EditConfig, MocaConfig
 from uses.moca.digits import Scenes, captions, draw_scenes, film, flow
 from uses.moca.judge import Judge
 from uses.moca.model import Animator, MoCA
@@ -25,8 +25,21 @@ from video_tokenizer.training.device import autocast
 from video_tokenizer.training.optimizer import build_optimizer, set_learning_rate
 
 Model = TypeVar("Model", bound=nn.Module)
+Draw = Callable[[int, np.random.Generator], Films]
+"""how many -> random films"""
 TELLS_MOTION = 0.5
 """share of the training captions that name the direction, so that a caption without it is nothing unusual"""
+
+
+def draw_digits(count: int, rng: np.random.Generator) -> Films:
+    """Moving digits. Some captions name the direction."""
+    scenes = draw_scenes(count, rng)
+    return films(scenes, rng.random(count) < TELLS_MOTION)
+
+
+def films(scenes: Scenes, tells_motion: np.ndarray) -> Films:
+    """The clips of scenes. tells_motion: (B,) whether the caption names the direction."""
+    return Films(film(scenes), flow(scenes), captions(scenes, tells_motion))
 
 
 def fit(
@@ -54,7 +67,7 @@ def fit(
 
 
 def kept(
-    path: Path, config: MocaConfig, num_steps: int, build: Callable[[], Model], train: Callable[[Model], None], *names: str
+    path: Path, config: EditConfig, num_steps: int, build: Callable[[], Model], train: Callable[[Model], None], *names: str
 ) -> Model:
     """The model in `path`; if there is none it is built, trained for num_steps and saved.
 
@@ -75,33 +88,32 @@ def kept(
     return build_with_weights(build, content, path).to(config.device).eval()
 
 
-def train_vae(vae: FrameVAE, config: MocaConfig) -> None:
+def train_vae(vae: FrameVAE, config: EditConfig, draw: Draw) -> None:
     """Every other frame of random clips, and every third flow picture."""
     rng = np.random.default_rng((config.seed, 1))
 
     def pictures(count: int) -> Tensor:
-        scenes = draw_scenes(count, rng)
-        both = np.concatenate([film(scenes)[:, ::2], flow_pictures(flow(scenes))[:, 1::3]], axis=1)  # (B, 4 + 3, H, W, 3)
+        video, flow, _ = draw(count, rng)
+        both = np.concatenate([video[:, ::2], flow_pictures(flow)[:, 1::3]], axis=1)  # (B, 4 + 3, H, W, 3)
         return to_video(both, config.device).flatten(0, 1)
 
     fit("autoencoder", vae, lambda: vae.loss(pictures(max(1, config.batch_size // 2))), config.vae_steps)
-    vae.measure(to_video(film(draw_scenes(64, rng)), config.device).flatten(0, 1))
+    vae.measure(to_video(draw(64, rng).video, config.device).flatten(0, 1))
 
 
-def train_animator(moca: MoCA, config: MocaConfig, num_steps: int) -> None:
+def train_animator(moca: MoCA, config: EditConfig, num_steps: int, draw: Draw) -> None:
     """Random films with random captions, and conditions that are left out at random."""
     rng, pieces = np.random.default_rng((config.seed, 2)), []
     with torch.no_grad():
         for rows in tqdm(torch.arange(config.num_films).split(64), desc="encoding", leave=False, disable=None):
-            scenes = draw_scenes(len(rows), rng)
-            video, conditions = told(moca, scenes, rng.random(len(rows)) < TELLS_MOTION)
+            video, conditions = told(moca, draw(len(rows), rng))
             pieces.append((moca.vae.encode(video), *vars(conditions).values()))
     latents, *told_of = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    films = Conditions(*told_of)
+    known = Conditions(*told_of)
 
     def loss() -> Tensor:
         rows = torch.from_numpy(rng.integers(len(latents), size=config.batch_size)).to(latents.device)
-        return moca.loss(latents[rows], replace(films[rows], given=draw_given(len(rows)).to(latents.device)))
+        return moca.loss(latents[rows], replace(known[rows], given=draw_given(len(rows)).to(latents.device)))
 
     fit("animator", moca, loss, num_steps, replace(OPTIMIZER, learning_rate=ANIMATOR_RATE))
 
@@ -118,25 +130,25 @@ def train_judge(judge: Judge, moca: MoCA, config: MocaConfig) -> None:
     fit("judge", judge, loss, config.judge_steps)
 
 
-def told(moca: MoCA, scenes: Scenes, tells_motion: np.ndarray) -> tuple[Tensor, Conditions]:
-    """The clips (B, T, 3, H, W) of scenes, and all that can be said about them."""
-    device, field = moca.alphas.device, flow(scenes)
-    video = to_video(film(scenes), device)
-    words = torch.from_numpy(captions(scenes, tells_motion)).to(device)
-    magnitude = torch.from_numpy(mean_magnitude(field)).float().to(device)
-    return video, moca.conditions(video[:, 0], words, to_video(flow_pictures(field), device), magnitude)
+def told(moca: MoCA, films: Films) -> tuple[Tensor, Conditions]:
+    """The clips (B, T, 3, H, W) of films, and all that can be said about them."""
+    device = moca.alphas.device
+    video = to_video(films.video, device)
+    words = torch.from_numpy(films.words).to(device)
+    magnitude = torch.from_numpy(mean_magnitude(films.flow)).float().to(device)
+    return video, moca.conditions(video[:, 0], words, to_video(flow_pictures(films.flow), device), magnitude)
 
 
-def open_moca(config: MocaConfig) -> MoCA:
-    """Autoencoder and animator, trained if they are not there yet."""
+def open_moca(config: EditConfig, draw: Draw = draw_digits) -> MoCA:
+    """Autoencoder and animator, trained on such films if they are not there yet."""
     folder = Path(config.output)
-    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, lambda vae: train_vae(vae, config), "vae_steps")
+    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, lambda vae: train_vae(vae, config, draw), *config.of_vae)
 
     def train(moca: MoCA) -> None:
         moca.vae.load_state_dict(vae.state_dict())
-        train_animator(moca, config, config.num_steps)
+        train_animator(moca, config, config.num_steps, draw)
 
-    names = "vae_steps", "num_steps", "num_films"
+    names = *config.of_vae, "num_steps", "num_films"
     return kept(folder / "animator.pt", config, config.num_steps, lambda: MoCA(FrameVAE(), Animator()), train, *names)
 
 
@@ -146,7 +158,7 @@ def trained_longer(moca: MoCA, config: MocaConfig, has_magnitude: bool) -> MoCA:
 
     def train(longer: MoCA) -> None:
         longer.load_state_dict(moca.state_dict())
-        train_animator(longer, config, num_steps)
+        train_animator(longer, config, num_steps, draw_digits)
 
     path = Path(config.output) / f"animator_{'with' if has_magnitude else 'without'}_magnitude.pt"
     names = "vae_steps", "num_steps", "num_films"
