@@ -14,7 +14,7 @@ from dynamics_model.models.base import codes_of
 from uses.sound.config import SoundConfig
 from uses.sound.games import encode, play_games
 from uses.sound.model import SoundModel, SoundTokenizer, load_sound, to_samples, to_wave
-from uses.sound.scores import baselines, game_scores, matched, onset_scores, onsets, tokenizer_scores
+from uses.sound.scores import baselines, frames_alike, game_scores, matched, onset_scores, onsets, tokenizer_scores
 from uses.sound.train import onset_error, predictor_loss, tokenizer_loss
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import CHUNK, SILENT_LEVEL, SOUND_RATE
@@ -138,6 +138,17 @@ def test_a_network_that_falls_silent_does_not_replace_a_better_one():
     assert np.isnan(onset_error({"found": np.nan, "false": np.nan}))  # the tokenizer still learns
 
 
+def test_a_dream_is_like_the_game_until_its_ball_is_elsewhere():
+    """Of five frames the ball of the first dream is 3 pixels off in the fourth. The second has no ball, and nothing speaks
+    against it."""
+    real = np.full((2, 5, 64, 64, 3), (144, 72, 17), np.uint8)
+    dreamed = real.copy()
+    for t in range(5):
+        real[:, t, 30, 20 + t], dreamed[0, t, 30, 20 + t + 3 * (t == 3)] = 236, 236
+    assert frames_alike(dreamed, real, "ALE/Pong-v5").tolist() == [3, 5]
+    assert frames_alike(dreamed, real, "ALE/Boxing-v5").tolist() == [5, 5]
+
+
 # ---- the shipped worlds -------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +249,8 @@ def test_a_training_on_played_games_learns_the_sound_and_is_scored_on_others(fol
     scores = read_json(json)
     assert scores["pong"] == {"kept": 1} and scores["breakout"].keys() >= {"games", "dreams"}
     assert scores["breakout"]["settings"]["num_games"] == 2
+    assert scores["breakout"]["dreams"].keys() == {"first_8", "alike"}
+    assert 0 <= scores["breakout"]["dreams"]["alike"]["mean_frames"] <= 8
     assert (tmp_path / "dream.wav").stat().st_size == 44 + 8 * 4 * CHUNK and (tmp_path / "dream.gif").exists()
     assert (tmp_path / "sound.png").stat().st_size > 5_000
 

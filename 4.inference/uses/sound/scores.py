@@ -8,6 +8,7 @@ import torch
 
 from uses.sound.games import Heard
 from uses.sound.model import SoundModel, SoundStream, to_samples, to_wave
+from video_tokenizer.games.detectors import detect_ball, game_facts
 from video_tokenizer.games.emulator import CHUNK, SILENT_LEVEL
 from video_tokenizer.metrics import share
 
@@ -17,6 +18,8 @@ TOLERANCE = 2
 """frames by which a sound may begin too early or too late"""
 FARTHEST = 8
 """largest offset that the histogram shows, in frames"""
+APART = 3.0
+"""pixels between the dreamed ball and the game's from which on a dream shows something else"""
 SHIFTS = 100
 """random shifts that make the baseline of chance"""
 
@@ -89,6 +92,17 @@ def baselines(real: Sequence[np.ndarray], predicted: Sequence[np.ndarray], seed:
     chance = {name: float(np.mean([scores[name] for scores in by_chance])) for name in names}
     silence = onset_scores(real, [np.full_like(sound, SILENT_LEVEL) for sound in real])
     return {"chance": chance, "silence": {name: silence[name] for name in names}}
+
+
+def frames_alike(dreamed: np.ndarray, real: np.ndarray, env_id: str | None) -> np.ndarray:
+    """For how many frames dreams (S, K, H, W, 3) show what happened in the games: until both show a ball, `APART` pixels or more
+    from each other. Of a game whose ball nobody can find, all. Returns (S,)."""
+    facts = game_facts(env_id) if env_id else None
+    if not env_id or facts is None or facts.ball is None:
+        return np.full(len(real), real.shape[1])
+    places = (np.stack([detect_ball(frames, env_id) for frames in videos]) for videos in (dreamed, real))
+    apart = np.linalg.norm(np.subtract(*places), axis=-1) >= APART  # (S, K), False where one of them has no ball
+    return np.where(apart.any(axis=1), apart.argmax(axis=1), real.shape[1])
 
 
 def pitches(sound: np.ndarray) -> np.ndarray:

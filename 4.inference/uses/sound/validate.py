@@ -17,7 +17,7 @@ from uses.sound.config import check_num_games
 from uses.sound.games import Heard, encode, play_games
 from uses.sound.model import SoundModel, SoundStream, load_sound
 from uses.sound.pictures import save_sound
-from uses.sound.scores import baselines, game_scores, onset_scores, played_sound
+from uses.sound.scores import baselines, frames_alike, game_scores, onset_scores, played_sound
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.emulator import SOUND_RATE, short_name
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
@@ -85,11 +85,12 @@ def dream(
     return np.stack(frames, axis=1), np.stack(sounds, axis=1)
 
 
-def dream_scores(dreamed: np.ndarray, heard: Heard, starts: np.ndarray, context: int, seed: int) -> dict[str, Any]:
-    """Compare the sound of dreams (S, K, chunks * 512) with that of the games from which they started."""
-    places = starts[:, None] + context + np.arange(dreamed.shape[1])
-    real = list(heard.sound[places])
-    return onset_scores(real, list(dreamed)) | {"baselines": baselines(real, list(dreamed), seed)}
+def dream_scores(dreamed: np.ndarray, real: np.ndarray, lengths: np.ndarray, seed: int) -> dict[str, Any]:
+    """Compare the sound of dreams with that of the games from which they started, both (S, K, chunks * 512), up to these lengths
+    (S,)."""
+    pairs = [(there[:length], here[:length]) for there, here, length in zip(real, dreamed, lengths, strict=True) if length > 1]
+    game, dream = [there for there, _ in pairs], [here for _, here in pairs]
+    return {"mean_frames": float(lengths.mean())} | onset_scores(game, dream) | {"baselines": baselines(game, dream, seed)}
 
 
 def save_dream(folder: Path, frames: np.ndarray, sound: np.ndarray, frames_per_second: float) -> None:
@@ -117,12 +118,13 @@ def main() -> None:
 
     scores = game_scores(model, heard, games.store.episodes, config.seed)
     frames, sound = dream(world, model, games, heard, starts, config.dream_frames, config.seed)
+    places = starts[:, None] + world.context_frames + np.arange(config.dream_frames)
     lengths = [length for length in DREAM_LENGTHS if length < config.dream_frames] + [config.dream_frames]
-    imagined = {
-        f"first_{length}": dream_scores(sound[:, :length], heard, starts, world.context_frames, config.seed) for length in lengths
-    }
+    cuts = {f"first_{length}": np.full(len(starts), length) for length in lengths}
+    cuts["alike"] = frames_alike(frames, games.store.frames[places], games.store.env_id)
+    imagined = {name: dream_scores(sound, heard.sound[places], cut, config.seed) for name, cut in cuts.items()}
 
-    titled = {f"dreams, {name.replace('_', ' ')} frames": table for name, table in imagined.items()}
+    titled = {f"dreams, {name.replace('_', ' ')}": table for name, table in imagined.items()}
     for title, table in ({"real games": scores} | titled).items():
         print(f"{title}: {table['onsets']} sounds begin in the emulator, {table['predicted_onsets']} in the prediction")
         rows = {"the network": table} | table["baselines"]
