@@ -106,6 +106,9 @@ def test_costs_follow_from_their_formulas(tmp_path, capsys):
     # the paper's own number for the largest model is 6.6e22 operations
     assert genie["tflop_of_a_step"] * 1e12 * genie["steps"] == pytest.approx(6.6e22, rel=0.15)
     assert genie["fits_on_1"] == "no" and rows["tiny"]["fits_on_1"] == "yes"
+    assert call(COSTS, "--json", tmp_path / "costs.json") == 0  # nothing is timed: the table of the text is today's
+    measured = (REPOSITORY / "assets" / "3.dynamics-model" / "costs.json").read_text()
+    assert json.loads((tmp_path / "costs.json").read_text()) == json.loads(measured)
     assert call(COSTS, "--utilisation", 1.5) == 2 and "--utilisation 1.5 is not a share" in capsys.readouterr().err
 
 
