@@ -47,7 +47,7 @@ class RecordConfig:
     picture_delay: str = "auto"
     """emulator frames into the next step at which a picture is taken, less than frame-skip; auto: the known or measured delay"""
     linear_light: bool = True
-    """shrink frames by averaging light; --no-linear-light averages sRGB values, as for the worlds of Pong and Freeway"""
+    """shrink frames by averaging light; --no-linear-light averages sRGB values, as for the world of Freeway"""
     sound: bool = False
     """also keep the sound of an Atari game, 512 samples for each emulator frame; a sixth more to store. It is
     written last, so 40,000 frames need 82 MB of memory for it"""
