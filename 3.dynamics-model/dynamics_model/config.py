@@ -112,7 +112,7 @@ class DynamicsConfig(NextFrameConfig):
     # --- loss ---
     patch_share: float = 0.25
     """share of a clip's patches that a step works on, those whose token changes first; the last tenth of the steps takes all.
-    1: always"""
+    1: always, for games such as Freeway, in which the tokens of more patches change"""
     smallest_mask_rate: float = 0.5
     """the mask rate of each clip is sampled uniformly between this and 1"""
     clean_context_share: float = 0.75
