@@ -19,7 +19,6 @@ ROWS = {
     "4-codes": "--num-actions 4",  # are as many codes as keys enough?
     "16-codes": "--num-actions 16",  # do more codes tell more of the action, or more of the rest?
     "bce": "--reconstruction-loss bce",  # does it matter how a wrong pixel is counted?
-    "few-labels": "--label-share 0.02",  # what does a key in fifty buy, where the codes miss the player?
 }
 COLUMNS = (
     Column("codes_used", "codes used", ".1f"),

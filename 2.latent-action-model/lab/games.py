@@ -15,7 +15,10 @@ from tokenizer_lab.sweep import AblationConfig, Column, Study, run_ablation, run
 from video_tokenizer.training.command_line import parse_config, run_script
 
 GAMES = {"breakout": "Breakout", "pong": "Pong", "freeway": "Freeway", "boxing": "Boxing", "mspacman": "MsPacman"}
-MORE = {"freeway-16": ("freeway", "--num-actions 16")}  # is there room for the player beside five steps of traffic?
+MORE = {
+    "freeway-16": ("freeway", "--num-actions 16"),  # is there room for the player beside five steps of traffic?
+    "freeway-labels": ("freeway", "--label-share 0.02"),  # what does a key in fifty buy?
+}
 COLUMNS = (
     Column("action_information", "information", "z.2f"),
     Column("supervised_information", "of the classifier", "z.2f"),
