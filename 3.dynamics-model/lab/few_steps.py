@@ -1,22 +1,23 @@
-"""What are shortcuts for? A frame that may lie anywhere on a circle, formed in few steps and in many.
+"""What are shortcuts for, and what should a network predict? A frame anywhere on a circle, formed in few steps and in many.
 
     python 3.dynamics-model/lab/few_steps.py
     python 3.dynamics-model/lab/few_steps.py --readme
 
-A frame of this world is one latent of two numbers, a point on a circle, and nothing in the past says which. Its mean is the
-center, where no frame ever is. Dreamer 4 learns it with shortcuts and without, for the same steps, and we measure how far its
-samples are from the circle.
+A frame of this world is one latent, a point on a circle, and nothing in the past says which. Its mean is the center, where no
+frame ever is. The latent has two numbers, or 128 of which the circle fills a plane. Dreamer 4 learns both worlds with one of
+its choices changed at a time, for the same steps, and we measure how far from the circle its samples are.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dynamics_lab.circle import SAMPLES, STEPS, scores, trained
+from dynamics_lab.circle import ARMS, FINER_END, LENGTHS, SAMPLES, STEPS, scores, trained
 from dynamics_lab.comparison import TEXTS
 from tokenizer_lab.sweep import write_block
 from video_tokenizer.errors import InputError
@@ -24,13 +25,10 @@ from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
 from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
 from video_tokenizer.training.results import read_json, save_json
 
-ARMS = {"dreamer4": 2, "flow": 0}
-"""arm -> bootstrap_every: every second clip learns larger steps as well, or none does"""
-
 
 @dataclass(frozen=True)
 class FewStepsConfig:
-    """Train Dreamer 4 with shortcuts and without on frames of which any may come next, and form frames in few steps."""
+    """Train Dreamer 4 and its ablations on frames of which any may come next, and form frames in few steps."""
 
     num_steps: int = 600
     """optimizer steps of each training"""
@@ -39,9 +37,9 @@ class FewStepsConfig:
     json: str = "assets/3.dynamics-model/variants/few_steps.json"
     """file for the numbers"""
     page: str = str(TEXTS / "dreamer4" / "README.md")
-    """text that receives the table between its marks `circle`"""
+    """text that receives the tables between its marks `circle`"""
     readme: bool = False
-    """write the table from the numbers in the file, without any training"""
+    """write the tables from the numbers in the file, without any training"""
 
     def check(self) -> None:
         """Raise InputError if there is nothing to train."""
@@ -50,20 +48,24 @@ class FewStepsConfig:
             raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
 
 
-def table(results: Mapping[str, Any]) -> str:
+def table(arms: Mapping[str, Any]) -> str:
     """Markdown: steps per frame, an arm a column; mean over the seeds and half their range."""
-    lines = ["| steps a frame | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
-    for num_steps in map(str, STEPS):
-        values = [results["arms"][arm][num_steps] for arm in ARMS]
+    lines = ["| steps a frame | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
+    for num_steps in (*map(str, STEPS), FINER_END):
+        values = [arm[num_steps] for arm in arms.values()]
         lines.append(f"| {num_steps} | " + " | ".join(f"{np.mean(one):.1f} ±{np.ptp(one) / 2:.1f}" for one in values) + " |")
     return "\n".join(lines)
 
 
 def block(results: Mapping[str, Any]) -> str:
-    """The table under a line that says what it shows."""
-    note = f"Distance of {SAMPLES:,} frames from the circle, in dB, higher is closer; mean of seeds "
-    note += f"{', '.join(map(str, results['seeds']))} ± half their range, {results['num_steps']} steps of training each."
-    return f"{note}\n\n{table(results)}"
+    """A table for each length under lines that say what it shows."""
+    parts = [
+        f"Distance of {SAMPLES:,} frames from the circle, in dB, higher is closer, 0 is its center; mean of seeds "
+        f"{', '.join(map(str, results['seeds']))} ± half their range, {results['num_steps']} steps of training each."
+    ]
+    for length, arms in results["lengths"].items():
+        parts += [f"A frame of {length} numbers:", table(arms)]
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -72,15 +74,14 @@ def main() -> None:
     torch.set_num_threads(1)
     file = resolve_path(Path(config.json), REPOSITORY)
     if not config.readme:
-        arms: dict[str, dict[str, list[float]]] = {arm: {str(num_steps): [] for num_steps in STEPS} for arm in ARMS}
-        for seed in config.seeds:
-            for arm, bootstrap_every in ARMS.items():
-                found = scores(trained(bootstrap_every, seed, config.num_steps))
-                for num_steps, value in found.items():
-                    arms[arm][num_steps].append(value)
-                shown = ", ".join(f"{steps}: {value:.1f} dB" for steps, value in found.items())
-                print(f"{arm} | seed {seed} | {shown}", flush=True)
-        save_json(file, {"num_steps": config.num_steps, "seeds": config.seeds, "arms": arms})
+        lengths: dict[str, Any] = {str(length): {arm: {} for arm in ARMS} for length in LENGTHS}
+        for length, seed, (arm, flags) in product(LENGTHS, config.seeds, ARMS.items()):
+            found = scores(trained(seed, config.num_steps, length, flags))
+            for num_steps, value in found.items():
+                lengths[str(length)][arm].setdefault(num_steps, []).append(value)
+            shown = ", ".join(f"{steps}: {value:.1f} dB" for steps, value in found.items())
+            print(f"{length} numbers | {arm} | seed {seed} | {shown}", flush=True)
+        save_json(file, {"num_steps": config.num_steps, "seeds": config.seeds, "lengths": lengths})
     write_block(resolve_path(Path(config.page), REPOSITORY), "circle", block(read_json(file)))
 
 
