@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from script_runner import call
+from script_runner import call, load_script
 from structure_checks import REPOSITORY
 
 from dynamics_lab.circle import ARMS, LENGTHS, RADIUS, circle, decibels_from_circle, formed, plane, trained
@@ -46,6 +46,7 @@ def test_steps_of_unequal_size_include_those_of_equal_size(arm):
 
 
 def test_all_arms_are_measured_and_the_tables_come_from_the_file(tmp_path, capsys, monkeypatch):
+    load_script(SCRIPT)  # whose text says 1,000
     monkeypatch.setattr("dynamics_lab.circle.SAMPLES", 10)
     page, file = tmp_path / "page.md", tmp_path / "few.json"
     page.write_text("<!-- circle: begin -->\n<!-- circle: end -->\n")
