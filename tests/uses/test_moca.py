@@ -1,5 +1,6 @@
 """MoCA: each box of its checklist, with numbers small enough to check by hand."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +34,13 @@ from uses.moca.digits import (
 from uses.moca.edit_clips import Edit, clip_scores, edited_clips, make_edit
 from uses.moca.judge import edit_scores
 from uses.moca.model import GRID, Animator, MoCA
-from uses.moca.pong import Palette, cut_clips, find_cover, look
+from uses.moca.pong import PADDLE_FROM, Palette, cut_clips, find_cover, look
 from uses.moca.pong import clip_scores as pong_scores
 from uses.moca.pong import films as pong_films
-from uses.moca.train import films, told
+from uses.moca.train import films, open_moca, told
 from uses.moca.vae import LATENTS, FrameVAE
 from video_tokenizer.data.clip_store import ClipStoreWriter, open_clip_store
+from video_tokenizer.data.clips import to_frames
 from video_tokenizer.data.video_files import LINEAR_LIGHT, SRGB_VALUES
 from video_tokenizer.training.results import read_json
 
@@ -323,6 +325,17 @@ def test_models_made_with_other_flags_are_not_used_again(folder, capsys):
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} and len(made) == 5
 
 
+def test_the_autoencoder_of_digits_draws_scenes_and_nothing_between_them(tmp_path, monkeypatch):
+    seen, loss = [], FrameVAE.loss
+    monkeypatch.setattr(FrameVAE, "loss", lambda self, pictures: seen.append(pictures) or loss(self, pictures))
+    open_moca(MocaConfig(output=str(tmp_path), vae_steps=3, num_steps=1, num_films=2, batch_size=4, device="cpu"))
+    rng = np.random.default_rng((0, 1))
+    for pictures in seen:
+        drawn = film(draw_scenes(2, rng))[:, ::2]  # (2, 4, H, W, 3)
+        assert (to_frames(pictures.unflatten(0, (2, 7))[:, :4]) == drawn).all()
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--seed", 2**64), ("--picture", "x"), ("--picture", "x.jpg")])
 def test_flags_that_would_fail_at_the_end_are_refused_at_the_beginning(tmp_path, capsys, flag, value):
     assert call(SCRIPT, "--output", tmp_path / "moca", flag, value) == 2
@@ -356,6 +369,10 @@ def test_a_clip_of_pong_keeps_its_motion_in_other_colors(tmp_path):
     assert not clips.flow[:, 0].any()
     x, y = shown.ball[0, 0].astype(int)
     assert clips.flow[0, 1, :, y, x].tolist() == [-2, 1] and clips.flow[0, 1, :, y, 0].tolist() == [0, 0]
+    flat = np.broadcast_to(clips.video[:, :, :1, :1], clips.video.shape)
+    assert (look(flat).colors[:2] == -1).all() and np.isnan(look(flat).paddle).all()
+    no_paddle = look(np.where(np.arange(SIZE)[:, None] < PADDLE_FROM, clips.video, flat)).colors
+    assert (no_paddle[0] >= 0).all() and (no_paddle[1] == -1).all()
     palette = Palette(np.array([0, 3]), np.array([1, 5]), np.array([2, 0]))
     painted = pong_films(clips, palette)
     right = {"ball_color": 1, "paddle_color": 1, "field_color": 1, "ball_error_px": 0, "paddle_error_px": 0}
@@ -374,5 +391,9 @@ def test_clips_of_pong_are_edited_beside_their_baselines(tmp_path, capsys):
     assert scores["every_frame_repainted"]["ball_error_px"] < 0.1 and scores["every_frame_repainted"]["ball_color"] == 1
     assert scores["standing_still"]["ball_error_px"] == pytest.approx(4 * 5**0.5, abs=0.1)  # 2 to the left and 1 down a frame
     assert scores.keys() >= {"with_flow", "without_flow"}
+    assert call(PONG, "--data-path", f"{tmp_path}/moca/../pong/", *flags) == 0  # the same recording by another name
+    shutil.rmtree(tmp_path / "pong")
+    assert call(PONG, "--data-path", a_game_of_pong(tmp_path / "pong", "ale_py:ALE/Pong-v5"), *flags) == 2
+    assert "vae.pt was trained on" in capsys.readouterr().err
     assert call(PONG, "--data-path", a_game_of_pong(tmp_path / "other", "ALE/Breakout-v5"), *flags) == 2
     assert "holds no Pong of 64x64 pixels" in capsys.readouterr().err

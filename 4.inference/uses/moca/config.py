@@ -90,7 +90,7 @@ class PongConfig(EditConfig):
     num_cuts: int = 2_000
     """clips that are cut out of the games of the training, to be seen in many colors"""
 
-    of_vae = ("vae_steps", "data_path", "num_cuts")
+    of_vae = ("vae_steps", "num_cuts")
 
     def check(self) -> None:
         """Raise InputError for numbers out of range, before anything is trained."""

@@ -1,7 +1,8 @@
 """Train MoCA on a recording of Pong in many colors, edit clips of unseen games with it, and measure what became of them.
 
-    python 1.video-tokenizer/record.py --env ALE/Pong-v5 --num-frames 160000 --seed 10 --output data/pong
-    python 4.inference/uses/moca/edit_pong.py --json scores/moca_pong.json --picture scores/moca_pong.png
+    python 1.video-tokenizer/record.py --env ALE/Pong-v5 --num-frames 160000 --seed 10 --output data/pong-long
+    python 4.inference/uses/moca/edit_pong.py --data-path data/pong-long --json scores/moca_pong.json \
+        --picture scores/moca_pong.png
 
 Everything is in --output. What is there already, made with the same flags, is used again.
 """
@@ -50,7 +51,7 @@ def main() -> None:
     store = open_clip_store(config.data_path)
     rng = np.random.default_rng((config.seed, 3))
     source = cut_clips(store, config.num_clips, rng, is_training=False)
-    moca = open_moca(config, in_many_colors(store, config))
+    moca = open_moca(config, in_many_colors(store, config), store.fingerprint)
 
     palette = draw_palette(len(source.video), rng)
     first = paint(find_cover(source.video[:, :1]), palette)  # the first-frame editor

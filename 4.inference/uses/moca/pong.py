@@ -167,7 +167,7 @@ class Seen(NamedTuple):
     """What clips show."""
 
     colors: np.ndarray
-    """(3, B, T) places of the colors of ball, paddle and field"""
+    """(3, B, T) places of the colors of ball, paddle and field; -1 for a ball or a paddle that is not there"""
     ball: np.ndarray
     """(B, T, 2) x and y of the spot of most contrast to the left of the paddle's columns"""
     paddle: np.ndarray
@@ -193,9 +193,13 @@ def look(videos: np.ndarray) -> Seen:
 
 
 def ink(seen: np.ndarray, paper: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """The color of the pixel of most contrast, which may be covered in part: that of the nearest direction from the paper."""
+    """The color of the pixel of most contrast, which may be covered in part: that of the nearest direction from the paper.
+
+    -1 where nothing stands out from the paper.
+    """
     strongest = contrast.reshape(*paper.shape[:2], -1).argmax(axis=-1)[..., None, None]
     pixel = np.take_along_axis(seen.reshape(*paper.shape[:2], -1, 3), strongest, axis=2)[:, :, 0]  # (B, T, 3)
     direction, others = (pixel - paper)[..., None, :], LINEAR_LIGHT[INKS] - paper[..., None, :]  # (B, T, 1 and 6, 3)
     lengths = np.linalg.norm(direction, axis=-1) * np.linalg.norm(others, axis=-1)
-    return ((direction * others).sum(axis=-1) / np.maximum(lengths, 1e-6)).argmax(axis=-1)
+    nearest = ((direction * others).sum(axis=-1) / np.maximum(lengths, 1e-6)).argmax(axis=-1)
+    return np.where(contrast.any(axis=(-2, -1)), nearest, -1)

@@ -27,6 +27,8 @@ from video_tokenizer.training.optimizer import build_optimizer, set_learning_rat
 Model = TypeVar("Model", bound=nn.Module)
 Draw = Callable[[int, np.random.Generator], Films]
 """how many -> random films"""
+DIGITS = "drawn digits"
+"""what stands in a checkpoint where others have the fingerprint of a recording"""
 TELLS_MOTION = 0.5
 """share of the training captions that name the direction, so that a caption without it is nothing unusual"""
 
@@ -35,6 +37,11 @@ def draw_digits(count: int, rng: np.random.Generator) -> Films:
     """Moving digits. Some captions name the direction."""
     scenes = draw_scenes(count, rng)
     return films(scenes, rng.random(count) < TELLS_MOTION)
+
+
+def draw_untold_digits(count: int, rng: np.random.Generator) -> Films:
+    """The same scenes that `draw_scenes` draws with this generator. No caption names the direction, and none costs a number."""
+    return films(draw_scenes(count, rng), np.zeros(count, bool))
 
 
 def films(scenes: Scenes, tells_motion: np.ndarray) -> Films:
@@ -67,24 +74,32 @@ def fit(
 
 
 def kept(
-    path: Path, config: EditConfig, num_steps: int, build: Callable[[], Model], train: Callable[[Model], None], *names: str
+    path: Path,
+    config: EditConfig,
+    num_steps: int,
+    build: Callable[[], Model],
+    train: Callable[[Model], None],
+    *names: str,
+    data: str = DIGITS,
 ) -> Model:
     """The model in `path`; if there is none it is built, trained for num_steps and saved.
 
-    names: flags on which it depends, besides the seed.
+    names: flags on which it depends, besides the seed. data: fingerprint of the films that it learns from.
 
-    Raises InputError if it was made with other flags.
+    Raises InputError if it was made with other flags, or from other films.
     """
     settings = {name: getattr(config, name) for name in (*names, "batch_size", "seed")}
     if not path.exists():
         torch.manual_seed(config.seed)
         model = build().to(config.device)
         train(model)
-        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), num_steps, {}, "drawn digits")
+        save_checkpoint(path, "moca", path.stem, settings, model.state_dict(), num_steps, {}, data)
     content = load_checkpoint(path, "moca")
     if different := [name for name, value in settings.items() if content["config"].get(name) != value]:
         name, before = different[0], content["config"].get(different[0])
         raise InputError(f"{path} was made with {name} {before}, not {settings[name]}; give another --output")
+    if content["data_fingerprint"] != data:
+        raise InputError(f"{path} was trained on {content['data_fingerprint']}, not on {data}; give another --output")
     return build_with_weights(build, content, path).to(config.device).eval()
 
 
@@ -139,17 +154,22 @@ def told(moca: MoCA, films: Films) -> tuple[Tensor, Conditions]:
     return video, moca.conditions(video[:, 0], words, to_video(flow_pictures(films.flow), device), magnitude)
 
 
-def open_moca(config: EditConfig, draw: Draw = draw_digits) -> MoCA:
-    """Autoencoder and animator, trained on such films if they are not there yet."""
-    folder = Path(config.output)
-    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, lambda vae: train_vae(vae, config, draw), *config.of_vae)
+def open_moca(config: EditConfig, draw: Draw | None = None, data: str = DIGITS) -> MoCA:
+    """Autoencoder and animator, trained on such films if they are not there yet. draw: without it they are moving digits."""
+    folder, draw_vae, draw = Path(config.output), draw or draw_untold_digits, draw or draw_digits
+
+    def train_frames(vae: FrameVAE) -> None:
+        train_vae(vae, config, draw_vae)
+
+    vae = kept(folder / "vae.pt", config, config.vae_steps, FrameVAE, train_frames, *config.of_vae, data=data)
 
     def train(moca: MoCA) -> None:
         moca.vae.load_state_dict(vae.state_dict())
         train_animator(moca, config, config.num_steps, draw)
 
     names = *config.of_vae, "num_steps", "num_films"
-    return kept(folder / "animator.pt", config, config.num_steps, lambda: MoCA(FrameVAE(), Animator()), train, *names)
+    path = folder / "animator.pt"
+    return kept(path, config, config.num_steps, lambda: MoCA(FrameVAE(), Animator()), train, *names, data=data)
 
 
 def trained_longer(moca: MoCA, config: MocaConfig, has_magnitude: bool) -> MoCA:
