@@ -1,5 +1,6 @@
 """LPIPS (arXiv:1801.03924), a distance between AlexNet features, where AlexNet's weights are installed; nothing is downloaded."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def lpips_is_present() -> bool:
     return bool(weights) and find_spec("torchvision") is not None
 
 
+@cache
 def lpips_network() -> nn.Module:
     """The frozen LPIPS network of torchmetrics, with AlexNet. Call it with two (M, 3, H, W) in [0, 1] and normalize=True."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity

@@ -32,6 +32,7 @@ from action_lab.draw import (
 from latent_action_model.figures import draw_confusion
 from latent_action_model.loading import build_latent_action_model, load_latent_action_model
 from latent_action_model.models.latent_action_model import LatentActionModel
+from tokenizer_lab.draw import scores_of
 from tokenizer_lab.drawing import save_chart
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
@@ -46,7 +47,7 @@ TRAININGS = {"defaults": "", "collapsed": "--pooling flatten --noisy-steps 0 --c
 
 @dataclass(frozen=True)
 class IllustrateConfig:
-    """Draw where the encoder looks, where its latents lie, and how codes collapse."""
+    """Draw the model, where its encoder looks, where its latents lie, which keys they stand for, and how codes collapse."""
 
     world: str = "assets/worlds/breakout"
     """folder of a world; the pictures show its latent action model on the start frames stored with it"""
@@ -108,12 +109,10 @@ def main() -> None:
         print(f"pooling.png is left out: with --pooling {model.config.pooling} cells have no weights")
     if draw_latents(folder / "latents", model, facts, config.num_frames):
         drawn.append("latents")
-    if "counts" in (scores := read_json(Path(config.scores))):
+    if scores := scores_of(config.world, Path(config.scores), ("counts", "action_map", "latent_names"), "confusion"):
         confusion = draw_confusion(np.array(scores["counts"]), list(scores["action_map"]), scores["latent_names"])
         save_chart(folder / "confusion", confusion, "How often each latent action came with each key")
         drawn.append("confusion")
-    else:
-        print(f"confusion is left out: {config.scores} holds no counts; validate.py --json writes them")
     if config.train_collapse:
         with tempfile.TemporaryDirectory() as runs:
             save_json(curves, {name: train(name, config, Path(runs)) for name in TRAININGS})

@@ -111,12 +111,11 @@ def save_real_and_predicted(
 
 
 def draw_horizons(curves: Mapping[str, Mapping[int, float]], caption: str = "", unit: str = "PSNR, dB") -> Figure:
-    """A chart of score against rollout steps, with one line per predictor. curves: label -> {steps: score}."""
-    colors = [ACCENT, GOOD, BAD, PLAIN]
+    """A chart of score against rollout steps, a line for each of at most four predictors. curves: label -> {steps: score}."""
     figure = Figure(figsize=(5.4, 3.0), layout="constrained")
     axes = figure.subplots()
     style(axes)
-    for (label, curve), color in zip(curves.items(), colors, strict=False):
+    for (label, curve), color in zip(curves.items(), (ACCENT, GOOD, BAD, PLAIN)[: len(curves)], strict=True):
         axes.plot(list(curve), list(curve.values()), marker="o", markersize=3, linewidth=1.4, color=color, label=label)
     steps = sorted({step for curve in curves.values() for step in curve})
     axes.set_xscale("log", base=2)

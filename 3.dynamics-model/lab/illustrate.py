@@ -18,13 +18,12 @@ from dynamics_lab.variant_drawings import save_drawings as save_variant_drawings
 from dynamics_model.figures import draw_horizons
 from dynamics_model.registry import load_dynamics
 from latent_action_model.loading import load_latent_action_model
-from tokenizer_lab.draw import check_clip, most_changing_step, read_world
+from tokenizer_lab.draw import check_clip, most_changing_step, read_world, scores_of
 from tokenizer_lab.drawing import save_chart
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.command_line import parse_config, run_script
-from video_tokenizer.training.results import read_json
 
 COPY_CLIP = 6
 """start clip shown in copy_trap.png, the last one if there are fewer"""
@@ -32,7 +31,7 @@ COPY_CLIP = 6
 
 @dataclass(frozen=True)
 class IllustrateConfig:
-    """Draw how a frame is decoded, and why copying looks perfect."""
+    """Draw the model's parts, how a frame is decoded, why copying looks perfect, and how far a dream follows the game."""
 
     world: str = "assets/worlds/breakout"
     """folder of a world"""
@@ -88,13 +87,11 @@ def main() -> None:
     drawn = save_drawings(folder, tokenizer, model, tokens[one], starts[config.clip], *start[3:])
     if draw_action_prior(folder / "action_prior", Path(config.world), tokenizer, model, facts, config.num_frames):
         drawn.append("action_prior")
-    if curves := read_json(Path(config.scores)).get("rollout_moving"):
-        curves = {label: {int(step): score for step, score in curve.items()} for label, curve in curves.items()}
+    if scores := scores_of(config.world, Path(config.scores), ("rollout_moving",), "horizons"):
+        curves = {label: {int(step): score for step, score in curve.items()} for label, curve in scores["rollout_moving"].items()}
         title = "PSNR of moving pixels against steps into a dream, compared with its baselines"
         save_chart(folder / "horizons", draw_horizons(curves, unit="moving PSNR, dB"), title)
         drawn.append("horizons")
-    else:
-        print(f"horizons is left out: {config.scores} holds no scores of rollouts; validate.py --json writes them")
     save_filling_in(folder / "filling_in.png", *start)
     save_filling_in_film(folder / "filling_in.gif", *start)
 

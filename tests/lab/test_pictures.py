@@ -26,6 +26,7 @@ from tokenizer_lab.draw import (
     pooled_scores,
     read_world,
     save_psnr_trap,
+    scores_of,
     spatial_attention,
     write_tokens,
 )
@@ -114,6 +115,20 @@ def test_a_world_without_a_game_gets_no_picture_of_latents(tmp_path, capsys):
     for facts in ({}, {"env_id": "ALE/NoSuchGame-v5"}):
         assert not illustrate.draw_latents(tmp_path / "latents", model, facts, 100)
         assert capsys.readouterr().out.startswith("latents is left out: ")
+
+
+def test_scores_of_another_world_are_not_drawn_as_those_of_this_one(tmp_path, capsys):
+    scores = tmp_path / "metrics.json"
+    for content, reason in (
+        ({}, "holds no counts; validate.py --json writes it"),
+        ({"counts": [[1]]}, "was measured on None and not on a model in"),
+        ({"counts": [[1]], "checkpoint": "assets/worlds/pong/dynamics.pt"}, "was measured on assets/worlds/pong/dynamics.pt"),
+    ):
+        scores.write_text(json.dumps(content))
+        assert scores_of(str(WORLD), scores, ("counts",), "confusion") == {}
+        assert reason in capsys.readouterr().out
+    scores.write_text(json.dumps(content | {"checkpoint": "assets/worlds/breakout/latent_action_model.pt"}))
+    assert scores_of(str(WORLD), scores, ("counts",), "confusion")["counts"] == [[1]]
 
 
 def test_filters_that_are_shown_differ():

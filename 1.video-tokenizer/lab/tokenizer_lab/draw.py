@@ -29,7 +29,8 @@ from video_tokenizer.models.positional_encoding import SpaceTimePositions
 from video_tokenizer.models.st_transformer import causal_mask
 from video_tokenizer.models.video_tokenizer import VideoTokenizer
 from video_tokenizer.registry import load_tokenizer
-from video_tokenizer.training.checkpoint import load_checkpoint
+from video_tokenizer.training.checkpoint import REPOSITORY, load_checkpoint, resolve_path
+from video_tokenizer.training.results import read_json
 
 # ---- shared by all chapters -------------------------------------------------------------------------------------------
 
@@ -43,6 +44,18 @@ def read_world(folder: Path | str) -> tuple[VideoTokenizer, dict[str, Any]]:
     if not isinstance(tokenizer, VideoTokenizer):
         raise InputError(f"{folder} has a {tokenizer.config.model} tokenizer; choose a world with an st-fsq tokenizer")
     return tokenizer, load_checkpoint(Path(folder) / "dynamics.pt", "dynamics")
+
+
+def scores_of(world: str, scores: Path, needed: Sequence[str], picture: str) -> dict[str, Any]:
+    """What validate.py --json measured on this world; {}, and a line that says why the picture is left out, if it did not."""
+    found = read_json(scores)
+    missing = [name for name in needed if name not in found]
+    if missing:
+        print(f"{picture} is left out: {scores} holds no {missing[0]}; validate.py --json writes it")
+    elif resolve_path(found.get("checkpoint", ""), REPOSITORY).parent.resolve() != resolve_path(world, REPOSITORY).resolve():
+        print(f"{picture} is left out: {scores} was measured on {found.get('checkpoint')} and not on a model in {world}")
+        return {}
+    return {} if missing else found
 
 
 def check_clip(clip: int, count: int) -> None:

@@ -97,8 +97,7 @@ def baselines(real: Sequence[np.ndarray], predicted: Sequence[np.ndarray], seed:
 def frames_alike(dreamed: np.ndarray, real: np.ndarray, env_id: str | None) -> np.ndarray:
     """For how many frames dreams (S, K, H, W, 3) show what happened in the games: until both show a ball, `APART` pixels or more
     from each other. Of a game whose ball nobody can find, all. Returns (S,)."""
-    facts = game_facts(env_id) if env_id else None
-    if not env_id or facts is None or facts.ball is None:
+    if not env_id or (facts := game_facts(env_id)) is None or facts.ball is None:
         return np.full(len(real), real.shape[1])
     places = (np.stack([detect_ball(frames, env_id) for frames in videos]) for videos in (dreamed, real))
     apart = np.linalg.norm(np.subtract(*places), axis=-1) >= APART  # (S, K), False where one of them has no ball
