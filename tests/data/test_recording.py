@@ -278,6 +278,20 @@ def test_a_scripted_player_exists_only_where_the_ball_is_known(breakout):
     assert list(make_players("mixed", breakout)) == ["random", "scripted"]
 
 
+def test_a_wandering_chicken_comes_to_places_that_random_play_never_sees():
+    game = Game("ALE/Freeway-v5")
+
+    def rows_of(policy):
+        episodes = [record_episode(game, policy, 400, seed) for seed in range(2)]
+        return player_position(np.concatenate([episode.ram for episode in episodes]), game.env_id)
+
+    assert rows_of(random_policy).min() > 32  # of 64 rows, the first at the top
+    rows = rows_of(make_players("wandering", game)["wandering"])
+    assert rows.min() < 16 and (rows < 32).mean() > 0.1
+    with pytest.raises(InputError, match="the player of ALE/MsPacman-v5 is not known, so it cannot wander"):
+        make_players("wandering", Game("ALE/MsPacman-v5"))
+
+
 @pytest.mark.parametrize("env_id", [env_id for env_id, facts in GAMES.items() if facts.player is not None])
 def test_the_player_is_found_in_every_game_that_claims_it(env_id):
     game = Game(env_id)

@@ -2,7 +2,8 @@
 
 `random` samples a new action at every step. If actions were held, a latent action model could predict most of them from the past
 and would only learn "same as before" or "changed". But random play hardly ever returns the ball, so the dynamics model needs
-`scripted` games with long rallies. `mixed`, the default, records about as many frames of each.
+`scripted` games with long rallies. `mixed`, the default, records about as many frames of each. Random steps also lead nowhere:
+the chicken of Freeway stays in the lower half of the road. A `wandering` player goes to all places.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.games.detectors import GAMES, ball_position, game_facts, player_position
 from video_tokenizer.games.emulator import Game, Policy
 
-POLICY_NAMES = ("random", "scripted", "mixed")
+POLICY_NAMES = ("random", "scripted", "wandering", "mixed")
 SCRIPTED_GAMES = tuple(env_id for env_id, facts in GAMES.items() if facts.ball is not None)
 
 
@@ -68,6 +69,33 @@ def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> P
     return follow_ball
 
 
+def wandering_policy(game: Game, noise: float = 1 / 3) -> Policy:
+    """A player that wanders from one random place along its axis to the next. It reads from the Atari's RAM where it is.
+
+    noise: share of steps with a random action instead. Raises InputError for a game without a known player.
+    """
+    facts = game_facts(game.env_id)
+    if facts is None or facts.player is None:
+        raise InputError(f"the player of {game.env_id} is not known, so it cannot wander; use --policy random")
+    smaller, larger = (game.action_names.index(key) for key in facts.player_keys)
+    size = game.frame_size[0 if facts.player_axis == "y" else 1]
+    aim = np.nan
+
+    def wander(game: Game, rng: np.random.Generator) -> int:
+        nonlocal aim
+        assert game.ram is not None
+        player = float(player_position(game.ram, game.env_id))
+        if not abs(aim - player) > 1 or rng.random() < 1 / 64:  # there, or no aim yet, or one out of reach
+            aim = rng.uniform(0, size)
+        if game.needs_fire and game.fire_action is not None:
+            return game.fire_action
+        if rng.random() < noise:
+            return int(rng.integers(game.num_actions))
+        return larger if aim > player else smaller
+
+    return wander
+
+
 def replay(actions: Sequence[int] | np.ndarray) -> Policy:
     """Play the given actions in order, then NOOP (action 0).
 
@@ -90,7 +118,7 @@ class MixedPolicy:
 
 
 def make_players(name: str, game: Game) -> dict[str, Policy]:
-    """The players that take turns under `--policy name`: {"random": ...}, {"scripted": ...} or both.
+    """The players that take turns under `--policy name`: {"random": ...}, {"scripted": ...}, both, or {"wandering": ...}.
 
     In a game without a known ball, mixed is random alone and scripted an InputError, as is an unknown name.
     """
@@ -101,4 +129,6 @@ def make_players(name: str, game: Game) -> dict[str, Policy]:
         players["random"] = random_policy
     if name == "scripted" or (name == "mixed" and game.env_id in SCRIPTED_GAMES):
         players["scripted"] = scripted_policy(game)
+    if name == "wandering":
+        players["wandering"] = wandering_policy(game)
     return players
