@@ -24,7 +24,13 @@ from video_tokenizer.training.averaging import ExponentialMovingAverage
 from video_tokenizer.training.checkpoint import save_checkpoint
 from video_tokenizer.training.config import TrainingConfig
 from video_tokenizer.training.device import number_format
-from video_tokenizer.training.optimizer import BatchedMuon, Optimizers, build_optimizer, learning_rate_factor
+from video_tokenizer.training.optimizer import (
+    BatchedMuon,
+    Optimizers,
+    build_optimizer,
+    learning_rate_factor,
+    orthogonalized,
+)
 from video_tokenizer.training.run import Run
 
 
@@ -121,8 +127,18 @@ def test_matrices_that_are_orthogonalized_together_move_as_one_by_one():
     together, batched = train_a_few_steps(BatchedMuon)
     one_by_one, single = train_a_few_steps(torch.optim.Muon)
     for mine, reference in zip(together, one_by_one, strict=True):
-        assert torch.allclose(mine, reference, atol=2e-4)  # of steps of 0.02; Newton-Schulz runs in bfloat16
+        assert torch.allclose(mine, reference, atol=5e-4)  # of steps of 0.02; one or both run in bfloat16
     single.load_state_dict(batched.state_dict())  # a run goes on with the other
+
+
+@pytest.mark.parametrize(("in_hardware", "expected"), [(True, torch.optim.Muon), (False, BatchedMuon)])
+def test_muon_multiplies_in_bfloat16_only_where_the_processor_does(in_hardware, expected, monkeypatch):
+    """Emulated, they take fifteen times as long as in float32, for matrices of width 128."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: in_hardware)
+    optimizers = build_optimizer(small_transformer(), settings(optimizer="muon", learning_rate=0.01, weight_decay=0.0)).optimizers
+    assert type(optimizers[1]) is expected
+    matrix, used = torch.randn(1, 8, 8), torch.bfloat16 if in_hardware else torch.float32
+    assert orthogonalized(matrix, (3.4445, -4.7750, 2.0315), 5).dtype == used
 
 
 @pytest.mark.parametrize("broken", [True, False])
