@@ -35,7 +35,8 @@ def test_a_training_that_experiments_share_is_done_once_and_before_those_that_st
 
 def test_a_claim_agrees_if_every_seed_lies_beyond_every_seed_of_the_arm_before():
     assert TOY.verdict({"less": [3, 4], "more": [5, 6], "most": [7, 9]}) == "agrees"
-    assert TOY.verdict({"less": [3, 5], "more": [4, 6], "most": [7, 9]}) == "within the noise"
+    assert TOY.verdict({"less": [3, 5], "more": [4, 6], "most": [7, 9]}) == "agrees seed by seed"
+    assert TOY.verdict({"less": [3, 5], "more": [6, 4], "most": [7, 9]}) == "within the noise"
     assert TOY.verdict({"less": [3, 4], "more": [7, 9], "most": [5, 6]}) == "disagrees"
     assert TOY.verdict({"less": [3], "more": [3], "most": [9]}) == "disagrees, one seed"
     assert TOY.verdict({"less": [3], "more": [5], "most": []}) == "open"

@@ -67,9 +67,9 @@ class Experiment:
     def verdict(self, values: Mapping[str, Sequence[float]]) -> str:
         """What the seeds say. values: arm -> its metric for each seed; every arm has the same seeds.
 
-        "agrees": every seed of an arm lies beyond every seed of the arm before; [3, 4] and [5, 6] rise. "within the noise": only
-        the means do; [3, 5] and [4, 6] rise on average. Otherwise "disagrees". A single seed cannot show the noise, so the
-        verdict says "one seed". "open": there are no numbers yet.
+        "agrees": every seed of an arm lies beyond every seed of the arm before; [3, 4] and [5, 6] rise. "agrees seed by seed":
+        each lies beyond the same seed of the arm before; [3, 5] and [4, 6]. "within the noise": only the means do; [3, 5] and
+        [6, 4]. Otherwise "disagrees". A single seed shows no noise, so the verdict says "one seed". "open": no numbers yet.
         """
         arms = [list(values.get(arm, ())) for arm in self.arms]
         if not all(arms):
@@ -77,8 +77,12 @@ class Experiment:
         means = [[fmean(arm)] for arm in arms]
         if self.direction == "stays":
             found = "agrees" if all(b >= a - self.tolerance for [a], [b] in itertools.pairwise(means)) else "disagrees"
+        elif self._ordered(arms):
+            found = "agrees"
+        elif all(self._ordered([[value] for value in seed]) for seed in zip(*arms, strict=True)) and len(arms) > 1:
+            found = "agrees seed by seed"
         else:
-            found = "agrees" if self._ordered(arms) else "within the noise" if self._ordered(means) else "disagrees"
+            found = "within the noise" if self._ordered(means) else "disagrees"
         return f"{found}, one seed" if len(arms[0]) == 1 else found
 
     def _ordered(self, arms: list[list[float]]) -> bool:
