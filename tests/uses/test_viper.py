@@ -257,6 +257,14 @@ def test_the_baseline_finds_the_nearest_frame():
     assert nearest_frame_similarity(as_rows(frame), as_rows(expert)) == pytest.approx([-((51 / 255) ** 2)])
 
 
+def test_a_list_of_the_films_knows_their_frames_and_no_others():
+    """A judged frame is compared under the mask, which hides its left pixel here."""
+    film = np.array([[[[0, 0, 0], [7, 7, 7]]]], np.uint8)  # (1, 1, 2, 3)
+    game = np.array([[[[9, 9, 9], [7, 7, 7]]], [[[0, 0, 0], [8, 7, 7]]]], np.uint8)
+    judge = load_script(SCRIPT).by_memory(film, np.array([[[0], [1]]], np.uint8))
+    assert judge(game, [0, 1]).tolist() == [1, 0]
+
+
 def test_the_patches_of_ball_and_paddle_are_found():
     """Breakout's paddle is in the lowest row of patches and six pixels long; a frame counts the patches of the one before."""
     game = Game(BREAKOUT)
@@ -282,7 +290,7 @@ def test_the_command_films_trains_judges_and_draws(tmp_path, monkeypatch):
              "--picture", tmp_path / "surprise.png"]  # fmt: skip
     assert call(SCRIPT, *flags) == 0
     first = json.loads((tmp_path / "viper.json").read_text())
-    assert set(first["judges"]) == {"viper", "joint", "frame_alone", "nearest_frame"}
+    assert set(first["judges"]) == {"viper", "joint", "frame_alone", "nearest_frame", "in_the_films"}
     assert first["scoreboard"]["masked"]["change"] == 0 != first["scoreboard"]["unmasked"]["change"]
     assert set(first["standing_still"]) == {"viper", "every_emulator_frame"}
     assert (tmp_path / "surprise.png").exists() and len(commands) == 4

@@ -171,6 +171,12 @@ def by_nearest_frame(expert: np.ndarray, mask: np.ndarray) -> Judge:
     return lambda frames, numbers: nearest_frame_similarity(as_rows(frames[numbers] * mask), rows)
 
 
+def by_memory(expert: np.ndarray, mask: np.ndarray) -> Judge:
+    """Whether a frame is one of the expert's, to the last bit, as a judge: 1 or 0."""
+    known = {hash(frame.tobytes()) for frame in expert}
+    return lambda frames, numbers: np.array([hash(frame.tobytes()) in known for frame in frames[numbers] * mask], float)
+
+
 def played(policy: Policy, game: Game, num_games: int, num_frames: int, seed: int) -> list[Played]:
     """Games of a player; players with the same seed take over from the same openings."""
     return [play(game, policy, num_frames, JUDGED_SEEDS + 1_000 * seed + number) for number in range(num_games)]
@@ -246,6 +252,7 @@ def judge_players(rewards: dict[str, VideoReward], config: JudgeConfig) -> dict[
         frames_alone = FramesAlone(rewards["frame_alone"])
         judges["frame_alone"] = lambda frames, numbers: frames_alone.pay(frames[numbers])
     judges["nearest_frame"] = by_nearest_frame(np.array(store.frames[some]), viper.mask)
+    judges["in_the_films"] = by_memory(store.frames, viper.mask)
 
     games = {
         noise: played(noisy_expert(game, noise), game, config.num_games, config.game_steps + 1, config.seed) for noise in NOISES
