@@ -58,6 +58,7 @@ experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 wi
 	$(RUN) 2.latent-action-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/ablate.py
 	$(RUN) 3.dynamics-model/lab/rooms.py
+	$(RUN) 3.dynamics-model/lab/room_claims.py
 	$(RUN) 3.dynamics-model/lab/experiments.py
 	$(RUN) 3.dynamics-model/lab/compare.py
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure exact

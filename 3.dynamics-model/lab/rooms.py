@@ -119,7 +119,7 @@ def measure(config: RoomsConfig, folder: Path, tokenizer: Tokenizer, training: E
         for seed in config.seeds:
             arm_config = config_of(name, tokenizer, seed, NUM_ROOMS)
             path = folder / "models" / f"{name.replace(', ', '-').replace(' ', '-').lower()}-{seed}.pt"
-            model, steps = trained(path, arm_config, tokenizer, training, config.minutes)
+            model, steps, _ = trained(path, arm_config, tokenizer, training, config.minutes)
             predicted = predictions(model, unseen)
             found = score(predicted, unseen, tokenizer)
             row["parameters"] = sum(parameter.numel() for parameter in model.parameters())

@@ -9,11 +9,14 @@ from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_dynamics import built
 
+from dynamics_lab.room_claims import fits
 from dynamics_lab.room_recall import BINS, Episodes, FrameScore, by_bin, margin, predictions
-from dynamics_lab.rooms import NUM_ROOMS, PALETTE, gaps, rooms_episode, rooms_store
+from dynamics_lab.rooms import NUM_ROOMS, PALETTE, draw_room, gaps, rooms_episode, rooms_store
 from video_tokenizer.data.clips import Clips
 
 SCRIPT = REPOSITORY / "3.dynamics-model" / "lab" / "rooms.py"
+CLAIMS = REPOSITORY / "3.dynamics-model" / "lab" / "room_claims.py"
+README = REPOSITORY / "3.dynamics-model" / "dynamics_variants" / "teco" / "README.md"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_rooms(tmp_path):
@@ -106,3 +109,29 @@ def test_a_small_measurement_scores_every_arm_and_is_not_repeated(tmp_path, monk
     next(iter(models)).write_bytes(b"half a file")
     assert call(SCRIPT, *small, *files, "--num-episodes", 24) == 2 and "is truncated" in capsys.readouterr().err
     assert call(SCRIPT, "--num-episodes", 2) == 2 and "num-episodes 2" in capsys.readouterr().err
+
+
+def test_a_room_is_told_from_a_mixture_of_two():
+    """Every room fits. The upper half of a 1 above the lower half of an 8 is no digit, and two inks or two walls are too many."""
+    for wall, ink, digit in ((0, 1, 0), (6, 3, 7), (5, 7, 8)):
+        assert fits(draw_room(PALETTE[wall], PALETTE[ink], digit)) == (True, True)
+    eight, one, ink, wall = (
+        draw_room(PALETTE[a], PALETTE[b], digit) for a, b, digit in ((0, 1, 8), (0, 1, 1), (0, 4, 8), (2, 1, 8))
+    )
+    for upper, lower, two_colors in ((one, eight, True), (eight, ink, False), (eight, wall, False)):
+        assert fits(np.concatenate([upper[:32], lower[32:]])) == (two_colors, False)
+    assert fits(np.broadcast_to(PALETTE[2], (64, 64, 3))) == (False, False)  # a wall without a digit
+
+
+def test_the_claims_are_measured_and_the_tables_come_from_the_file(tmp_path, capsys):
+    page, file = tmp_path / "page.md", tmp_path / "claims.json"
+    page.write_text("".join(f"<!-- {name}: begin -->\n<!-- {name}: end -->\n" for name in ("drop-loss", "room-prior")))
+    small = ("--num-steps", 2, "--seeds", 0, "--num-episodes", 16, "--tokenizer-steps", 2, "--repeats", 1)
+    assert call(CLAIMS, *small, "--folder", tmp_path / "data", "--json", file, "--page", page) == 0
+    arms = json.loads(file.read_text())["arms"]
+    assert len(arms) == 5 and all(row["loss"][0] > 1 and row["ms_a_step"][0] > 0 for row in arms.values())
+    assert arms["none"]["loss"] != arms["half"]["loss"]  # every arm changes the training
+    assert page.read_text().count("\n| none | ") == 3 and "| half | and a digit | " in page.read_text()
+    page.write_text(README.read_text())
+    assert call(CLAIMS, "--page", page, "--readme") == 0 and page.read_text() == README.read_text()  # the course's own tables
+    assert call(CLAIMS, "--num-steps", 0) == 2 and "num-steps 0" in capsys.readouterr().err

@@ -57,6 +57,15 @@ class Episodes(NamedTuple):
     """uint8 (E, T, H, W, 3), memory-mapped"""
 
 
+class Trained(NamedTuple):
+    """A model after its training."""
+
+    model: DynamicsModel
+    steps: int
+    seconds: float
+    """of the processor"""
+
+
 @torch.no_grad()
 def read_episodes(store: ClipStore, tokenizer: Tokenizer) -> Episodes:
     """All episodes of the store, encoded. Every room is encoded once: its tokens depend on no other frame."""
@@ -79,12 +88,12 @@ def config_of(arm: str, tokenizer: Tokenizer, seed: int, num_actions: int, **cha
 
 
 def train(
-    config: NextFrameConfig, tokenizer: Tokenizer, data: Episodes, minutes: float,
+    config: NextFrameConfig, tokenizer: Tokenizer, data: Episodes, minutes: float, num_steps: int = 0,
     watch: Callable[[int, DynamicsModel], None] | None = None,
-) -> tuple[DynamicsModel, int]:  # fmt: skip
-    """Train for this many processor minutes, on clips that begin anywhere in an episode. Returns the model and its steps.
+) -> Trained:  # fmt: skip
+    """Train for this many processor minutes, on clips that begin anywhere in an episode.
 
-    watch: called after each step.
+    num_steps: train for so many steps instead, however long they take. watch: called after each step.
     """
     torch.manual_seed(config.seed)
     random = torch.Generator().manual_seed(config.seed)
@@ -107,8 +116,8 @@ def train(
         step += 1
         if watch is not None:
             watch(step, model)
-        spent = (time.process_time() - begun) / (60 * minutes)
-    return model.eval(), step
+        spent = step / num_steps if num_steps else (time.process_time() - begun) / (60 * minutes)
+    return Trained(model.eval(), step, time.process_time() - begun)
 
 
 def renumbered(actions: Tensor, random: torch.Generator) -> Tensor:
@@ -125,20 +134,21 @@ def loss_of(model: DynamicsModel, tokens: Tensor, actions: Tensor, spent: float)
 
 
 def trained(
-    path: Path, config: NextFrameConfig, tokenizer: Tokenizer, data: Episodes, minutes: float
-) -> tuple[DynamicsModel, int]:
+    path: Path, config: NextFrameConfig, tokenizer: Tokenizer, data: Episodes, minutes: float, num_steps: int = 0
+) -> Trained:
     """The model that was trained with these settings before and saved, else `train`."""
     seen = hashlib.sha256(data.tokens.numpy().tobytes() + data.actions.numpy().tobytes()).hexdigest()[:16]
-    settings = to_json({"config": asdict(config), "minutes": minutes, "data": seen})
+    length = {"steps": num_steps} if num_steps else {"minutes": minutes}
+    settings = to_json({"config": asdict(config), "data": seen} | length)
     if path.exists():
         content = read_torch_file(path)
         if content["settings"] == settings:
             model = build_dynamics(config)
             model.load_state_dict(content["weights"])
-            return model.eval(), content["steps"]
-    model, steps = train(config, tokenizer, data, minutes)
-    write_torch_file(path, {"settings": settings, "weights": model.state_dict(), "steps": steps})
-    return model, steps
+            return Trained(model.eval(), content["steps"], content["seconds"])
+    model, steps, seconds = train(config, tokenizer, data, minutes, num_steps)
+    write_torch_file(path, {"settings": settings, "weights": model.state_dict(), "steps": steps, "seconds": seconds})
+    return Trained(model, steps, seconds)
 
 
 # --- scores ---
