@@ -60,7 +60,7 @@ def test_arms_are_trained_for_each_seed_and_share_a_file(measure):
     assert found["packing"] == packing  # what was measured before stays
     scores = found["needle"]["160"]
     assert scores["eight_frames"] == pytest.approx(0.8 + 0.2 / 16) and scores["chance"] == 1 / 16  # 8 frames of 10
-    assert {"depth_0", "depth_1", "2_needles_2_asked", "4_needles_2_asked"} <= set(scores)
+    assert {"depth_0", "depth_25", "depth_100", "2_needles_2_asked", "4_needles_2_asked"} <= set(scores)
 
 
 def test_a_context_that_grows_is_asked_at_every_length(measure):

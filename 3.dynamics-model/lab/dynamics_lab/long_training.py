@@ -1,11 +1,12 @@
 """The experiments of long_context.py that train the small transformer of recall.py, arm by arm."""
 
+import copy
 from typing import Any
 
 import torch
 
 from dynamics_lab.recall import CHANCE, NeedleTask, RecallTransformer, packed_batch, scores, train
-from dynamics_variants.ring.growth import grow
+from dynamics_variants.ring.growth import Stage, grow
 
 PACKING = {"masked-and-weighted": (True, True), "masked-only": (True, False), "naive": (False, False)}
 """arm -> does attention stay inside an example, does each example count the same"""
@@ -66,7 +67,7 @@ def needle_grid(config: Any) -> dict[str, dict[str, Any]]:
             torch.manual_seed(seed)
             model = _trained_on(length, config, seed, config.rope_base, RecallTransformer(), num_steps=config.num_steps)
             for depth in DEPTHS:
-                found.setdefault(f"depth_{depth:g}", []).append(_accuracy(model, NeedleTask(length, 1, 1), depth))
+                found.setdefault(f"depth_{100 * depth:g}", []).append(_accuracy(model, NeedleTask(length, 1, 1), depth))
             for needles, questions in SEVERAL:
                 name = f"{needles}_needles_{questions}_asked"
                 found.setdefault(name, []).append(_accuracy(model, NeedleTask(length, needles, questions)))
@@ -86,22 +87,31 @@ def growth_arms(config: Any) -> dict[str, dict[str, Any]]:
         "grown-fixed-base": grow(lengths[0], lengths[-1], factor, base, 1.0),
         "from-scratch": grow(lengths[-1], lengths[-1], factor, base * config.base_factor ** (len(lengths) - 1), 1.0),
     }
-    rows = {}
-    for arm, stages in arms.items():
-        found: dict[str, list[float]] = {}
-        for seed in config.seeds:
-            torch.manual_seed(seed)
-            model = RecallTransformer()
-            for number, stage in enumerate(stages):
-                seconds = 60 * config.minutes * stage.share
-                _trained_on(stage.num_tokens, config, seed + number, stage.rope_base, model, processor_seconds=seconds)
-                if number == 0:  # what the first stage can do with four times its length, before it has seen it
-                    found.setdefault("next_length_at_first", []).append(_next_length(model, config, arm))
+    found: dict[str, dict[str, list[float]]] = {arm: {} for arm in arms}
+    for seed in config.seeds:
+        begun: dict[Stage, RecallTransformer] = {}  # after their first stage; both grown arms go on from the same model
+        for arm, (first, *later) in arms.items():
+            if first not in begun:
+                torch.manual_seed(seed)
+                begun[first] = _stage(RecallTransformer(), first, config, seed)
+            model, scores_of_arm = copy.deepcopy(begun[first]), found[arm]
+            # what the first stage can do with videos of the second length, before it has seen one
+            scores_of_arm.setdefault("next_length_at_first", []).append(_next_length(model, config, arm))
+            for number, stage in enumerate(later, 1):
+                _stage(model, stage, config, seed + number)
             for length in lengths:
-                found.setdefault(f"{length}_tokens", []).append(_accuracy(model, NeedleTask(length)))
-            print(f"{arm} | seed {seed} | " + ", ".join(f"{name} {values[-1]:.2f}" for name, values in found.items()))
-        rows[arm] = {name: sum(values) / len(values) for name, values in found.items()} | {"seeds": found}
+                scores_of_arm.setdefault(f"{length}_tokens", []).append(_accuracy(model, NeedleTask(length)))
+            print(f"{arm} | seed {seed} | " + ", ".join(f"{name} {values[-1]:.2f}" for name, values in scores_of_arm.items()))
+    rows = {
+        arm: {name: sum(values) / len(values) for name, values in seeds.items()} | {"seeds": seeds}
+        for arm, seeds in found.items()
+    }
     return rows | {"chance": {f"{length}_tokens": CHANCE for length in lengths}}
+
+
+def _stage(model: RecallTransformer, stage: Stage, config: Any, seed: int) -> RecallTransformer:
+    seconds = 60 * config.minutes * stage.share
+    return _trained_on(stage.num_tokens, config, seed, stage.rope_base, model, processor_seconds=seconds)
 
 
 def _next_length(model: RecallTransformer, config: Any, arm: str) -> float:
