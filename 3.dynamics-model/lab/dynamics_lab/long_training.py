@@ -56,25 +56,28 @@ def packing_arms(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def needle_grid(config: Any) -> dict[str, dict[str, Any]]:
-    """A model for each length, asked about a needle at each depth of videos of that length, and about several needles.
+    """A model that grows from length to length, asked at each about a needle at each depth, and about several needles.
 
     Baseline: how often a reader who sees only 8 of the frames, at equal distances, is right: 8/T of the time, and by chance.
     """
-    rows = {}
-    for length in config.lengths:
-        found: dict[str, list[float]] = {}
-        for seed in config.seeds:
-            torch.manual_seed(seed)
-            model = _trained_on(length, config, seed, config.rope_base, RecallTransformer(), num_steps=config.num_steps)
+    found: dict[int, dict[str, list[float]]] = {length: {} for length in config.lengths}
+    for seed in config.seeds:
+        torch.manual_seed(seed)
+        model = RecallTransformer()
+        for number, length in enumerate(config.lengths):
+            base, answers = config.rope_base * config.base_factor**number, found[length]
+            _trained_on(length, config, seed + number, base, model, num_steps=config.num_steps)
             for depth in DEPTHS:
-                found.setdefault(f"depth_{100 * depth:g}", []).append(_accuracy(model, NeedleTask(length, 1, 1), depth))
+                answers.setdefault(f"depth_{100 * depth:g}", []).append(_accuracy(model, NeedleTask(length, 1, 1), depth))
             for needles, questions in SEVERAL:
                 name = f"{needles}_needles_{questions}_asked"
-                found.setdefault(name, []).append(_accuracy(model, NeedleTask(length, needles, questions)))
-            print(f"{length} tokens | seed {seed} | " + ", ".join(f"{name} {values[-1]:.2f}" for name, values in found.items()))
+                answers.setdefault(name, []).append(_accuracy(model, NeedleTask(length, needles, questions)))
+            print(f"{length} tokens | seed {seed} | " + ", ".join(f"{name} {row[-1]:.2f}" for name, row in answers.items()))
+    rows = {}
+    for length, answers in found.items():
         share = min(1.0, 8 / (length // 16))
-        rows[str(length)] = {name: sum(values) / len(values) for name, values in found.items()}
-        rows[str(length)] |= {"eight_frames": share + (1 - share) * CHANCE, "chance": CHANCE, "seeds": found}
+        rows[str(length)] = {name: sum(values) / len(values) for name, values in answers.items()}
+        rows[str(length)] |= {"eight_frames": share + (1 - share) * CHANCE, "chance": CHANCE, "seeds": answers}
     return rows
 
 
