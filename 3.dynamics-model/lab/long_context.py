@@ -4,14 +4,14 @@
     python 3.dynamics-model/lab/long_context.py --measure memory --lengths 1024 2048 4096 8192
     python 3.dynamics-model/lab/long_context.py --measure training --lengths 512 1024 4096
     python 3.dynamics-model/lab/long_context.py --measure packing --seeds 0 1 2
-    python 3.dynamics-model/lab/long_context.py --measure needle --lengths 256 1024
-    python 3.dynamics-model/lab/long_context.py --measure growth --lengths 256 1024 4096 --minutes 10
+    python 3.dynamics-model/lab/long_context.py --measure needle --lengths 160 640 --num-steps 400
+    python 3.dynamics-model/lab/long_context.py --measure growth --lengths 160 640
 
 exact      blockwise attention and rings of 2 and 4 processes against dense attention, and PyTorch's own context parallelism
 memory     peak memory of dense, blockwise and PyTorch's attention, forward and backward, each point in its own process
 training   peak memory and seconds of a training step of `gpt`, dense and blockwise, each point in its own process
 packing    answers that are right after training on packed rows: masked and weighted, masked only, and neither
-needle     answers that are right, by length of the video and depth of the needle, and with several needles (N) and questions (R)
+needle     answers that are right while the videos grow, by depth of the needle, and with several needles (N) and questions (R)
 growth     answers at the longest context: grown in stages with a growing RoPE base, with a fixed one, and trained from scratch
 
 One JSON file holds what was measured; each measurement replaces its own part.
@@ -41,17 +41,17 @@ class LongContextConfig:
     lengths: tuple[int, ...] = (1_024, 2_048, 4_096)
     """tokens: exact takes the first, memory, training, needle and growth all of them, in growing order"""
     num_steps: int = 500
-    """packing, needle: optimizer steps of each training"""
-    minutes: float = 10.0
+    """packing, needle: optimizer steps of each training, for needle at each length"""
+    minutes: float = 2.0
     """growth: processor minutes of each training, the stages of a grown context together"""
-    batch_tokens: int = 4_096
+    batch_tokens: int = 1_280
     """needle, growth: tokens of the videos in a batch"""
     learning_rate: float = 4e-3
     """packing, needle, growth: peak learning rate"""
     rope_base: float = 10_000.0
     """needle, growth: RoPE base at the shortest length"""
     base_factor: float = 10.0
-    """growth: the base grows by this factor from stage to stage"""
+    """needle, growth: the base grows by this factor from length to length"""
     seeds: tuple[int, ...] = (0,)
     """packing, needle, growth: each training is repeated once per seed"""
     json: str = "assets/3.dynamics-model/long_context.json"
