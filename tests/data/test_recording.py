@@ -282,7 +282,7 @@ def test_a_wandering_chicken_comes_to_places_that_random_play_never_sees():
     game = Game("ALE/Freeway-v5")
 
     def rows_of(policy):
-        episodes = [record_episode(game, policy, 400, seed) for seed in range(2)]
+        episodes = [record_episode(game, policy, 800, seed) for seed in range(2)]
         return player_position(np.concatenate([episode.ram for episode in episodes]), game.env_id)
 
     assert rows_of(random_policy).min() > 32  # of 64 rows, the first at the top
