@@ -39,7 +39,7 @@ class RecordConfig:
     """folder of the clip store; default data/<game>"""
     policy: str = "mixed"
     """who plays: random (a new action every step), scripted (follows the ball; Breakout, Pong), mixed (half and half), or
-    wandering (to one random place after the other; games with a known player, such as Freeway)"""
+    wandering (from one random place to the next, two thirds of the keys at random; games whose player we can find, as Freeway)"""
     frame_size: int | tuple[int, int] = 64
     """side of square frames in pixels, or height and width, as in 72 128; the whole screen is shown, whatever its shape"""
     frame_skip: int | None = None

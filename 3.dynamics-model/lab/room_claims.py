@@ -1,4 +1,4 @@
-"""Two more claims of TECO, in rooms: does DropLoss come nearly for free, and does the prior make up rooms that could be?
+"""Two more claims of TECO, in rooms: is DropLoss nearly free, and does the prior make up rooms that the game could draw?
 
     python 3.dynamics-model/lab/room_claims.py
     python 3.dynamics-model/lab/room_claims.py --seeds 0 --num-steps 100

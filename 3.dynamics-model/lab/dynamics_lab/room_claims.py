@@ -75,5 +75,5 @@ def new_rooms(model: DynamicsModel, data: Episodes, sampling: TECOSampling | Non
 
 
 def shares(tokens: Tensor, tokenizer: Tokenizer) -> list[float]:
-    """How many of these frames (F, N) have two colors, each in its place, and how many are a room that the game can draw."""
+    """The share of these frames (F, N) with two colors, each in its place, and the share that are rooms of the game."""
     return np.mean([fits(frame) for frame in drawn(tokens[:, None], tokenizer)[:, 0]], axis=0).tolist()
