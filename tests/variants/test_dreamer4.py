@@ -155,7 +155,7 @@ def test_decoding_is_the_path_that_was_trained(trained):
     drawn = trained.decode(trained.encode(video).codes)
     assert torch.allclose(drawn, trained(video).reconstruction, atol=1e-5)
     gray = psnr_db(video.mean().expand_as(video), video)
-    assert psnr_db(drawn, video) > gray + 1  # without a mask, of walls never seen; 1.5 to 2 after so short a training
+    assert psnr_db(drawn, video) > gray + 1  # without a mask, of walls never seen; 1.5 dB after so short a training
 
 
 def test_the_loss_is_over_all_patches_the_hidden_ones_too(clip):
