@@ -123,11 +123,12 @@ def train_a_few_steps(make_muon: type[torch.optim.Muon]) -> tuple[list[torch.Ten
     return [matrix.detach() for matrix in matrices], optimizer
 
 
-def test_matrices_that_are_orthogonalized_together_move_as_one_by_one():
+def test_matrices_that_are_orthogonalized_together_move_as_one_by_one(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # both in PyTorch's format
     together, batched = train_a_few_steps(BatchedMuon)
     one_by_one, single = train_a_few_steps(torch.optim.Muon)
     for mine, reference in zip(together, one_by_one, strict=True):
-        assert torch.allclose(mine, reference, atol=5e-4)  # of steps of 0.02; one or both run in bfloat16
+        assert torch.allclose(mine, reference, atol=2e-4)  # of steps of 0.02; Newton-Schulz runs in bfloat16
     single.load_state_dict(batched.state_dict())  # a run goes on with the other
 
 

@@ -37,16 +37,16 @@ def backward(tokenizer, video, output=None) -> None:
 
 @pytest.fixture(scope="module")
 def trained():
-    """A tokenizer that has seen 2,800 walls scroll past and may keep two numbers of each frame."""
+    """A tokenizer that has seen 5,600 walls scroll past and may keep two numbers of each frame."""
     tokenizer = built(
         patch_size=4, num_latents=2, latent_channels=1, perceptual="none", foreground_weight=0.0, moving_weight=0.0,
         optimizer="adamw", query_key_scale=1.0,
     ).train()  # fmt: skip
     tokenizer.fit_statistics(to_frames(scrolling_walls(256, 1, seed=-1))[:, 0])
     optimizer = build_optimizer(tokenizer, tokenizer.config)
-    for step in range(350):
+    for step in range(700):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(1, (step + 1) / 20) * min(1, (350 - step) / 150)
+            group["lr"] = 4e-3 * min(1, (step + 1) / 20) * min(1, (700 - step) / 300)
         video = scrolling_walls(8, 4, seed=step)
         optimizer.zero_grad()
         backward(tokenizer, video)
@@ -155,7 +155,7 @@ def test_decoding_is_the_path_that_was_trained(trained):
     drawn = trained.decode(trained.encode(video).codes)
     assert torch.allclose(drawn, trained(video).reconstruction, atol=1e-5)
     gray = psnr_db(video.mean().expand_as(video), video)
-    assert psnr_db(drawn, video) > gray + 1  # without a mask, of walls never seen; 1.5 dB after so short a training
+    assert psnr_db(drawn, video) > gray + 2  # without a mask, of walls never seen
 
 
 def test_the_loss_is_over_all_patches_the_hidden_ones_too(clip):

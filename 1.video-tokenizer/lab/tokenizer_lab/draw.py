@@ -54,8 +54,9 @@ def scores_of(world: str, scores: Path, needed: Sequence[str], picture: str) -> 
         print(f"{picture} is left out: {scores} holds no {missing[0]}; validate.py --json writes it")
     elif resolve_path(found.get("checkpoint", ""), REPOSITORY).parent.resolve() != resolve_path(world, REPOSITORY).resolve():
         print(f"{picture} is left out: {scores} was measured on {found.get('checkpoint')} and not on a model in {world}")
-        return {}
-    return {} if missing else found
+    else:
+        return found
+    return {}
 
 
 def check_clip(clip: int, count: int) -> None:
