@@ -72,8 +72,8 @@ def scripted_policy(game: Game, noise: float = 0.1, aim_error: float = 1.5) -> P
 def wandering_policy(game: Game, noise: float = 2 / 3) -> Policy:
     """A player that wanders from one random place along its axis to the next. It reads from the Atari's RAM where it is.
 
-    noise: share of steps with a random action instead; with fewer than these, a dynamics model may guess the next key from the last
-    frames and no longer listens to it. Raises InputError for a game without a known player.
+    noise: share of steps with a random action instead; with fewer of them, a dynamics model may guess the next key from the last
+    frames and no longer listen to it. Raises InputError for a game without a known player.
     """
     facts = game_facts(game.env_id)
     if facts is None or facts.player is None:
