@@ -300,6 +300,17 @@ def test_the_player_is_found_in_every_game_that_claims_it(env_id):
     assert np.median(error) < 1.2 and not np.isnan(error).any()
 
 
+def test_the_chicken_is_told_from_the_cars_and_missed_where_there_is_none():
+    game = Game("ALE/Freeway-v5")
+    episode = record_episode(game, make_players("wandering", game)["wandering"], 800, seed=3)
+    place, frames = player_position(episode.ram, game.env_id), episode.frames
+    off = np.abs(detect_player(frames, game.env_id) - place) > 1.5
+    assert off.mean() < 0.02
+    swept = frames[place > 57]
+    swept[:, 54:] = swept[:, 54:, :1]  # of the sidewalk where it stands
+    assert len(swept) > 30 and np.isfinite(detect_player(swept, game.env_id)).mean() < 0.1
+
+
 def test_a_blank_screen_holds_no_player_and_no_ball():
     blank = np.zeros((2, 64, 64, 3), dtype=np.uint8)
     assert np.isnan(detect_player(blank, BREAKOUT)).all()

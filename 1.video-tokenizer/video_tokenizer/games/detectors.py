@@ -39,6 +39,8 @@ class Sprite:
     """RGB direction that separates it from the background; None: from background to color"""
     ignored: tuple[int, int] | None = None
     """rows of its box in which a static object has its color"""
+    among_wider_things: bool = False
+    """whether other objects look like it but are wider across its axis; what is beside its box, too, is then not counted"""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ GAMES = {
             scale=(1.0, -1.0),
             lengths=(8.0,),
             fill=0.33,
-            contrast_with=(1, 1, -2),  # yellow against any grey
+            contrast_with=(1, 1, 0),  # brighter than any car in red and green
             ignored=(101, 107),  # the yellow line in the middle of the road
+            among_wider_things=True,  # cars
         ),
         player_axis="y",
         player_keys=("UP", "DOWN"),
@@ -223,8 +226,16 @@ def _compare_with_templates(contrast: np.ndarray, sprite: Sprite, along: int) ->
     closest template (T,) and the squares of the profiles (T,).
     """
     frame_size = contrast.shape[1:3]
-    across = _coverage(*_span(sprite.boxes[0], 1 - along), frame_size[1 - along], SCREEN_SIZE[1 - along])
-    profile = np.tensordot(contrast, across, axes=([2 - along], [0])) / (across @ across)  # (T, positions), 1 where filled
+
+    def profile_of(start: float, stop: float) -> np.ndarray:
+        across = _coverage(start, stop, frame_size[1 - along], SCREEN_SIZE[1 - along])
+        return np.tensordot(contrast, across, axes=([2 - along], [0])) / (across @ across)  # (T, positions), 1 where filled
+
+    start, stop = _span(sprite.boxes[0], 1 - along)
+    profile = profile_of(start, stop)
+    if sprite.among_wider_things:
+        width = stop - start
+        profile = profile - np.maximum(profile_of(start - width, start), profile_of(stop, stop + width))
     positions, templates = _templates(sprite, along, frame_size[along])
     seen = (templates > 0).any(axis=0)
     match = profile[:, seen] @ templates[:, seen].T  # (T, P)
