@@ -89,9 +89,8 @@ def calibrate(config: RecordConfig, game: Game) -> None:
         game.picture_delay, game.merged_frames = measured.best, 2 if measured.flickers else 1
 
 
-def record(config: RecordConfig, game: Game, writer: ClipStoreWriter) -> InputError | None:
+def record(config: RecordConfig, game: Game, players: MixedPolicy, writer: ClipStoreWriter) -> InputError | None:
     """Play and write episodes until num_frames are recorded. If the game fails, the complete episodes before that are written."""
-    players = MixedPolicy(make_players(config.policy, game))
     if config.policy == "mixed" and len(players.players) == 1:
         print(f"there is no scripted player for {config.env}: all episodes are random play")
     episode_frames = min(config.episode_frames, max(config.num_frames // 10, SHORTEST_EPISODE))
@@ -155,6 +154,7 @@ def main() -> None:
         "seed": config.seed,
         "policy": config.policy,
     }
+    players = MixedPolicy(make_players(config.policy, game))
     writer = ClipStoreWriter(output, frame_size, info, config.overwrite)  # refuses an existing output before anything is played
     calibrate(config, game)
     writer.info |= {"picture_delay": game.picture_delay, "merged_frames": game.merged_frames}
@@ -163,7 +163,7 @@ def main() -> None:
     )
     started = time.perf_counter()
     with writer:
-        failure = record(config, game, writer)
+        failure = record(config, game, players, writer)
     print(describe(output, game.action_names, time.perf_counter() - started))
     if failure is not None:
         raise failure

@@ -41,7 +41,7 @@ from video_tokenizer.errors import InputError
 from video_tokenizer.figures import save_gif
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.checkpoint import resolve_path
-from video_tokenizer.training.command_line import parse_config, run_script
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
 
 LATENTS = "1.video-tokenizer/tokenizer_variants/train.py --model dreamer4 --largest-hidden-share 0 --validate-every 500"
 """trains the tokenizer of latents; nothing is hidden, because at this size masks cost the paddle more than they teach"""
@@ -78,9 +78,8 @@ class CompareConfig(SweepConfig):
             raise InputError(f"--models {' '.join(unknown)}: there is no such model; choose from {', '.join(ARMS)}")
         if self.minutes <= 0:
             raise InputError(f"--minutes {self.minutes} leaves no time to train; give more than 0")
-        if not self.seeds or self.num_steps < 0 or self.num_threads < 1:
-            numbers = f"--seeds {self.seeds}, --num-steps {self.num_steps} and --num-threads {self.num_threads}"
-            raise InputError(f"{numbers} leave nothing to train; give at least one seed, no negative steps and a thread")
+        check_seeds(self, "seeds")
+        check_smallest(self, {"num_steps": 0, "num_threads": 1})
 
 
 def tokenizers(config: CompareConfig, study: Study) -> dict[str, Path]:

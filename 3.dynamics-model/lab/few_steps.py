@@ -19,11 +19,10 @@ import torch
 
 from dynamics_lab.circle import ARMS, FINER_END, LENGTHS, SAMPLES, STEPS, scores, trained
 from dynamics_lab.comparison import TEXTS
-from tokenizer_lab.sweep import write_block
-from video_tokenizer.errors import InputError
+from tokenizer_lab.sweep import read_numbers, text_with, write_block
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import read_json, save_json
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
+from video_tokenizer.training.results import save_json
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class FewStepsConfig:
     def check(self) -> None:
         """Raise InputError if there is nothing to train."""
         check_smallest(self, {"num_steps": 1})
-        if not self.seeds:
-            raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
+        check_seeds(self, "seeds")
 
 
 def table(arms: Mapping[str, Any]) -> str:
@@ -72,7 +70,8 @@ def main() -> None:
     config = parse_config(FewStepsConfig)
     config.check()
     torch.set_num_threads(1)
-    file = resolve_path(Path(config.json), REPOSITORY)
+    file, page = (resolve_path(Path(path), REPOSITORY) for path in (config.json, config.page))
+    text_with(page, "circle")
     if not config.readme:
         lengths: dict[str, Any] = {str(length): {arm: {} for arm in ARMS} for length in LENGTHS}
         for length, seed, (arm, flags) in product(LENGTHS, config.seeds, ARMS.items()):
@@ -82,7 +81,7 @@ def main() -> None:
             shown = ", ".join(f"{steps}: {value:.1f} dB" for steps, value in found.items())
             print(f"{length} numbers | {arm} | seed {seed} | {shown}", flush=True)
         save_json(file, {"num_steps": config.num_steps, "seeds": config.seeds, "lengths": lengths})
-    write_block(resolve_path(Path(config.page), REPOSITORY), "circle", block(read_json(file)))
+    write_block(page, "circle", block(read_numbers(file, "seeds", "lengths")))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from dynamics_lab.exactness import all_differences
 from dynamics_lab.long_training import growth_arms, needle_grid, packing_arms
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, read_json, save_json
 
 
@@ -60,6 +60,7 @@ class LongContextConfig:
     def check(self) -> None:
         """Raise InputError for lengths that cannot be measured."""
         check_smallest(self, {"num_steps": 1, "minutes": 0.001, "learning_rate": 1e-9, "rope_base": 1, "base_factor": 1})
+        check_seeds(self, "seeds")
         if not self.lengths or min(self.lengths) < 64 or list(self.lengths) != sorted(set(self.lengths)):
             raise InputError(f"--lengths {' '.join(map(str, self.lengths))} must grow, and begin with at least 64 tokens")
         if self.measure == "training" and (wrong := [length for length in self.lengths if length % FRAME or length < 2 * FRAME]):

@@ -1,7 +1,6 @@
 """Two more claims of TECO, in rooms: is DropLoss nearly free, and does the prior make up rooms that the game could draw?
 
     python 3.dynamics-model/lab/room_claims.py
-    python 3.dynamics-model/lab/room_claims.py --seeds 0 --num-steps 100
     python 3.dynamics-model/lab/room_claims.py --readme
 
 Trains TECO on the rooms of rooms.py for the same number of steps, with several shares of frames dropped, and once with a finer
@@ -20,11 +19,11 @@ from dynamics_lab.comparison import TEXTS
 from dynamics_lab.room_claims import WAYS, loss_of_unseen, new_rooms, shares
 from dynamics_lab.room_recall import BINS, WINDOW, config_of, gaps_of, predictions, read_episodes, trained
 from dynamics_lab.rooms import NUM_ROOMS
-from tokenizer_lab.sweep import write_block
+from tokenizer_lab.sweep import read_numbers, text_with, write_block
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
-from video_tokenizer.training.results import read_json, save_json, settings_of
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
+from video_tokenizer.training.results import save_json, settings_of
 
 ARMS: dict[str, dict[str, Any]] = {
     "none": dict(drop_rate=0.0),
@@ -69,8 +68,7 @@ class RoomClaimsConfig:
         check_smallest(self, {"num_steps": 1, "num_episodes": 8, "tokenizer_steps": 1, "repeats": 1})
         if unknown := sorted(set(self.arms) - set(ARMS)):
             raise InputError(f"--arms {unknown[0]!r}: there is no such arm; choose from {', '.join(map(repr, ARMS))}")
-        if not self.seeds:
-            raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
+        check_seeds(self, "seeds", "extra_seeds")
 
 
 def measure(config: RoomClaimsConfig) -> dict[str, Any]:
@@ -145,9 +143,10 @@ def main() -> None:
     config.check()
     torch.set_num_threads(1)
     file, page = (resolve_path(Path(path), REPOSITORY) for path in (config.json, config.page))
+    text_with(page, "drop-loss", "room-prior")
     if not config.readme:
         save_json(file, measure(config))
-    results = read_json(file)
+    results = read_numbers(file, "arms", "real")
     for name, text in (("drop-loss", drop_table(results["arms"])), ("room-prior", prior_table(results))):
         print(f"{text}\n")
         write_block(page, name, text)

@@ -36,13 +36,13 @@ from dynamics_lab.room_recall import (
     usage_of,
 )
 from dynamics_lab.rooms import NUM_ROOMS, rooms_store
-from tokenizer_lab.sweep import write_block
+from tokenizer_lab.sweep import text_with, write_block
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import save_json, settings_of
 
 
@@ -70,8 +70,7 @@ class RoomsConfig:
     def check(self) -> None:
         """Raise InputError if there is nothing to train or to score."""
         check_smallest(self, {"minutes": 1e-4, "num_episodes": 8, "tokenizer_steps": 1})
-        if not self.seeds:
-            raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
+        check_seeds(self, "seeds")
 
 
 def recorded(path: Path, num_episodes: int, seed: int) -> ClipStore:
@@ -160,7 +159,8 @@ def main() -> None:
     config.check()
     config = replace(config, output=str(resolve_path(Path(config.output), REPOSITORY)))
     torch.set_num_threads(1)
-    folder = resolve_path(Path(config.folder), REPOSITORY)
+    folder, page = (resolve_path(Path(path), REPOSITORY) for path in (config.folder, config.page))
+    text_with(page, "rooms")
     training = recorded(folder / "training", config.num_episodes, 0)
     unseen = recorded(folder / "unseen", max(2, config.num_episodes // 10), 1)
     tokenizer = tokenizer_of(training, folder / "tokenizer", config.tokenizer_steps)
@@ -169,7 +169,7 @@ def main() -> None:
     save_recall_chart(Path(config.output) / "rooms_recall", results)
     print(table(results))
     print(f"beyond the window, the worst seed of the whole episode is ahead of the best other by {results['margin']}")
-    write_block(resolve_path(Path(config.page), REPOSITORY), "rooms", table(results))
+    write_block(page, "rooms", table(results))
 
 
 if __name__ == "__main__":

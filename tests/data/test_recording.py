@@ -288,8 +288,14 @@ def test_a_wandering_chicken_comes_to_places_that_random_play_never_sees():
     assert rows_of(random_policy).min() > 32  # of 64 rows, the first at the top
     rows = rows_of(make_players("wandering", game)["wandering"])
     assert rows.min() < 16 and (rows < 32).mean() > 0.1
-    with pytest.raises(InputError, match="the player of ALE/MsPacman-v5 is not known, so it cannot wander"):
+    with pytest.raises(InputError, match=r"the player of ALE/MsPacman-v5 is not known, only those of .*Freeway.*; use --policy"):
         make_players("wandering", Game("ALE/MsPacman-v5"))
+
+
+def test_a_wandering_player_plays_alike_in_pictures_of_every_size():
+    games = [Game("ALE/Freeway-v5", size) for size in ((64, 64), (32, 32), (210, 160))]
+    plays = [record_episode(game, make_players("wandering", game)["wandering"], 200, seed=0).actions for game in games]
+    assert np.array_equal(plays[0], plays[1]) and np.array_equal(plays[0], plays[2])
 
 
 @pytest.mark.parametrize("env_id", [env_id for env_id, facts in GAMES.items() if facts.player is not None])

@@ -87,7 +87,7 @@ def test_the_plot_shows_every_model_in_both_looks(tmp_path):
     [
         (["--models", "maskgit", "lstm"], "--models lstm: there is no such model; choose from maskgit, "),
         (["--minutes", "0"], "--minutes 0.0 leaves no time to train"),
-        (["--num-steps", "-1"], "leave nothing to train; give at least one seed"),
+        (["--num-steps", "-1"], "--num-steps -1 is too small; give at least 0"),
         (["--data-path", "nowhere"], "nowhere does not exist; record a game first"),
     ],
 )

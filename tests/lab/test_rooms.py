@@ -134,4 +134,24 @@ def test_the_claims_are_measured_and_the_tables_come_from_the_file(tmp_path, cap
     assert page.read_text().count("\n| none | ") == 3 and "| half | and a digit | " in page.read_text()
     page.write_text(README.read_text())
     assert call(CLAIMS, "--page", page, "--readme") == 0 and page.read_text() == README.read_text()  # the course's own tables
-    assert call(CLAIMS, "--num-steps", 0) == 2 and "num-steps 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--num-steps", 0), "--num-steps 0 is too small"),
+        (("--seeds", 0, 0), "--seeds 0: seeds are numbers from 0 to 2^63 - 1, each given once"),
+        (("--seeds", 2**63), f"--seeds {2**63}: seeds are numbers"),
+        (("--extra-seeds",), "--extra-seeds is empty"),
+        (("--page", "gone.md"), "gone.md does not exist; name a text that is there"),
+        (("--page", REPOSITORY / "README.md"), "README.md has no line <!-- drop-loss: begin -->"),
+        (("--readme", "--json", "gone.json"), "gone.json holds no numbers of this command yet"),
+        (
+            ("--readme", "--json", "assets/3.dynamics-model/variants/rooms.json"),
+            "rooms.json holds no numbers of this command yet",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_recorded(flags, sentence, tmp_path, capsys):
+    assert call(CLAIMS, "--folder", tmp_path / "data", *flags) == 2
+    assert sentence in capsys.readouterr().err and not (tmp_path / "data").exists()

@@ -150,7 +150,11 @@ def test_a_run_is_repeated_only_if_what_it_was_made_from_has_changed(toy, change
 
 def test_what_cannot_be_run_is_one_sentence(toy, capsys):
     wrong = {"choose from defaults, small": {"rows": ("smal",)}, "does not exist; record": {"data_path": "gone"}}
-    wrong |= {"leave nothing to train": {"seeds": ()}, "holds no numbers yet": {"readme": True}}
+    wrong |= {
+        "--seeds is empty": {"seeds": ()},
+        "--seeds 1: .* each given once": {"seeds": (0, 1, 1)},
+        "holds no numbers": {"readme": True},
+    }
     for sentence, flags in wrong.items():
         with pytest.raises(InputError, match=sentence):
             toy.ablate(**flags)

@@ -27,7 +27,7 @@ import torch
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.atomic_files import write_text_atomically
 from video_tokenizer.training.checkpoint import REPOSITORY, resolve_path
-from video_tokenizer.training.command_line import value_of_flag
+from video_tokenizer.training.command_line import check_seeds, check_smallest, value_of_flag
 from video_tokenizer.training.results import look_up, plain, read_json, save_json
 
 try:
@@ -128,9 +128,8 @@ class SweepConfig:
 
     def check(self) -> None:
         """Raise InputError if there is nothing to train."""
-        if not self.seeds or self.num_steps < 1 or (self.num_threads or 1) < 1:
-            numbers = f"--seeds {self.seeds}, --num-steps {self.num_steps} and --num-threads {self.num_threads}"
-            raise InputError(f"{numbers} leave nothing to train; give at least one of each")
+        check_seeds(self, "seeds")
+        check_smallest(self, {"num_steps": 1, "num_threads": 1})
 
     def runs_folder(self, study: Study) -> Path:
         return Path(os.path.abspath(self.output or study.root / study.chapter / "checkpoints" / study.name))
@@ -269,10 +268,14 @@ MARKED_CHANCE = 0.1
 
 def read_results(study: Study, config: SweepConfig) -> dict[str, Any]:
     """What the JSON file holds. Raises InputError if there are no numbers yet."""
-    file = config.numbers_file(study)
+    return read_numbers(config.numbers_file(study), "rows")
+
+
+def read_numbers(file: Path, *names: str) -> dict[str, Any]:
+    """What a JSON file holds. Raises InputError if one of these names is missing or empty, as before the first measurement."""
     results = read_json(file)
-    if not results.get("rows"):
-        raise InputError(f"{file} holds no numbers yet; train first: the same command without --readme")
+    if not all(results.get(name) for name in names):
+        raise InputError(f"{file} holds no numbers of this command yet; train first: the same command without --readme")
     return results
 
 
@@ -390,11 +393,20 @@ def page_with(folder: Path, name: str) -> Path:
     return next(pages, folder / "LOG.md")
 
 
+def text_with(page: Path, *names: str) -> str:
+    """A text that has a place for the block of each name. Raises InputError if it is missing or has no such place."""
+    if not page.is_file():
+        raise InputError(f"{page} does not exist; name a text that is there")
+    text = page.read_text(encoding="utf-8")
+    for name in names:
+        if not block_of(name).search(text):
+            raise InputError(f"{page} has no line <!-- {name}: begin --> followed by a line <!-- {name}: end -->")
+    return text
+
+
 def write_block(page: Path, name: str, block: str) -> None:
     """Replace the block of this name in a text. Raises InputError if the text has none."""
-    text = page.read_text(encoding="utf-8")
-    if not block_of(name).search(text):
-        raise InputError(f"{page} has no line <!-- {name}: begin --> followed by a line <!-- {name}: end -->")
+    text = text_with(page, name)
     write_text_atomically(page, block_of(name).sub(lambda _: block + "\n", text, count=1))
 
 

@@ -77,9 +77,9 @@ def wandering_policy(game: Game, noise: float = 2 / 3) -> Policy:
     """
     facts = game_facts(game.env_id)
     if facts is None or facts.player is None:
-        raise InputError(f"the player of {game.env_id} is not known, so it cannot wander; use --policy random")
+        known = ", ".join(name for name, facts in GAMES.items() if facts.player is not None)
+        raise InputError(f"the player of {game.env_id} is not known, only those of {known}; use --policy random")
     smaller, larger = (game.action_names.index(key) for key in facts.player_keys)
-    size = game.frame_size[0 if facts.player_axis == "y" else 1]
     aim = np.nan
 
     def wander(game: Game, rng: np.random.Generator) -> int:
@@ -87,7 +87,7 @@ def wandering_policy(game: Game, noise: float = 2 / 3) -> Policy:
         assert game.ram is not None
         player = float(player_position(game.ram, game.env_id))
         if not abs(aim - player) > 1 or rng.random() < 1 / 64:  # there, or no aim yet, or one out of reach
-            aim = rng.uniform(0, size)
+            aim = rng.uniform(0, 64)  # in the pixels of player_position
         if game.needs_fire and game.fire_action is not None:
             return game.fire_action
         if rng.random() < noise:

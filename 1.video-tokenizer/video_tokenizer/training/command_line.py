@@ -144,6 +144,16 @@ def check_smallest(config: Any, smallest: Mapping[str, float]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value} is too small; give at least {least}")
 
 
+def check_seeds(config: Any, *names: str) -> None:
+    """Raise InputError for seeds that are missing, given twice, or too large for a generator. names: of the fields with seeds."""
+    for name in names:
+        flag, seeds = f"--{name.replace('_', '-')}", getattr(config, name)
+        if not seeds:
+            raise InputError(f"{flag} is empty; give at least one number, such as {flag} 0")
+        if wrong := [seed for seed in seeds if not 0 <= seed < 2**63 or seeds.count(seed) > 1]:
+            raise InputError(f"{flag} {wrong[0]}: seeds are numbers from 0 to 2^63 - 1, each given once")
+
+
 def shown_command(command: Sequence[str], **flags: Any) -> str:
     """A script and its flags as they can be typed in the current folder. `flags` replace those of the same name."""
     interpreter, here = Path(sys.executable), Path.cwd()

@@ -18,7 +18,7 @@ from uses.imagination.wall import EDGE, audit, check_has_a_wall, hits, near
 from video_tokenizer.data.clip_store import ClipStore, open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json, settings_of
 from world_model.ball_game import BallGame, three_keys
 from world_model.evaluation.games import check_seed, record_games
@@ -75,10 +75,9 @@ class ImaginationConfig:
             raise InputError(
                 f"--num-games {self.num_games} is too large; give at most {most}, so that no game is held out as well"
             )
-        if not self.seeds:
-            raise InputError("--seeds is empty; give at least one number, such as --seeds 0")
         for seed in self.seeds:
             check_seed(seed, "--seeds")
+        check_seeds(self, "seeds")
 
 
 class Recording:

@@ -22,7 +22,7 @@ from uses.viper.reward import FramesAlone, Payer, Stream, VideoReward
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.errors import InputError
 from video_tokenizer.figures import image_grid, save_picture
-from video_tokenizer.training.command_line import check_smallest, parse_config, run_script
+from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
 from video_tokenizer.training.results import format_table, save_json, settings_of
 from world_model.evaluation.games import check_seed
 
@@ -77,10 +77,9 @@ class CatchConfig:
             raise InputError(f"--past-frames {self.past_frames} is too large; an episode has {EPISODE} frames after its first")
         if unknown := [name for name in self.payments if name not in PAYMENTS]:
             raise InputError(f"--payments {unknown[0]} is not one of {', '.join(PAYMENTS)}")
-        if not self.seeds:
-            raise InputError("--seeds is empty; give at least one")
         for seed in self.seeds:
             check_seed(seed, "--seeds")
+        check_seeds(self, "seeds")
         if find_spec("stable_baselines3") is None:
             raise InputError('stable-baselines3 is not installed; install the extra: pip install -e ".[agent]"')
 
