@@ -66,7 +66,7 @@ experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 wi
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure training --lengths 512 1024 4096
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure packing
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure needle --lengths 160 640 --num-steps 400
-	$(RUN) 3.dynamics-model/lab/long_context.py --measure growth --lengths 160 640
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure growth --lengths 160 640 --seeds 0 1 2
 
 # the recording that `make world` makes, where it is not there yet
 data/breakout: | $(VENV)/installed
