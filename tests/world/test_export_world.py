@@ -41,7 +41,8 @@ def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path, capsys):
 
 def test_an_exported_world_keeps_no_absolute_path():
     config = {"checkpoint_dir": "/home/somebody/run", "data_path": "data/breakout", "tokenizer_checkpoint": None, "num_steps": 5}
-    assert export_world.without_absolute_paths(config) == config | {"checkpoint_dir": None}
+    config |= {"world": "/home/somebody/worlds/pong"}  # of a sharpener, which must name one
+    assert export_world.without_absolute_paths(config) == config | {"checkpoint_dir": None, "world": "pong"}
     for file in sorted((REPOSITORY / "assets" / "worlds").glob("*/*.pt")):
         config = torch.load(file, weights_only=True)["config"]
         assert export_world.without_absolute_paths(config) == config, file
