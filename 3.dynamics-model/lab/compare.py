@@ -19,6 +19,7 @@ from dynamics_lab.comparison import (
     Arena,
     Sizes,
     comparison,
+    latents_tokenizer,
     main_table,
     open_world,
     same_keys,
@@ -31,7 +32,6 @@ from tokenizer_lab.sweep import (
     Study,
     SweepConfig,
     read_results,
-    run_command,
     sweep,
     table_of,
     write_block,
@@ -42,9 +42,6 @@ from video_tokenizer.figures import save_gif
 from video_tokenizer.games.detectors import game_facts
 from video_tokenizer.training.checkpoint import resolve_path
 from video_tokenizer.training.command_line import check_seeds, check_smallest, parse_config, run_script
-
-LATENTS = "1.video-tokenizer/tokenizer_variants/train.py --model dreamer4 --largest-hidden-share 0 --validate-every 500"
-"""trains the tokenizer of latents; nothing is hidden, because at this size masks cost the paddle more than they teach"""
 
 TIMED = (10, 50)
 """steps of the two trainings that time a model"""
@@ -84,11 +81,9 @@ class CompareConfig(SweepConfig):
 
 def tokenizers(config: CompareConfig, study: Study) -> dict[str, Path]:
     """ "tokens" and "latents" -> checkpoint; the tokenizer of latents is trained if there is none."""
-    latents = Path(config.latents_checkpoint or config.runs_folder(study) / "latents" / "best_model.pt")
+    given = config.latents_checkpoint
+    latents = Path(given) if given else latents_tokenizer(study, config.runs_folder(study), config.data_flags(study))
     found = {"tokens": resolve_path(config.tokenizer_checkpoint, study.root), "latents": resolve_path(latents, study.root)}
-    if config.latents_checkpoint is None and not (latents.parent / "metrics.json").exists():
-        command = ["python", *shlex.split(LATENTS), *config.data_flags(study), "--checkpoint-dir", study.relative(latents.parent)]
-        run_command(study, shlex.join(command), os.environ | {"OMP_NUM_THREADS": str(config.num_threads)})
     for name, path in found.items():
         if not path.exists():
             raise InputError(f"the tokenizer of {name}, {path}, does not exist; give another checkpoint, or none for the default")

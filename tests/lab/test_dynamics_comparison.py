@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_tokenizers
 import torch
-from script_runner import call
+from script_runner import call, load_script
 from structure_checks import REPOSITORY
 from tiny_dynamics import MODELS, NUM_TOKENS, built, clip
 from tiny_world import save, save_tiny_world
@@ -22,6 +22,7 @@ from video_tokenizer.registry import build_tokenizer
 
 CHAPTER = REPOSITORY / "3.dynamics-model"
 COMPARE = CHAPTER / "lab" / "compare.py"
+CONTEXT_NOISE = CHAPTER / "lab" / "context_noise.py"
 
 
 def test_every_model_is_compared_by_a_script_that_trains_it():
@@ -130,3 +131,17 @@ def test_two_models_are_trained_played_and_drawn(recording, tmp_path, capfd):
     assert few > 0 and many > 0 and few != many
     assert {"table.gif", "table_time_light.svg", "table_time_dark.svg"} <= {path.name for path in tmp_path.iterdir()}
     assert "obedience where the paddle moves ↑" in capfd.readouterr().out
+
+
+def test_a_model_is_rolled_out_with_every_amount_of_noise_in_its_past(recording, tmp_path, monkeypatch, capfd):
+    data, _, latents = recording
+    module = load_script(CONTEXT_NOISE)
+    for name, value in (("Sizes", lambda: comparison.QUICK), ("FRAMES", 12), ("ROLLOUTS", 2), ("STRETCH", 4)):
+        monkeypatch.setattr(module, name, value)
+    flags = ("--num-steps", 2, "--seeds", 0, "--data-path", data, "--latents-checkpoint", latents)
+    files = ("--output", tmp_path / "runs", "--json", tmp_path / "noise.json")
+    assert call(CONTEXT_NOISE, *flags, *files) == 0
+    metrics = json.loads((tmp_path / "noise.json").read_text())["rows"]["dreamer4"]["runs"][0]["metrics"]
+    noised = {metrics[f"noise_{noise}.paddle"] for noise in module.NOISE}
+    assert len(noised) > 1 and metrics["still.changed"] == 0 < metrics["still.paddle"]  # other noise, another rollout
+    assert "| 0.38 | " in capfd.readouterr().out

@@ -4,6 +4,8 @@ Some read the tokens of one tokenizer and some the latents of another. What a to
 real frames that are only encoded and decoded stand beside the models as a ceiling, and the repeated last frame as a floor.
 """
 
+import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +25,7 @@ from dynamics_model.metrics import copy_bits_per_code
 from dynamics_model.models.base import DynamicsModel
 from dynamics_model.registry import dynamics_class, load_dynamics
 from tokenizer_lab.drawing import Drawing
-from tokenizer_lab.sweep import Column, Study, markdown
+from tokenizer_lab.sweep import Column, Study, markdown, run_command
 from video_tokenizer import load_tokenizer
 from video_tokenizer.data.clip_store import open_clip_store
 from video_tokenizer.data.seen_frames import frame_hashes
@@ -59,6 +61,8 @@ ARMS = {
     "flow": "--model dreamer4 --bootstrap-every 0",
 }
 """name -> flags of train.py; "flow" is Dreamer 4's model without shortcuts, plain flow matching"""
+LATENTS = "1.video-tokenizer/tokenizer_variants/train.py --model dreamer4 --largest-hidden-share 0 --validate-every 500"
+"""trains the tokenizer of latents; nothing is hidden, because at this size masks cost the paddle more than they teach"""
 NETWORK = {
     "maskgit": ("_present_logits", "_prefill"),
     "gpt": ("_advance",),
@@ -125,6 +129,15 @@ def read_flags(flags: Sequence[str]) -> Any:
     """The config that train.py makes of these flags; --model among them names the model."""
     model = dynamics_class(value_of_flag(flags, "--model") or "maskgit")
     return parse_config(model.config_class, model.presets, flags)
+
+
+def latents_tokenizer(study: Study, folder: Path, data: Sequence[str]) -> Path:
+    """The tokenizer of latents in this folder of runs, trained on one thread if there is none. data: the flags that name it."""
+    checkpoint = folder / "latents" / "best_model.pt"
+    if not (checkpoint.parent / "metrics.json").exists():
+        command = ["python", *shlex.split(LATENTS), *data, "--checkpoint-dir", study.relative(checkpoint.parent)]
+        run_command(study, shlex.join(command), os.environ | {"OMP_NUM_THREADS": "1"})
+    return checkpoint
 
 
 def comparison(name: str, rows: Mapping[str, str], arena: "Arena | None" = None) -> Study:
