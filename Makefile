@@ -61,11 +61,12 @@ experiments: $(VENV)/installed data/breakout  ## every table: chapters 1 to 3 wi
 	$(RUN) 3.dynamics-model/lab/room_claims.py
 	$(RUN) 3.dynamics-model/lab/experiments.py
 	$(RUN) 3.dynamics-model/lab/compare.py
+	$(RUN) 3.dynamics-model/lab/context_noise.py
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure exact
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure memory --lengths 1024 2048 4096 8192
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure training --lengths 512 1024 4096
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure packing
-	$(RUN) 3.dynamics-model/lab/long_context.py --measure needle --lengths 160 640 --num-steps 400
+	$(RUN) 3.dynamics-model/lab/long_context.py --measure needle --lengths 160 640 --num-steps 400 --seeds 0 1 2
 	$(RUN) 3.dynamics-model/lab/long_context.py --measure growth --lengths 160 640 --seeds 0 1 2
 
 # the recording that `make world` makes, where it is not there yet

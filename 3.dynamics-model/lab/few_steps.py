@@ -41,7 +41,7 @@ class FewStepsConfig:
     """write the tables from the numbers in the file, without any training"""
 
     def check(self) -> None:
-        """Raise InputError if there is nothing to train."""
+        """Raise InputError for numbers that cannot be trained with."""
         check_smallest(self, {"num_steps": 1})
         check_seeds(self, "seeds")
 

@@ -68,7 +68,7 @@ class RoomsConfig:
     """text that receives the table between its marks `rooms`"""
 
     def check(self) -> None:
-        """Raise InputError if there is nothing to train or to score."""
+        """Raise InputError for numbers that cannot be trained or scored with."""
         check_smallest(self, {"minutes": 1e-4, "num_episodes": 8, "tokenizer_steps": 1})
         check_seeds(self, "seeds")
 

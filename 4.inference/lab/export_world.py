@@ -51,7 +51,7 @@ def to_eight_bits(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Ten
 def without_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
     """The settings without absolute paths, which mean nothing on another machine and may contain a user name.
 
-    Of the world that a network belongs to, the folder's name is left, because these settings may not be empty.
+    The `world` that a sharpener or a sound network must name keeps the last part of its path.
     """
     absolute = {name: Path(value) for name, value in config.items() if isinstance(value, str) and Path(value).is_absolute()}
     return config | {name: path.name if name == "world" else None for name, path in absolute.items()}

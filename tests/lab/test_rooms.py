@@ -129,7 +129,7 @@ def test_the_claims_are_measured_and_the_tables_come_from_the_file(tmp_path, cap
     small = ("--num-steps", 2, "--seeds", 0, "--num-episodes", 16, "--tokenizer-steps", 2, "--repeats", 1)
     assert call(CLAIMS, *small, "--folder", tmp_path / "data", "--json", file, "--page", page) == 0
     arms = json.loads(file.read_text())["arms"]
-    assert len(arms) == 5 and all(row["loss"][0] > 1 and row["ms_a_step"][0] > 0 for row in arms.values())
+    assert len(arms) == 6 and all(row["loss"][0] > 1 and row["ms_a_step"][0] > 0 for row in arms.values())
     assert arms["none"]["loss"] != arms["half"]["loss"]  # every arm changes the training
     assert page.read_text().count("\n| none | ") == 3 and "| half | and a digit | " in page.read_text()
     page.write_text(README.read_text())
@@ -140,10 +140,10 @@ def test_the_claims_are_measured_and_the_tables_come_from_the_file(tmp_path, cap
     ("flags", "sentence"),
     [
         (("--num-steps", 0), "--num-steps 0 is too small"),
-        (("--seeds", 0, 0), "--seeds 0: seeds are numbers from 0 to 2^63 - 1, each given once"),
-        (("--seeds", 2**63), f"--seeds {2**63}: seeds are numbers"),
+        (("--seeds", 0, 0), "--seeds 0 is given twice; give each seed once"),
+        (("--seeds", 2**63), f"--seeds {2**63} is no seed; give numbers"),
         (("--extra-seeds",), "--extra-seeds is empty"),
-        (("--page", "gone.md"), "gone.md does not exist; name a text that is there"),
+        (("--page", "gone.md"), "gone.md does not exist; give a Markdown file with a place for the table"),
         (("--page", REPOSITORY / "README.md"), "README.md has no line <!-- drop-loss: begin -->"),
         (("--readme", "--json", "gone.json"), "gone.json holds no numbers of this command yet"),
         (

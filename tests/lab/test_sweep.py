@@ -152,7 +152,7 @@ def test_what_cannot_be_run_is_one_sentence(toy, capsys):
     wrong = {"choose from defaults, small": {"rows": ("smal",)}, "does not exist; record": {"data_path": "gone"}}
     wrong |= {
         "--seeds is empty": {"seeds": ()},
-        "--seeds 1: .* each given once": {"seeds": (0, 1, 1)},
+        "--seeds 1 is given twice": {"seeds": (0, 1, 1)},
         "holds no numbers": {"readme": True},
     }
     for sentence, flags in wrong.items():

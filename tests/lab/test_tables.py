@@ -17,6 +17,7 @@ COMMANDS = {
     "2.latent-action-model/lab/games.py": "games",
     "3.dynamics-model/lab/ablate.py": "ablations",
     "3.dynamics-model/lab/compare.py": "comparison",
+    "3.dynamics-model/lab/context_noise.py": "context_noise",
     "3.dynamics-model/lab/experiments.py": "experiments",
 }
 """command -> its numbers"""

@@ -127,7 +127,7 @@ class SweepConfig:
     """train nothing; print the table of the numbers in --json as Markdown and write it into the text"""
 
     def check(self) -> None:
-        """Raise InputError if there is nothing to train."""
+        """Raise InputError for numbers that cannot be trained with."""
         check_seeds(self, "seeds")
         check_smallest(self, {"num_steps": 1, "num_threads": 1})
 
@@ -275,7 +275,7 @@ def read_numbers(file: Path, *names: str) -> dict[str, Any]:
     """What a JSON file holds. Raises InputError if one of these names is missing or empty, as before the first measurement."""
     results = read_json(file)
     if not all(results.get(name) for name in names):
-        raise InputError(f"{file} holds no numbers of this command yet; train first: the same command without --readme")
+        raise InputError(f"{file} holds no numbers of this command yet; run the same command without --readme first")
     return results
 
 
@@ -396,7 +396,7 @@ def page_with(folder: Path, name: str) -> Path:
 def text_with(page: Path, *names: str) -> str:
     """A text that has a place for the block of each name. Raises InputError if it is missing or has no such place."""
     if not page.is_file():
-        raise InputError(f"{page} does not exist; name a text that is there")
+        raise InputError(f"{page} does not exist; give a Markdown file with a place for the table")
     text = page.read_text(encoding="utf-8")
     for name in names:
         if not block_of(name).search(text):

@@ -150,8 +150,10 @@ def check_seeds(config: Any, *names: str) -> None:
         flag, seeds = f"--{name.replace('_', '-')}", getattr(config, name)
         if not seeds:
             raise InputError(f"{flag} is empty; give at least one number, such as {flag} 0")
-        if wrong := [seed for seed in seeds if not 0 <= seed < 2**63 or seeds.count(seed) > 1]:
-            raise InputError(f"{flag} {wrong[0]}: seeds are numbers from 0 to 2^63 - 1, each given once")
+        if wrong := [seed for seed in seeds if not 0 <= seed < 2**63]:
+            raise InputError(f"{flag} {wrong[0]} is no seed; give numbers from 0 to 2^63 - 1")
+        if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
+            raise InputError(f"{flag} {twice[0]} is given twice; give each seed once")
 
 
 def shown_command(command: Sequence[str], **flags: Any) -> str:
