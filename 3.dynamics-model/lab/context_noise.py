@@ -35,14 +35,13 @@ from video_tokenizer.training.checkpoint import resolve_path
 from video_tokenizer.training.command_line import parse_config, run_script
 from world_model.evaluation.long_rollouts import (
     LEAD,
-    PERCENTILES,
-    ROUNDING,
     RealFrames,
     frame_statistics,
     long_rollouts,
     pieces,
     realism_scores,
     reconstruct,
+    usual_range,
 )
 from world_model.evaluation.rollouts import rollout_scores
 
@@ -78,9 +77,8 @@ def usual(tokenizer: Tokenizer, real: RealFrames, data: Path) -> RealFrames:
     """What is usual in real frames that only went through the tokenizer, from every sixteenth episode."""
     store = open_clip_store(data)
     some = replace(store, episodes=store.episodes[::16])
-    drawn = np.concatenate([frame_statistics(reconstruct(tokenizer, piece), real.background) for piece in pieces(some)])
-    low, high = np.percentile(drawn, PERCENTILES, axis=0)
-    return replace(real, low=low - ROUNDING, high=high + ROUNDING)
+    low, high = usual_range([frame_statistics(reconstruct(tokenizer, piece), real.background) for piece in pieces(some)])
+    return replace(real, low=low, high=high)
 
 
 def drift(arena: Arena, checkpoint: Path) -> dict[str, Any]:

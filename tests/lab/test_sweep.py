@@ -153,7 +153,7 @@ def test_what_cannot_be_run_is_one_sentence(toy, capsys):
     wrong |= {
         "--seeds is empty": {"seeds": ()},
         "--seeds 1 is given twice": {"seeds": (0, 1, 1)},
-        "holds no numbers": {"readme": True},
+        "holds no numbers of this command yet": {"readme": True},
     }
     for sentence, flags in wrong.items():
         with pytest.raises(InputError, match=sentence):

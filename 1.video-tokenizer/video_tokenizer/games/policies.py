@@ -16,6 +16,7 @@ from video_tokenizer.games.emulator import Game, Policy
 
 POLICY_NAMES = ("random", "scripted", "wandering", "mixed")
 SCRIPTED_GAMES = tuple(env_id for env_id, facts in GAMES.items() if facts.ball is not None)
+WANDERING_GAMES = tuple(env_id for env_id, facts in GAMES.items() if facts.player is not None)
 
 
 def random_policy(game: Game, rng: np.random.Generator) -> int:
@@ -77,8 +78,9 @@ def wandering_policy(game: Game, noise: float = 2 / 3) -> Policy:
     """
     facts = game_facts(game.env_id)
     if facts is None or facts.player is None:
-        known = ", ".join(name for name, facts in GAMES.items() if facts.player is not None)
-        raise InputError(f"the player of {game.env_id} is not known, only those of {known}; use --policy random")
+        raise InputError(
+            f"the player of {game.env_id} is not known, only those of {', '.join(WANDERING_GAMES)}; use --policy random"
+        )
     smaller, larger = (game.action_names.index(key) for key in facts.player_keys)
     aim = np.nan
 

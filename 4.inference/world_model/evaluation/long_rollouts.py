@@ -14,7 +14,7 @@ the colors of a game, which hardly vary (Breakout's red by two levels), would on
 third of a level too bright.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,11 +95,15 @@ def real_frames(games: RealGames) -> RealFrames | None:
     statistics = [frame_statistics(piece, background) for piece in pieces(games.store)]
     if not statistics:
         return None
-    low, high = np.percentile(np.concatenate(statistics), PERCENTILES, axis=0)
+    low, high = usual_range(statistics)
     changed = np.concatenate([changed_shares(piece[LEAD - 1 :], MOVING) for piece in pieces(games.store)])
-    return RealFrames(
-        background, low - ROUNDING, high + ROUNDING, float(changed.mean()), ball_share(pieces(games.store), games.store.env_id)
-    )
+    return RealFrames(background, low, high, float(changed.mean()), ball_share(pieces(games.store), games.store.env_id))
+
+
+def usual_range(statistics: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Between which values each of the `frame_statistics` usually lies. statistics: of several pieces, float (F, 5) each."""
+    low, high = np.percentile(np.concatenate(statistics), PERCENTILES, axis=0)
+    return low - ROUNDING, high + ROUNDING
 
 
 def ball_share(videos: Iterator[np.ndarray], env_id: str | None) -> float | None:
