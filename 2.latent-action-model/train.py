@@ -10,6 +10,7 @@ from latent_action_model.figures import save_samples
 from latent_action_model.labels import KeyLabels
 from latent_action_model.metrics import validate
 from latent_action_model.models.latent_action_model import LatentActionModel
+from latent_action_model.places import busy_places
 from video_tokenizer.data.clips import make_loader, to_video
 from video_tokenizer.data.training_data import open_training_data
 from video_tokenizer.training.averaging import ExponentialMovingAverage
@@ -29,6 +30,7 @@ def main() -> None:
     labels = KeyLabels(data, config)  # keys that training may see: none by default
 
     model = LatentActionModel(config).to(device)
+    model.encoder.places.copy_(busy_places(data.store, config.place_power))  # ones, unless asked for
     averaged = LatentActionModel(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "latent_action_model")
     parallel = prepare_model(model, config)

@@ -46,6 +46,9 @@ class LatentActionConfig(TrainingConfig):
     """width of the space-time transformer (E); a multiple of num_heads"""
     pooling: Literal["change", "flatten"] = "change"
     """how the encoder's cells become one vector: change averages them, weighted by change; flatten concatenates them"""
+    place_power: float = 0.0
+    """weight of a pixel: how much its place changes in the recording, to this power; 1 where much moves and the player keeps to
+    few places, as in Freeway; 0: all alike"""
     encoder_blocks: int = 0
     """space-time blocks of the encoder after the stem; 0 uses the stem alone"""
     decoder_blocks: int = 0
@@ -104,10 +107,9 @@ class LatentActionConfig(TrainingConfig):
             raise InputError(f"{given}: one transition at a time, but the codebook compares at least 2; raise --batch-size")
         if self.shard and rank_and_size()[1] > 1:  # codes are placed in the forward pass, which sharding would undo
             raise InputError("--shard does not work with a learned codebook; leave it out, the model fits on every GPU")
-        if self.patch_size < 4 or self.patch_size % 4:
-            raise InputError(f"patch_size {self.patch_size} must be a multiple of 4, the side of the stem's cells; give 8")
-        if self.conv_width < 4 or self.conv_width % 4:
-            raise InputError(f"conv_width {self.conv_width} must be a multiple of 4, the number of groups in GroupNorm")
+        for name, why in (("patch_size", "the side of the stem's cells"), ("conv_width", "the number of groups in GroupNorm")):
+            if getattr(self, name) < 4 or getattr(self, name) % 4:
+                raise InputError(f"{name} {getattr(self, name)} must be a multiple of 4, {why}; give {getattr(type(self), name)}")
         if self.code_dim < 1 or min(self.encoder_blocks, self.decoder_blocks) < 0:
             sizes = f"code_dim {self.code_dim}, encoder_blocks {self.encoder_blocks}, decoder_blocks {self.decoder_blocks}"
             raise InputError(f"{sizes} must be at least 1, 0 and 0")

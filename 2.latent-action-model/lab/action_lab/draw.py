@@ -39,7 +39,7 @@ def pooling_weights(before: Tensor, after: Tensor) -> Tensor:
     1 if something moved, 0 if nothing did.
     """
     rows, columns = before.shape[-2] // POOLED_CELL, before.shape[-1] // POOLED_CELL
-    weights = pool_by_change(torch.eye(rows * columns)[None], before, after)  # (M, N)
+    weights = pool_by_change(torch.eye(rows * columns)[None], (after - before).abs())  # (M, N)
     return weights.view(-1, rows, columns)
 
 

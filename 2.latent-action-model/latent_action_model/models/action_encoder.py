@@ -1,5 +1,6 @@
 """Infer the action: the frames up to t + 1 become one latent for the transition t -> t + 1."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
@@ -10,8 +11,7 @@ from latent_action_model.models.frame_features import CELL, FilmBlock, FrameFeat
 POOLED_CELL = 2 * CELL
 """side of the cells that are pooled, in pixels, where no space-time blocks choose another"""
 STILL = 0.001
-"""added to the total change of a frame (the sum over its cells of the mean absolute change of their pixels), so that a still
-frame pools to zeros; in Breakout the median total change of a frame with motion is 0.04"""
+"""added to the total change of a frame, so that a still one pools to zeros; in Breakout a frame with motion has 0.04 (median)"""
 
 
 class ActionEncoder(nn.Module):
@@ -37,6 +37,7 @@ class ActionEncoder(nn.Module):
         else:
             self.to_channels = nn.Conv2d(config.conv_width, channels, kernel_size=3, stride=2, padding=1)
         height, width = config.frame_height_width
+        self.places = nn.Buffer(torch.ones(height, width), persistent=config.place_power > 0)  # the weight of each pixel
         num_cells = -(-height // self.pooled_cell) * -(-width // self.pooled_cell)
         pooled = channels if config.pooling == "change" else num_cells * channels
         self.to_latent = nn.Sequential(nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, latent_dim))
@@ -49,17 +50,17 @@ class ActionEncoder(nn.Module):
         if self.context is not None:
             features = self.context(features, batch_size)  # (M, E, H/P, W/P)
         cells = F.gelu(rearrange(self.to_channels(features), "m c h w -> m (h w) c"))  # (M, N, channels)
-        pooled = pool_by_change(cells, before, after, self.pooled_cell) if self.pooling == "change" else cells.flatten(1)
+        change = (after - before).abs() * self.places
+        pooled = pool_by_change(cells, change, self.pooled_cell) if self.pooling == "change" else cells.flatten(1)
         return rearrange(self.to_latent(pooled), "(b t) a -> b t a", b=batch_size)
 
 
-def pool_by_change(cells: Tensor, before: Tensor, after: Tensor, size: int = POOLED_CELL) -> Tensor:
+def pool_by_change(cells: Tensor, change: Tensor, size: int = POOLED_CELL) -> Tensor:
     """Mean of the cells, each weighted by how much its pixels changed; zeros where nothing moved.
 
-    cells: (M, N, channels), each of `size` pixels. before, after: (M, C, H, W) in [0, 1]. Returns (M, channels).
+    cells: (M, N, channels), each of `size` pixels. change: (M, C, H, W), not negative. Returns (M, channels).
     If three cells change equally, one with the ball and two with the paddle, each has a weight of 1/3.
     """
-    change = (after - before).abs()
     change = F.pad(change, (0, -change.shape[-1] % size, 0, -change.shape[-2] % size))  # to whole cells
     weights = reduce(change, "m c (h p) (w q) -> m (h w) 1", "mean", p=size, q=size)  # (M, N, 1)
     return (weights * cells).sum(dim=1) / (weights.sum(dim=1) + STILL)

@@ -33,8 +33,7 @@ class FrameFeatures(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """Two 3x3 convolutions and a skip connection. A code, if given, scales and shifts the hidden channels (FiLM,
-    arXiv:1709.07871).
+    """Two 3x3 convolutions and a skip connection. A code scales and shifts the hidden channels (FiLM, arXiv:1709.07871).
 
     width: channels of the feature map. code_dim: length of the code; 0 builds a block without conditioning.
     """

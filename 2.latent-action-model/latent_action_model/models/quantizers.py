@@ -25,9 +25,6 @@ class ActionQuantizer(VectorQuantizer):
     """
 
     moves_parameters = True
-    usage: Tensor
-    steps_seen: Tensor
-    recent: Tensor
 
     def __init__(
         self, num_codes: int, latent_dim: int, commitment_weight: float = 0.25, noisy_steps: int = 200, restart_after: int = 50
@@ -36,11 +33,11 @@ class ActionQuantizer(VectorQuantizer):
         self.noisy_steps, self.restart_after = noisy_steps, restart_after
         self.codebook = nn.Embedding(num_codes, latent_dim)  # until k-means places the codes
         self.whiten = nn.BatchNorm1d(latent_dim, affine=False)
-        self.register_buffer("usage", torch.full((num_codes,), 1.0 / num_codes))  # share of the latents, over recent steps
-        self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
+        self.usage = nn.Buffer(torch.full((num_codes,), 1.0 / num_codes))  # share of the latents, over recent steps
+        self.steps_seen = nn.Buffer(torch.zeros((), dtype=torch.int64))
         self.count_from(0)
         self.register_load_state_dict_post_hook(lambda quantizer, _: quantizer.count_from(int(quantizer.steps_seen)))
-        self.register_buffer("recent", torch.zeros(1024, latent_dim))  # the newest latents, for k-means
+        self.recent = nn.Buffer(torch.zeros(1024, latent_dim))  # the newest latents, for k-means
 
     def forward(self, latents: Tensor) -> Quantized:
         """latents: (..., A). Returns codes (..., A) and indices (...)."""

@@ -1,0 +1,139 @@
+"""Claims about busy places, which let chapter 2's training look where a recording changes most."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from script_runner import call
+from structure_checks import REPOSITORY
+
+from latent_action_model import load_latent_action_model
+from latent_action_model.config import LatentActionConfig
+from latent_action_model.loading import build_latent_action_model
+from latent_action_model.metrics import mutual_information
+from latent_action_model.places import busy_places
+from video_tokenizer.data.clip_store import ClipStore
+
+SCRIPT = REPOSITORY / "2.latent-action-model" / "train.py"
+SIDE = 32
+CONFIG = LatentActionConfig(frame_size=SIDE, conv_width=16, noisy_steps=50, place_power=1.0)
+
+
+def recorded(*episodes):
+    """A clip store of these episodes, each uint8 (T, H, W, 3), in memory."""
+    stops = np.cumsum([len(frames) for frames in episodes])
+    ranges = np.stack([stops - [len(frames) for frames in episodes], stops], axis=1)
+    return ClipStore(Path(), np.concatenate(episodes), np.full(stops[-1], -1, np.int16), ranges, {"frame_size": [SIDE, SIDE]})
+
+
+@pytest.fixture
+def two_places():
+    """Two episodes of black frames. One place blinks at every step, another at every tenth, and the second episode is white
+    where the first is black, but for these two."""
+    frames = np.zeros((2, 41, SIDE, SIDE, 3), np.uint8)
+    frames[1] = 255
+    frames[:, 1::2, 4, 4], frames[:, ::2, 4, 4] = 255, 0
+    frames[:, :, 20, 20] = 255 * (np.arange(41) // 10 % 2)[None, :, None]
+    return recorded(*frames)
+
+
+def test_a_place_that_changes_ten_times_as_often_weighs_ten_times_as_much(two_places):
+    weights = busy_places(two_places, power=1)
+    assert weights.mean().item() == pytest.approx(1)
+    assert weights[4, 4] == weights[3, 5] and weights[4, 4] == pytest.approx(10 * weights[20, 20])  # squares of 3 x 3
+    root = busy_places(two_places, power=0.5)
+    assert (root[4, 4] / root[20, 20]).item() == pytest.approx(10**0.5)
+
+
+def test_the_cut_between_two_episodes_is_no_change(two_places):
+    assert busy_places(two_places, power=1)[10, 10] == 0
+
+
+def test_all_places_weigh_alike_without_it_and_where_nothing_changes(two_places):
+    still = recorded(np.full((5, SIDE, SIDE, 3), 9, np.uint8))
+    for weights in (busy_places(two_places, power=0), busy_places(still, power=1)):
+        assert torch.equal(weights, torch.ones(SIDE, SIDE))
+
+
+def test_the_loss_and_the_pooling_weigh_every_pixel_by_its_place():
+    torch.manual_seed(0)
+    model, video = build_latent_action_model(CONFIG).eval(), torch.rand(2, 3, 3, SIDE, SIDE)
+    model.encoder.places.copy_(torch.rand(SIDE, SIDE))
+    with torch.no_grad():
+        output = model(video)
+    expected = 100 * (model.encoder.places * (output.prediction - video[:, 1:]) ** 2).mean()
+    assert output.losses["reconstruction"].item() == pytest.approx(expected.item())
+
+    with torch.no_grad():
+        latents = model.encoder(video).flatten(0, 1)
+        assert not torch.allclose(latents[0], latents[1])
+        model.encoder.places.zero_()  # no place counts, so every movement pools to zeros and they all look alike
+        assert torch.equal(*model.encoder(video).flatten(0, 1)[:2])
+
+
+def test_a_checkpoint_keeps_its_places_and_the_default_model_has_none(tmp_path):
+    assert "encoder.places" not in build_latent_action_model(replace(CONFIG, place_power=0.0)).state_dict()
+    flags = (
+        "--use-dummy-data",
+        "--num-steps",
+        2,
+        "--batch-size",
+        4,
+        "--noisy-steps",
+        2,
+        "--device",
+        "cpu",
+        "--place-power",
+        1,
+        "--frame-size",
+        16,
+        "--conv-width",
+        8,
+        "--validation-batches",
+        1,
+    )
+    assert call(SCRIPT, *flags, "--checkpoint-dir", tmp_path / "run") == 0
+    places = load_latent_action_model(tmp_path / "run" / "final_model.pt").encoder.places
+    assert places.mean().item() == pytest.approx(1) and places.max() > 1.2 > 1 > places.min()
+
+
+def test_a_negative_power_is_refused(tmp_path, capsys):
+    assert call(SCRIPT, "--use-dummy-data", "--place-power=-1", "--checkpoint-dir", tmp_path / "run") == 2
+    wanted = "error: --place-power -1 would look where nothing moves; give 0, or 1 for the places that change most\n"
+    assert capsys.readouterr().err == wanted and not (tmp_path / "run").exists()
+
+
+def traffic(rng, number=400):
+    """A game in one take: a player of 3 x 3 pixels at the left goes up, down or nowhere, as its key says, beside 12 cars that set
+    off, stop and turn as they like. Returns frames uint8 (number, 32, 32, 3) and keys (number,)."""
+    frames, keys = np.zeros((number, SIDE, SIDE, 3), np.uint8), rng.integers(0, 3, number)
+    row, cars = 15, rng.integers(8, SIDE - 2, 12)
+    for index in range(number):
+        row = int(np.clip(row + 2 * (keys[index] - 1), 8, 22))
+        cars = np.clip(cars + rng.integers(-3, 4, 12), 7, SIDE - 3)
+        for lane, column in enumerate(cars):
+            frames[index, 2 + 2 * lane : 4 + 2 * lane, column : column + 3] = 230
+        frames[index, row : row + 3, 1:4] = 255
+    return frames, keys
+
+
+def test_the_player_is_found_among_cars_that_nobody_steers():
+    frames, keys = traffic(np.random.default_rng(0))
+    store = recorded(frames)
+    pairs = torch.from_numpy(np.stack([frames[:-1], frames[1:]], axis=1)).permute(0, 1, 4, 2, 3) / 255  # (399, 2, 3, 32, 32)
+    told = {}
+    for power in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = build_latent_action_model(replace(CONFIG, place_power=power)).train()
+        model.encoder.places.copy_(busy_places(store, power))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        for _ in range(160):
+            losses = model(pairs[torch.randint(len(pairs), (32,))]).losses
+            optimizer.zero_grad()
+            torch.stack([*losses.values()]).sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            told[power] = mutual_information(model.eval().encode(pairs).indices[:, 0].numpy(), keys[1:]) / np.log(3)
+    assert told[1.0] > 0.2 and told[1.0] > 1.5 * told[0.0]
