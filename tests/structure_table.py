@@ -58,8 +58,8 @@ MAIN_LINE = {  # chapter -> file, relative to the chapter -> what it holds
 LEFT_CLOSED = {
     "1.video-tokenizer": "`data/` and `games/` (recordings and clips), `training/` (optimizer, run folders, checkpoints, "
     "processes), `metrics.py` and `figures.py`, `tokenizer_variants/`, `lab/`",
-    "2.latent-action-model": "`labels.py` (a few labels, off by default), `metrics.py`, `action_map.py`, `action_probe.py` and "
-    "`figures.py` (how actions are graded), `lab/`",
+    "2.latent-action-model": "`places.py` and `labels.py` (for games such as Freeway, off by default), `metrics.py`, "
+    "`action_map.py`, `action_probe.py` and `figures.py` (how actions are graded), `lab/`",
     "3.dynamics-model": "`data/prepare.py` (which checkpoints it starts from, what a world must know), "
     "`metrics.py`, `rollouts.py` and `figures.py` (how predictions are graded), `lab/`",
     "4.inference": "`play/` (server and page), `evaluation/` (until solution 5), the build (`build_world.py` and what it "

@@ -1,8 +1,9 @@
 """A few labels: training may see which key was pressed in a small share of the recorded transitions (`--label-share 0.02`).
 
-Without any, the codes are about whatever changes the picture most. In Freeway that is ten lanes of cars, and a chicken that moves
-by one pixel is never found. A few keys tell the encoder which movement the codes are for (LAOM, arXiv:2502.00379). The labels are
-needed in training only: the model has the same weights as without them, and infers actions from video alone.
+Without any, the codes are about whatever changes the picture most. In Freeway that is ten lanes of cars, and not a chicken that
+moves by one pixel (unless busy places count more, see `places.py`). A few keys tell the encoder which movement the codes are for
+(LAOM, arXiv:2502.00379). The labels are needed in training only: the model has the same weights as without them, and infers
+actions from video alone.
 """
 
 import numpy as np

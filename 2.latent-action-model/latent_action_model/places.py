@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from video_tokenizer.data.clip_store import ClipStore
-from video_tokenizer.errors import InputError
 
 SAMPLED = 2_000
 """transitions that are looked at, evenly spaced in the recording"""
@@ -23,10 +22,7 @@ def busy_places(store: ClipStore, power: float) -> Tensor:
     Neighbors share their change in squares of 3 x 3 pixels, so that an outline does not count more than what it encloses.
     If a tenth of the places change ten times as much as the others, a power of 1 gives that tenth ten times their weight, which
     is more than half of the whole. Returns float (H, W); ones for a power of 0, and for a recording in which nothing changes.
-    Raises InputError for a power below 0.
     """
-    if power < 0:
-        raise InputError(f"--place-power {power:g} would look where nothing moves; give 0, or 1 for the places that change most")
     arrivals = np.concatenate([np.arange(start + 1, stop) for start, stop in store.episodes])
     total = np.zeros(store.frames.shape[1:3])
     for frame in arrivals[np.linspace(0, len(arrivals) - 1, min(SAMPLED, len(arrivals))).astype(int)]:

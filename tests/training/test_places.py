@@ -99,10 +99,10 @@ def test_a_checkpoint_keeps_its_places_and_the_default_model_has_none(tmp_path):
     assert places.mean().item() == pytest.approx(1) and places.max() > 1.2 > 1 > places.min()
 
 
-def test_a_negative_power_is_refused(tmp_path, capsys):
-    assert call(SCRIPT, "--use-dummy-data", "--place-power=-1", "--checkpoint-dir", tmp_path / "run") == 2
-    wanted = "error: --place-power -1 would look where nothing moves; give 0, or 1 for the places that change most\n"
-    assert capsys.readouterr().err == wanted and not (tmp_path / "run").exists()
+@pytest.mark.parametrize("power", ["-1", "nan", "5"])
+def test_an_impossible_power_is_refused(power, tmp_path, capsys):
+    assert call(SCRIPT, "--use-dummy-data", f"--place-power={power}", "--checkpoint-dir", tmp_path / "run") == 2
+    assert capsys.readouterr().err.startswith(f"error: place_power {power}") and not (tmp_path / "run").exists()
 
 
 def traffic(rng, number=400):

@@ -173,7 +173,8 @@ SKELETON: dict[str, Any] = GENIE_ADAMW | dict(
 RANGES = {"num_epochs": (1e-9, 1e9), "learning_rate": (1e-12, 1e37), "rate_factor": (1e-12, 1e3), "gradient_clip": (1e-12, 1e12),
           "weight_decay": (0, 1e3), "ema_decay": (0, 1), "decay_share": (0, 1), "final_rate": (0, 1), "warmup_steps": (0, 2**40),
           "crop_augmentation": (0, 0.9), "patch_share": (1e-6, 1), "patch_weight": (0, 1e6), "patch_weight_from": (0, 1),
-          "stability_from": (0, 1), "label_share": (0, 1), "num_workers": (0, 1_024), "seed": (0, 2**62)}  # fmt: skip
+          "stability_from": (0, 1), "label_share": (0, 1), "place_power": (0, 4), "num_workers": (0, 1_024),
+          "seed": (0, 2**62)}  # fmt: skip
 """smallest and largest value that a setting can have"""
 LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
            "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16,
