@@ -30,7 +30,7 @@ def main() -> None:
     labels = KeyLabels(data, config)  # keys that training may see: none by default
 
     model = LatentActionModel(config).to(device)
-    model.encoder.places.copy_(busy_places(data.store, config.place_power))  # ones, unless asked for
+    model.encoder.place_weights.copy_(busy_places(data.store, config.place_power))  # ones, unless asked for
     averaged = LatentActionModel(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "latent_action_model")
     parallel = prepare_model(model, config)

@@ -47,8 +47,8 @@ class LatentActionConfig(TrainingConfig):
     pooling: Literal["change", "flatten"] = "change"
     """how the encoder's cells become one vector: change averages them, weighted by change; flatten concatenates them"""
     place_power: float = 0.0
-    """weight of a pixel: how much its place changes in the recording, to this power; 1 where much moves and the player keeps to
-    few places, as in Freeway; 0: all alike"""
+    """how strongly a pixel counts by how much its place changes in the recording (that change to this power); 0: all pixels count
+    alike; try 1 where much moves and the player keeps to few places, as in Freeway"""
     encoder_blocks: int = 0
     """space-time blocks of the encoder after the stem; 0 uses the stem alone"""
     decoder_blocks: int = 0

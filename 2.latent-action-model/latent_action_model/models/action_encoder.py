@@ -37,7 +37,7 @@ class ActionEncoder(nn.Module):
         else:
             self.to_channels = nn.Conv2d(config.conv_width, channels, kernel_size=3, stride=2, padding=1)
         height, width = config.frame_height_width
-        self.places = nn.Buffer(torch.ones(height, width), persistent=config.place_power > 0)  # the weight of each pixel
+        self.place_weights = nn.Buffer(torch.ones(height, width), persistent=config.place_power > 0)  # ones, or `busy_places`
         num_cells = -(-height // self.pooled_cell) * -(-width // self.pooled_cell)
         pooled = channels if config.pooling == "change" else num_cells * channels
         self.to_latent = nn.Sequential(nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, latent_dim))
@@ -50,7 +50,7 @@ class ActionEncoder(nn.Module):
         if self.context is not None:
             features = self.context(features, batch_size)  # (M, E, H/P, W/P)
         cells = F.gelu(rearrange(self.to_channels(features), "m c h w -> m (h w) c"))  # (M, N, channels)
-        change = (after - before).abs() * self.places
+        change = (after - before).abs() * self.place_weights
         pooled = pool_by_change(cells, change, self.pooled_cell) if self.pooling == "change" else cells.flatten(1)
         return rearrange(self.to_latent(pooled), "(b t) a -> b t a", b=batch_size)
 

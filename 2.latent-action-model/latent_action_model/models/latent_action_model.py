@@ -74,16 +74,16 @@ class LatentActionModel(nn.Module):
     def forward(self, video: Tensor) -> LatentActionOutput:
         """video: (B, T, C, H, W) in [0, 1]. Returns the predicted frames 1 .. T - 1, the actions and the losses."""
         quantized = self.quantizer(self.encoder(video))
-        past, future, places = video[:, :-1], video[:, 1:], self.encoder.places
+        past, future, weights = video[:, :-1], video[:, 1:], self.encoder.place_weights
         change = self.decoder(past, quantized.codes)
         if self.config.reconstruction_loss == "bce":
             logits = logits_of(past) + change
-            reconstruction = F.binary_cross_entropy_with_logits(logits, future, places)
+            reconstruction = F.binary_cross_entropy_with_logits(logits, future, weights)
             prediction = logits.sigmoid()
         else:
             prediction = past + change
             # the mean over all pixels is tiny where little moves; this scale only makes it comparable to the quantizer's terms
-            reconstruction = self.config.reconstruction_weight * (places * (prediction - future) ** 2).mean()
+            reconstruction = self.config.reconstruction_weight * (weights * (prediction - future) ** 2).mean()
         return LatentActionOutput(
             prediction.clamp(0, 1), quantized.indices, {"reconstruction": reconstruction} | quantized.losses
         )
