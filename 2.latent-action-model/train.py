@@ -30,9 +30,9 @@ def main() -> None:
     labels = KeyLabels(data, config)  # keys that training may see: none by default
 
     model = LatentActionModel(config).to(device)
-    model.encoder.place_weights.copy_(busy_places(data.store, config.place_power))  # ones, unless asked for
     averaged = LatentActionModel(config).to(device)  # holds the averaged weights, which are validated and saved
     load_initial_weights(model, config, "latent_action_model")
+    model.encoder.place_weights.copy_(busy_places(data.store, config.place_power))  # ones, unless asked for
     parallel = prepare_model(model, config)
     optimizer = build_optimizer(model, config)
     ema = ExponentialMovingAverage(model, config.ema_decay)

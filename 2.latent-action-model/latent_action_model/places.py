@@ -22,11 +22,11 @@ def busy_places(store: ClipStore, power: float) -> Tensor:
     Neighbors share their change in squares of 3 x 3 pixels, so that an outline does not count more than what it encloses.
     If a tenth of the places change ten times as much as the others, a power of 1 gives that tenth ten times their weight, which
     is more than half of the whole. A place that never changes weighs 0, so what the decoder draws there is not trained.
-    All episodes are looked at, held-out ones too, but no key. Returns float (H, W); ones for a power of 0, and for a recording in
-    which nothing changes.
+    All episodes are looked at, held-out ones too, but no key. Returns float (H, W), ones where nothing changes at all; for a
+    power of 0 a single one, for frames of any size.
     """
     if power == 0:
-        return torch.ones(store.frames.shape[1:3])
+        return torch.ones(1)
     arrivals = np.concatenate([np.arange(start + 1, stop) for start, stop in store.episodes])
     total = np.zeros(store.frames.shape[1:3])
     for frame in arrivals[np.linspace(0, len(arrivals) - 1, min(SAMPLED, len(arrivals))).astype(int)]:

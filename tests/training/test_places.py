@@ -19,6 +19,8 @@ from video_tokenizer.data.clip_store import ClipStore
 from video_tokenizer.games.moving_square import dummy_clip_store
 
 SCRIPT = REPOSITORY / "2.latent-action-model" / "train.py"
+SMALL = ("--use-dummy-data", "--frame-size", 16, "--conv-width", 8, "--batch-size", 4, "--num-steps", 2, "--noisy-steps", 1,
+         "--validation-batches", 1, "--device", "cpu", "--place-power")  # fmt: skip
 SIDE = 32
 CONFIG = LatentActionConfig(frame_size=SIDE, conv_width=16, noisy_steps=50, place_power=1.0)
 
@@ -54,9 +56,9 @@ def test_the_cut_between_two_episodes_is_no_change(two_places):
 
 
 def test_all_places_weigh_alike_without_it_and_where_nothing_changes(two_places):
+    assert busy_places(two_places, power=0).tolist() == [1.0]
     still = recorded(np.full((5, SIDE, SIDE, 3), 9, np.uint8))
-    for weights in (busy_places(two_places, power=0), busy_places(still, power=1)):
-        assert torch.equal(weights, torch.ones(SIDE, SIDE))
+    assert torch.equal(busy_places(still, power=1), torch.ones(SIDE, SIDE))
 
 
 def test_the_loss_and_the_pooling_weigh_every_pixel_by_its_place():
@@ -83,33 +85,26 @@ def test_the_loss_and_the_pooling_weigh_every_pixel_by_its_place():
 
 def test_a_checkpoint_keeps_its_places_and_the_default_model_has_none(tmp_path):
     assert "encoder.place_weights" not in build_latent_action_model(replace(CONFIG, place_power=0.0)).state_dict()
-    flags = (
-        "--use-dummy-data",
-        "--num-steps",
-        2,
-        "--batch-size",
-        4,
-        "--noisy-steps",
-        2,
-        "--device",
-        "cpu",
-        "--place-power",
-        1,
-        "--frame-size",
-        16,
-        "--conv-width",
-        8,
-        "--validation-batches",
-        1,
-    )
-    assert call(SCRIPT, *flags, "--checkpoint-dir", tmp_path / "run") == 0
+    assert call(SCRIPT, *SMALL, 1, "--checkpoint-dir", tmp_path / "run") == 0
     places = load_latent_action_model(tmp_path / "run" / "final_model.pt").encoder.place_weights
     assert torch.equal(places, busy_places(dummy_clip_store(tmp_path / "square", frame_size=(16, 16)), power=1))
 
 
+def test_a_model_without_places_takes_frames_of_any_size_and_one_with_places_starts_from_new_ones(tmp_path):
+    assert build_latent_action_model(replace(CONFIG, place_power=0.0)).eval().encode(
+        torch.rand(1, 2, 3, 24, 40)
+    ).indices.shape == (1, 1)
+    assert call(SCRIPT, *SMALL, 1, "--checkpoint-dir", tmp_path / "run") == 0
+    assert call(SCRIPT, *SMALL, 2, "--init-from", tmp_path / "run" / "best_model.pt", "--checkpoint-dir", tmp_path / "next") == 0
+    first, second = (
+        load_latent_action_model(tmp_path / name / "best_model.pt").encoder.place_weights for name in ("run", "next")
+    )
+    assert torch.allclose(second, first**2 / (first**2).mean())  # and not those of the checkpoint that it starts from
+
+
 @pytest.mark.parametrize("power", ["-1", "nan", "5"])
 def test_an_impossible_power_is_refused(power, tmp_path, capsys):
-    assert call(SCRIPT, "--use-dummy-data", f"--place-power={power}", "--checkpoint-dir", tmp_path / "run") == 2
+    assert call(SCRIPT, *SMALL[:-1], f"--place-power={power}", "--checkpoint-dir", tmp_path / "run") == 2
     assert capsys.readouterr().err.startswith(f"error: place_power {power}") and not (tmp_path / "run").exists()
 
 

@@ -36,9 +36,9 @@ class ActionEncoder(nn.Module):
             self.to_channels = nn.Conv2d(config.embed_dim, channels, kernel_size=1)
         else:
             self.to_channels = nn.Conv2d(config.conv_width, channels, kernel_size=3, stride=2, padding=1)
-        height, width = config.frame_height_width
-        self.place_weights = nn.Buffer(torch.ones(height, width), persistent=config.place_power > 0)  # ones, or `busy_places`
-        num_cells = -(-height // self.pooled_cell) * -(-width // self.pooled_cell)
+        size = config.frame_height_width
+        self.place_weights = nn.Buffer(torch.ones(size if config.place_power else (1,)), persistent=config.place_power > 0)
+        num_cells = -(-size[0] // self.pooled_cell) * -(-size[1] // self.pooled_cell)
         pooled = channels if config.pooling == "change" else num_cells * channels
         self.to_latent = nn.Sequential(nn.Linear(pooled, 64), nn.GELU(), nn.Linear(64, latent_dim))
 
