@@ -8,7 +8,7 @@ import pytest
 import torch
 from script_runner import call
 from structure_checks import REPOSITORY
-from torch.nn.functional import binary_cross_entropy as cross_entropy
+from torch.nn.functional import binary_cross_entropy
 
 from latent_action_model import load_latent_action_model
 from latent_action_model.config import LatentActionConfig
@@ -34,8 +34,8 @@ def recorded(*episodes):
 
 @pytest.fixture
 def two_places():
-    """Two episodes of other frames. One place blinks at every step, another at every tenth, and the second episode is white
-    where the first is other, except at these two places."""
+    """Two episodes. One place blinks at every step and another at every tenth. All else is black in the first episode and white
+    in the second."""
     frames = np.zeros((2, 41, SIDE, SIDE, 3), np.uint8)
     frames[1] = 255
     frames[:, 1::2, 4, 4], frames[:, ::2, 4, 4] = 255, 0
@@ -73,7 +73,7 @@ def test_the_loss_and_the_pooling_weigh_every_pixel_by_its_place():
     other.encoder.place_weights.copy_(model.encoder.place_weights)
     with torch.no_grad():
         output = other(video)
-    expected = (model.encoder.place_weights * cross_entropy(output.prediction, video[:, 1:], reduction="none")).mean()
+    expected = (model.encoder.place_weights * binary_cross_entropy(output.prediction, video[:, 1:], reduction="none")).mean()
     assert output.losses["reconstruction"].item() == pytest.approx(expected.item(), rel=1e-4)
 
     with torch.no_grad():
@@ -91,14 +91,12 @@ def test_a_checkpoint_keeps_its_places_and_the_default_model_has_none(tmp_path):
 
 
 def test_a_model_without_places_takes_frames_of_any_size_and_one_with_places_starts_from_new_ones(tmp_path):
-    assert build_latent_action_model(replace(CONFIG, place_power=0.0)).eval().encode(
-        torch.rand(1, 2, 3, 24, 40)
-    ).indices.shape == (1, 1)
+    without = build_latent_action_model(replace(CONFIG, place_power=0.0)).eval()
+    assert without.encode(torch.rand(1, 2, 3, 24, 40)).indices.shape == (1, 1)
     assert call(SCRIPT, *SMALL, 1, "--checkpoint-dir", tmp_path / "run") == 0
     assert call(SCRIPT, *SMALL, 2, "--init-from", tmp_path / "run" / "best_model.pt", "--checkpoint-dir", tmp_path / "next") == 0
-    first, second = (
-        load_latent_action_model(tmp_path / name / "best_model.pt").encoder.place_weights for name in ("run", "next")
-    )
+    models = (load_latent_action_model(tmp_path / name / "best_model.pt") for name in ("run", "next"))
+    first, second = (model.encoder.place_weights for model in models)
     assert torch.allclose(second, first**2 / (first**2).mean())  # and not those of the checkpoint that it starts from
 
 

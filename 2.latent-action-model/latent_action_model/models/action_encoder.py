@@ -18,9 +18,9 @@ class ActionEncoder(nn.Module):
     """Encode both sides of a transition: the latent of t -> t + 1 depends on the frames up to t + 1 and on no later one.
 
     config.pooling decides how the cells of a frame become one vector:
-    "change": the mean of the cells, each weighted by how much its pixels changed. In a plain mean, the few cells in which the
-    player moved would vanish among the others. The mean also discards positions, so that moving left gives the same vector
-    wherever the player is.
+    "change": the mean of the cells, each weighted by how much its pixels changed, times their `place_weights`. In a plain mean,
+    the few cells in which the player moved would vanish among the others. The mean also discards positions, so that moving left
+    gives the same vector wherever the player is.
     "flatten": the cells one after another, which keeps their positions. The codes then tend to encode where the player is.
     """
 
