@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dynamics_model.models.action_prior import GUIDANCE, LABEL_SMOOTHING
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.config import GENIE_ADAMW, SKELETON, TrainingConfig
 
@@ -60,6 +61,12 @@ class NextFrameConfig(TrainingConfig):
     changed_weight: float = 6.0
     """loss weight of tokens that differ from the previous frame; 1 weights all tokens equally"""
 
+    # --- keys of latent actions ---
+    guidance: float = GUIDANCE
+    """how much a key counts against the habits in the recording: the power of P(key | action) when chapter 4 steers the world"""
+    label_smoothing: float = LABEL_SMOOTHING
+    """pseudo-count in P(key | action), against trust in an action that is rare among the 200 labels"""
+
     # --- optimization ---
     batch_size: int = 16
     """clips per step, over all processes"""
@@ -84,6 +91,7 @@ class NextFrameConfig(TrainingConfig):
                 raise InputError(f"{name} {getattr(self, name)} must be at least {least}")
         if self.prior_steps < 1:
             raise InputError(f"prior_steps {self.prior_steps} leaves the action prior untrained; give at least 1")
+        check_key_settings(guidance=self.guidance, label_smoothing=self.label_smoothing)
         self.check_shares("action_dropout")
 
     def check_shares(self, *names: str) -> None:
@@ -91,6 +99,13 @@ class NextFrameConfig(TrainingConfig):
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)} must lie between 0 and 1")
+
+
+def check_key_settings(**settings: float) -> None:
+    """Raise InputError for a guidance or label_smoothing below 0 or without end."""
+    for name, value in settings.items():
+        if not 0 <= value < float("inf"):
+            raise InputError(f"{name} {value} must be a number from 0 on, such as the default")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ import torch
 from export_world import to_eight_bits
 from torch import Tensor, nn
 
-from dynamics_model.models.action_prior import GUIDANCE
 from dynamics_model.models.maskgit import MaskGIT
 from video_tokenizer.data.clips import to_video
 from video_tokenizer.errors import InputError
@@ -221,7 +220,7 @@ def write_world(folder: Path, output: Path) -> dict[str, Any]:
         "caches": {name: list(cache.shape) for name, cache in caches.items()},
         "start_tokens": encode_starts(tokenizer, world.start_frames),
         "start_actions": world.start_actions.tolist(),
-        "key_weights": (world.key_probabilities() ** GUIDANCE).tolist() if "prior" in networks else None,
+        "key_weights": (world.key_probabilities() ** world.metadata.guidance).tolist() if "prior" in networks else None,
     }
     (output / "world.json").write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
     return {"name": output.name, "bytes": sum(file.stat().st_size for file in output.iterdir())}

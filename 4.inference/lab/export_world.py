@@ -2,7 +2,10 @@
 
     python 4.inference/lab/export_world.py --world worlds/breakout --output assets/worlds/breakout
 
-Loading turns the weights back into float32. To measure what the rounding costs, run evaluate.py on the copy.
+Loading turns the weights back into float32. To measure what the rounding costs, run evaluate.py on the copy. A copy may also
+read the keys in another way, which needs no training:
+
+    python 4.inference/lab/export_world.py --world worlds/pong --output worlds/pong-surer --guidance 7 --label-smoothing 3
 """
 
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dynamics_model.config import check_key_settings
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, write_torch_file
 from video_tokenizer.training.command_line import parse_config, run_script
@@ -29,6 +33,16 @@ class ExportConfig:
     """folder of the world to copy"""
     output: str = "assets/worlds/breakout"
     """folder for the copy; checkpoints already there are replaced"""
+    guidance: float | None = None
+    """another power of P(key | action) for the copy, see 3.dynamics-model/train.py; default: as in the world"""
+    label_smoothing: float | None = None
+    """another pseudo-count in P(key | action) for the copy; default: as in the world"""
+
+    @property
+    def key_settings(self) -> dict[str, float]:
+        """The given ones of guidance and label_smoothing."""
+        settings = {"guidance": self.guidance, "label_smoothing": self.label_smoothing}
+        return {name: value for name, value in settings.items() if value is not None}
 
 
 def to_eight_bits(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -62,6 +76,7 @@ def main() -> None:
     world, output = Path(config.world), Path(config.output)
     if output.exists() and (not output.is_dir() or output.resolve() == world.resolve()):
         raise InputError(f"--output {output} is a file or the world itself; give another folder")
+    check_key_settings(**config.key_settings)
     WorldModel.load(world)  # refuses a world whose parts do not fit together
     original = rounded = ""
     for kind in KINDS:
@@ -71,6 +86,9 @@ def main() -> None:
         content["config"] = without_absolute_paths(content["config"])
         if kind == "tokenizer":
             original = fingerprint(content["weights"])
+        if kind == "dynamics":
+            content |= config.key_settings
+            content["config"] |= config.key_settings
         content["weights"], content["scales"] = to_eight_bits(content["weights"])
         if kind == "tokenizer":
             rounded = fingerprint(from_eight_bits(content["weights"], content["scales"]))

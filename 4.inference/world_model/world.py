@@ -26,9 +26,6 @@ from video_tokenizer.models.base import Tokenizer
 from video_tokenizer.training.checkpoint import fingerprint, load_checkpoint
 from video_tokenizer.training.device import autocast, choose_device
 
-LABEL_SMOOTHING = 0.3
-"""pseudo-count in P(key | code): a code that came five times, always with LEFT, is taken to mean LEFT"""
-
 
 @dataclass
 class RolloutState:
@@ -140,7 +137,7 @@ class WorldModel:
         table = np.zeros((self.num_actions, self.num_actions), np.float32)
         counts, names = np.array(self.metadata.code_counts), self.metadata.action_names
         if self.action_kind == "latent" and counts.shape == (self.num_actions, len(names)):
-            given_code = action_given_code(counts, LABEL_SMOOTHING)  # (A, keys)
+            given_code = action_given_code(counts, self.metadata.label_smoothing)  # (A, keys)
             for key, name in enumerate(names):
                 if name in self.action_map:
                     table[self.action_map[name]] += given_code[:, key]
@@ -218,7 +215,7 @@ class WorldModel:
         with autocast(self.device, self.precision):
             prior = self.dynamics.next_action_probabilities(state.dynamics_state) if self.use_action_prior else None
             if prior is not None:
-                chosen = action_of_key(chosen, prior, self.p_key_given_action)
+                chosen = action_of_key(chosen, prior, self.p_key_given_action, self.metadata.guidance)
             state.latest = self.dynamics.step(state.dynamics_state, chosen, state.sampling, state.generator, trace)
             state.latest.flatten()[0].item()  # waits for a GPU, which computes on its own after it was asked to
             predicted = time.perf_counter()

@@ -34,6 +34,19 @@ def test_the_copy_is_smaller_and_looks_nearly_the_same(tmp_path, actions):
     assert np.abs(pictures[0] - pictures[1]).mean() < 2.0
 
 
+def test_a_copy_may_read_the_keys_in_another_way(tmp_path, capsys):
+    world, copy = save_tiny_world(tmp_path / "world"), tmp_path / "copy"
+    assert call(SCRIPT, "--world", world, "--output", copy, "--guidance", -1) == 2
+    assert "guidance -1.0" in capsys.readouterr().err and not copy.exists()
+    assert call(SCRIPT, "--world", world, "--output", copy, "--guidance", 7) == 0
+    assert call(SCRIPT, "--world", copy, "--output", tmp_path / "again", "--label-smoothing", 0) == 0
+    again = WorldModel.load(tmp_path / "again")
+    assert (again.metadata.guidance, again.metadata.label_smoothing) == (7, 0)
+    assert (again.dynamics.config.guidance, again.dynamics.config.label_smoothing) == (7, 0)  # type: ignore[attr-defined]
+    first, second = (torch.load(folder / "dynamics.pt")["weights"] for folder in (copy, tmp_path / "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)  # rounding what is rounded changes nothing
+
+
 def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path, capsys):
     world = save_tiny_world(tmp_path / "world", "true")
     assert call(SCRIPT, "--world", world, "--output", world) == 2 and "the world itself" in capsys.readouterr().err

@@ -134,6 +134,28 @@ def test_unknown_actions_are_read_off_the_frames(world):
     assert actions[0, 0] == -1 and np.array_equal(actions[:, 1:], world.latent_action_model.encode(video).indices)
 
 
+@pytest.mark.parametrize(
+    ("guidance", "smoothing", "left", "taken"),
+    [(1, 0, [0.2, 1], 0), (3, 0, [0.2, 1], 5), (3, 10, [0.4, 0.8], 0), (7, 10, [0.4, 0.8], 5)],
+)
+def test_a_world_knows_how_much_its_keys_count(tmp_path, monkeypatch, guidance, smoothing, left, taken):
+    """LEFT was pressed in 2 of 10 transitions of code 0, in all 10 of code 5, and in 12 of all 20. The prior has 0.9 and 0.1.
+
+    Power 1: 0.9 * 0.2 > 0.1, power 3: 0.9 * 0.2**3 < 0.1. With 10 pseudo-counts, 6 of them LEFT, the codes have 8/20 and 16/20,
+    and at power 3 the habit wins: 0.9 * 0.4**3 = 0.058 and 0.1 * 0.8**3 = 0.051. At power 7 it is 0.001 and 0.021.
+    """
+    counts = [[8, 0, 0, 2], *[[0] * 4] * 4, [0, 0, 0, 10]]
+    world = WorldModel.load(
+        save_tiny_world(tmp_path, code_counts=counts, guidance=float(guidance), label_smoothing=float(smoothing)), "cpu"
+    )
+    assert world.key_probabilities()[5, [0, 5]] == pytest.approx(left)
+    prior = torch.tensor([[0.9, 0, 0, 0, 0, 0.1]])
+    monkeypatch.setattr(type(world.dynamics), "next_action_probabilities", lambda model, state: prior)
+    world.reset(world.start_frames[0])
+    world.step(world.action_map["LEFT"])
+    assert world.current is not None and world.current.dynamics_state.action.item() == taken
+
+
 def test_a_world_of_true_actions_takes_the_games_keys(folders):
     world = WorldModel.load(folders["true"], "cpu")
     assert world.action_names == ["NOOP", "FIRE", "RIGHT", "LEFT"]

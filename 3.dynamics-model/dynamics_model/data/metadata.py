@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynamics_model.models.action_prior import GUIDANCE, LABEL_SMOOTHING
+
 
 @dataclass
 class WorldMetadata:
@@ -21,6 +23,10 @@ class WorldMetadata:
     """for each latent action the true action that it mostly stands for"""
     code_counts: list[list[int]] = field(default_factory=list)
     """how often each latent action came with each true action among the labels; empty without labels"""
+    guidance: float = GUIDANCE
+    """power of P(key | latent action), with which chapter 4 steers; 3 unless a game needs another one"""
+    label_smoothing: float = LABEL_SMOOTHING
+    """pseudo-count in P(key | latent action), which is estimated from `code_counts`"""
     env_id: str | None = None
     """Gymnasium id of the recorded game, None for videos"""
     frames_per_second: float = 15.0

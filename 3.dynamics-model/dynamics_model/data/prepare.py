@@ -86,6 +86,8 @@ def prepare_frames(
         picture_delay=store.info.get("picture_delay"),
         merged_frames=store.info.get("merged_frames", 2),
         linear_light=bool(store.linear_light),
+        guidance=config.guidance,
+        label_smoothing=config.label_smoothing,
         tokenizer_fingerprint=fingerprint(tokenizer.state_dict()),
         start_frames=start_frames,
         start_actions=start_actions,
