@@ -63,9 +63,11 @@ class NextFrameConfig(TrainingConfig):
 
     # --- keys of latent actions ---
     guidance: float = GUIDANCE
-    """how much a key counts against the habits in the recording: the power of P(key | action) when chapter 4 steers the world"""
+    """power of P(key | latent action) in steering: 1 is Bayes' rule, and above 1 the key counts for more than the habits in the
+    recording"""
     label_smoothing: float = LABEL_SMOOTHING
-    """pseudo-count in P(key | action), against trust in an action that is rare among the 200 labels"""
+    """imaginary labels that each latent action gets in P(key | latent action), spread over the keys as all 200 labels are; more
+    of them trust an action less that is rare among the labels"""
 
     # --- optimization ---
     batch_size: int = 16
@@ -102,10 +104,11 @@ class NextFrameConfig(TrainingConfig):
 
 
 def check_key_settings(**settings: float) -> None:
-    """Raise InputError for a guidance or label_smoothing below 0 or without end."""
+    """Raise InputError for a guidance or label_smoothing that is negative, infinite or not a number."""
     for name, value in settings.items():
         if not 0 <= value < float("inf"):
-            raise InputError(f"{name} {value} must be a number from 0 on, such as the default")
+            default = {"guidance": GUIDANCE, "label_smoothing": LABEL_SMOOTHING}[name]
+            raise InputError(f"{name} {value} must be 0 or larger and finite; the default is {default}")
 
 
 @dataclass(frozen=True)

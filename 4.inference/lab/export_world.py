@@ -3,9 +3,9 @@
     python 4.inference/lab/export_world.py --world worlds/breakout --output assets/worlds/breakout
 
 Loading turns the weights back into float32. To measure what the rounding costs, run evaluate.py on the copy. A copy may also
-read the keys in another way, which needs no training:
+weigh the keys in another way, which needs no training:
 
-    python 4.inference/lab/export_world.py --world worlds/pong --output worlds/pong-surer --guidance 7 --label-smoothing 3
+    python 4.inference/lab/export_world.py --world worlds/pong --output worlds/pong-power-7 --guidance 7 --label-smoothing 3
 """
 
 from dataclasses import dataclass
@@ -36,11 +36,11 @@ class ExportConfig:
     guidance: float | None = None
     """another power of P(key | action) for the copy, see 3.dynamics-model/train.py; default: as in the world"""
     label_smoothing: float | None = None
-    """another pseudo-count in P(key | action) for the copy; default: as in the world"""
+    """other pseudo-counts in P(key | action) for the copy; default: as in the world"""
 
     @property
     def key_settings(self) -> dict[str, float]:
-        """The given ones of guidance and label_smoothing."""
+        """Those of guidance and label_smoothing that were given."""
         settings = {"guidance": self.guidance, "label_smoothing": self.label_smoothing}
         return {name: value for name, value in settings.items() if value is not None}
 

@@ -34,10 +34,10 @@ def test_the_copy_is_smaller_and_looks_nearly_the_same(tmp_path, actions):
     assert np.abs(pictures[0] - pictures[1]).mean() < 2.0
 
 
-def test_a_copy_may_read_the_keys_in_another_way(tmp_path, capsys):
+def test_a_copy_may_weigh_the_keys_in_another_way(tmp_path, capsys):
     world, copy = save_tiny_world(tmp_path / "world"), tmp_path / "copy"
     assert call(SCRIPT, "--world", world, "--output", copy, "--guidance", -1) == 2
-    assert "guidance -1.0" in capsys.readouterr().err and not copy.exists()
+    assert "guidance -1.0 must be 0 or larger and finite; the default is 3.0" in capsys.readouterr().err and not copy.exists()
     assert call(SCRIPT, "--world", world, "--output", copy, "--guidance", 7) == 0
     assert call(SCRIPT, "--world", copy, "--output", tmp_path / "again", "--label-smoothing", 0) == 0
     again = WorldModel.load(tmp_path / "again")

@@ -24,9 +24,9 @@ class WorldMetadata:
     code_counts: list[list[int]] = field(default_factory=list)
     """how often each latent action came with each true action among the labels; empty without labels"""
     guidance: float = GUIDANCE
-    """power of P(key | latent action), with which chapter 4 steers; 3 unless a game needs another one"""
+    """power of P(key | latent action) with which chapter 4 steers this world"""
     label_smoothing: float = LABEL_SMOOTHING
-    """pseudo-count in P(key | latent action), which is estimated from `code_counts`"""
+    """pseudo-counts in P(key | latent action), which is estimated from `code_counts`"""
     env_id: str | None = None
     """Gymnasium id of the recorded game, None for videos"""
     frames_per_second: float = 15.0
