@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dynamics_model.models.action_prior import GUIDANCE, LABEL_SMOOTHING
+from dynamics_model.models.action_prior import GUIDANCE, KEY_SMOOTHING
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.config import GENIE_ADAMW, SKELETON, TrainingConfig
 
@@ -62,10 +62,10 @@ class NextFrameConfig(TrainingConfig):
     """loss weight of tokens that differ from the previous frame; 1 weights all tokens equally"""
 
     # --- keys of latent actions ---
-    guidance: float = GUIDANCE
+    key_guidance: float = GUIDANCE
     """power of P(key | latent action) in steering: 1 is Bayes' rule, and above 1 the key counts for more than the habits in the
     recording"""
-    label_smoothing: float = LABEL_SMOOTHING
+    key_smoothing: float = KEY_SMOOTHING
     """imaginary labels that each latent action gets in P(key | latent action), spread over the keys as all 200 labels are; more
     of them trust an action less that is rare among the labels"""
 
@@ -93,7 +93,6 @@ class NextFrameConfig(TrainingConfig):
                 raise InputError(f"{name} {getattr(self, name)} must be at least {least}")
         if self.prior_steps < 1:
             raise InputError(f"prior_steps {self.prior_steps} leaves the action prior untrained; give at least 1")
-        check_key_settings(guidance=self.guidance, label_smoothing=self.label_smoothing)
         self.check_shares("action_dropout")
 
     def check_shares(self, *names: str) -> None:
@@ -101,14 +100,6 @@ class NextFrameConfig(TrainingConfig):
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} {getattr(self, name)} must lie between 0 and 1")
-
-
-def check_key_settings(**settings: float) -> None:
-    """Raise InputError for a guidance or label_smoothing that is negative, infinite or not a number."""
-    for name, value in settings.items():
-        if not 0 <= value < float("inf"):
-            default = {"guidance": GUIDANCE, "label_smoothing": LABEL_SMOOTHING}[name]
-            raise InputError(f"{name} {value} must be 0 or larger and finite; the default is {default}")
 
 
 @dataclass(frozen=True)

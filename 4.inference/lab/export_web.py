@@ -220,7 +220,7 @@ def write_world(folder: Path, output: Path) -> dict[str, Any]:
         "caches": {name: list(cache.shape) for name, cache in caches.items()},
         "start_tokens": encode_starts(tokenizer, world.start_frames),
         "start_actions": world.start_actions.tolist(),
-        "key_weights": (world.key_probabilities() ** world.metadata.guidance).tolist() if "prior" in networks else None,
+        "key_weights": (world.key_probabilities() ** world.metadata.key_guidance).tolist() if "prior" in networks else None,
     }
     (output / "world.json").write_text(json.dumps(facts, separators=(",", ":")), encoding="utf-8")
     return {"name": output.name, "bytes": sum(file.stat().st_size for file in output.iterdir())}

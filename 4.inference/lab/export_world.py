@@ -5,7 +5,7 @@
 Loading turns the weights back into float32. To measure what the rounding costs, run evaluate.py on the copy. A copy may also
 weigh the keys in another way, which needs no training:
 
-    python 4.inference/lab/export_world.py --world worlds/pong --output worlds/pong-power-7 --guidance 7 --label-smoothing 3
+    python 4.inference/lab/export_world.py --world worlds/pong --output worlds/pong-power-7 --key-guidance 7 --key-smoothing 3
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from dynamics_model.config import check_key_settings
 from video_tokenizer.errors import InputError
 from video_tokenizer.training.checkpoint import fingerprint, from_eight_bits, load_checkpoint, write_torch_file
 from video_tokenizer.training.command_line import parse_config, run_script
+from video_tokenizer.training.config import check_ranges
 from world_model.world import WorldModel
 
 KINDS = ("tokenizer", "latent_action_model", "dynamics", "sharpener", "sound")
@@ -33,15 +33,15 @@ class ExportConfig:
     """folder of the world to copy"""
     output: str = "assets/worlds/breakout"
     """folder for the copy; checkpoints already there are replaced"""
-    guidance: float | None = None
+    key_guidance: float | None = None
     """another power of P(key | action) for the copy, see 3.dynamics-model/train.py; default: as in the world"""
-    label_smoothing: float | None = None
+    key_smoothing: float | None = None
     """other pseudo-counts in P(key | action) for the copy; default: as in the world"""
 
     @property
     def key_settings(self) -> dict[str, float]:
-        """Those of guidance and label_smoothing that were given."""
-        settings = {"guidance": self.guidance, "label_smoothing": self.label_smoothing}
+        """Those of key_guidance and key_smoothing that were given."""
+        settings = {"key_guidance": self.key_guidance, "key_smoothing": self.key_smoothing}
         return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -76,8 +76,11 @@ def main() -> None:
     world, output = Path(config.world), Path(config.output)
     if output.exists() and (not output.is_dir() or output.resolve() == world.resolve()):
         raise InputError(f"--output {output} is a file or the world itself; give another folder")
-    check_key_settings(**config.key_settings)
-    WorldModel.load(world)  # refuses a world whose parts do not fit together
+    check_ranges(config.key_settings)
+    prior = getattr(WorldModel.load(world).dynamics, "action_prior", None)  # refuses a world whose parts do not fit together
+    if config.key_settings and prior is None:
+        raise InputError(f"{world} sends keys as they are, without an action prior; leave out --key-guidance and --key-smoothing")
+    contents: dict[str, dict[str, Any]] = {}
     original = rounded = ""
     for kind in KINDS:
         if kind in OPTIONAL and not (world / f"{kind}.pt").exists():
@@ -94,6 +97,8 @@ def main() -> None:
             rounded = fingerprint(from_eight_bits(content["weights"], content["scales"]))
         elif kind == "dynamics" or content.get("tokenizer_fingerprint") == original:
             content["tokenizer_fingerprint"] = rounded  # the copy predicts tokens of the rounded tokenizer, or their sound
+        contents[kind] = content
+    for kind, content in contents.items():  # nothing is written before all parts have been read
         file = output / f"{kind}.pt"
         write_torch_file(file, content)
         print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")

@@ -137,7 +137,7 @@ class WorldModel:
         table = np.zeros((self.num_actions, self.num_actions), np.float32)
         counts, names = np.array(self.metadata.code_counts), self.metadata.action_names
         if self.action_kind == "latent" and counts.shape == (self.num_actions, len(names)):
-            given_code = action_given_code(counts, self.metadata.label_smoothing)  # (A, keys)
+            given_code = action_given_code(counts, self.metadata.key_smoothing)  # (A, keys)
             for key, name in enumerate(names):
                 if name in self.action_map:
                     table[self.action_map[name]] += given_code[:, key]
@@ -215,7 +215,7 @@ class WorldModel:
         with autocast(self.device, self.precision):
             prior = self.dynamics.next_action_probabilities(state.dynamics_state) if self.use_action_prior else None
             if prior is not None:
-                chosen = action_of_key(chosen, prior, self.p_key_given_action, self.metadata.guidance)
+                chosen = action_of_key(chosen, prior, self.p_key_given_action, self.metadata.key_guidance)
             state.latest = self.dynamics.step(state.dynamics_state, chosen, state.sampling, state.generator, trace)
             state.latest.flatten()[0].item()  # waits for a GPU, which computes on its own after it was asked to
             predicted = time.perf_counter()

@@ -20,7 +20,7 @@ from dynamics_model.sampling_flags import SamplingFlags, sampling_of
 from dynamics_variants import DYNAMICS
 from video_tokenizer.errors import InputError
 from video_tokenizer.registry import build_tokenizer
-from video_tokenizer.training.checkpoint import save_checkpoint
+from video_tokenizer.training.checkpoint import load_checkpoint, save_checkpoint
 
 CHAPTER = REPOSITORY / "3.dynamics-model"
 GENERATE, EVALUATE = (REPOSITORY / "4.inference" / script for script in ("generate.py", "evaluate.py"))
@@ -298,7 +298,7 @@ def training(name, tokenizers, *extra):
 
 @every_variant
 def test_a_stopped_training_resumes_as_if_nothing_had_happened(name, tokenizers, tmp_path, monkeypatch):
-    """Six steps in one go, and three, a stop, three more: the same weights to the bit."""
+    """Six steps in one go, and three, a stop, three more: the same weights to the bit, also when keys are to count for more."""
     from video_tokenizer.training import run
 
     keep, command = run.Run._save_resume, training(name, tokenizers, "--actions", "true")
@@ -312,7 +312,9 @@ def test_a_stopped_training_resumes_as_if_nothing_had_happened(name, tokenizers,
     with monkeypatch.context() as patched:
         patched.setattr(run.Run, "_save_resume", keep_and_stop)
         assert call(*command, "--checkpoint-dir", tmp_path / "halves") == 130
-    assert call(*command, "--checkpoint-dir", tmp_path / "halves") == 0
+    assert call(*command, "--checkpoint-dir", tmp_path / "halves", "--key-guidance", 7) == 0
+    assert not (tmp_path / "halves" / "previous-1").exists()
+    assert load_checkpoint(tmp_path / "halves" / "final_model.pt", "dynamics")["key_guidance"] == 7
     whole, halves = (load_dynamics(tmp_path / folder / "final_model.pt").state_dict() for folder in ("whole", "halves"))
     assert all(torch.equal(whole[key], halves[key]) for key in whole)
 

@@ -78,7 +78,7 @@ def test_at_temperature_zero_tokens_equal_those_of_pytorch_and_pictures_differ_b
         drawn = np.frombuffer(base64.b64decode(frame["picture"]), np.uint8).reshape(picture.shape)
         assert np.abs(drawn.astype(int) - picture).max() <= 1
     assert len(np.unique([frame["tokens"] for frame in dreamed], axis=0)) > num_frames / 2  # a dream that moves
-    assert (world.metadata.guidance != 3) == (name == "pong")  # the page has each world's own weight of the keys
+    assert (world.metadata.key_guidance != 3) == (name == "pong")  # the page has each world's own weight of the keys
     chosen_by_the_prior = [frame["taken"] for frame in dreamed] != actions.tolist()
     assert chosen_by_the_prior == (world.dynamics.action_prior is not None)
 

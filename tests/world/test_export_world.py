@@ -36,15 +36,28 @@ def test_the_copy_is_smaller_and_looks_nearly_the_same(tmp_path, actions):
 
 def test_a_copy_may_weigh_the_keys_in_another_way(tmp_path, capsys):
     world, copy = save_tiny_world(tmp_path / "world"), tmp_path / "copy"
-    assert call(SCRIPT, "--world", world, "--output", copy, "--guidance", -1) == 2
-    assert "guidance -1.0 must be 0 or larger and finite; the default is 3.0" in capsys.readouterr().err and not copy.exists()
-    assert call(SCRIPT, "--world", world, "--output", copy, "--guidance", 7) == 0
-    assert call(SCRIPT, "--world", copy, "--output", tmp_path / "again", "--label-smoothing", 0) == 0
+    assert call(SCRIPT, "--world", world, "--output", copy, "--key-guidance", -1) == 2
+    assert "key_guidance -1.0 must lie between 0.1 and 100" in capsys.readouterr().err and not copy.exists()
+    assert call(SCRIPT, "--world", world, "--output", copy, "--key-guidance", 7) == 0
+    assert call(SCRIPT, "--world", copy, "--output", tmp_path / "again", "--key-smoothing", 0) == 0
     again = WorldModel.load(tmp_path / "again")
-    assert (again.metadata.guidance, again.metadata.label_smoothing) == (7, 0)
-    assert (again.dynamics.config.guidance, again.dynamics.config.label_smoothing) == (7, 0)  # type: ignore[attr-defined]
+    assert (again.metadata.key_guidance, again.metadata.key_smoothing) == (7, 0)
+    assert (again.dynamics.config.key_guidance, again.dynamics.config.key_smoothing) == (7, 0)  # type: ignore[attr-defined]
     first, second = (torch.load(folder / "dynamics.pt")["weights"] for folder in (copy, tmp_path / "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)  # rounding what is rounded changes nothing
+
+
+def test_settings_of_keys_are_refused_where_no_prior_reads_them(tmp_path, capsys):
+    world = save_tiny_world(tmp_path / "world", "true")
+    assert call(SCRIPT, "--world", world, "--output", tmp_path / "copy", "--key-guidance", 7) == 2
+    assert "without an action prior" in capsys.readouterr().err and not (tmp_path / "copy").exists()
+
+
+def test_a_damaged_part_leaves_no_half_of_a_copy(tmp_path, capsys):
+    world = save_tiny_world(tmp_path / "world")
+    (world / "sound.pt").write_bytes(b"noise")
+    assert call(SCRIPT, "--world", world, "--output", tmp_path / "copy") == 2
+    assert "sound.pt" in capsys.readouterr().err and not (tmp_path / "copy").exists()
 
 
 def test_a_world_is_not_overwritten_by_its_own_copy(tmp_path, capsys):

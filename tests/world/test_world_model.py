@@ -1,5 +1,6 @@
 """The world behind reset and step: what it promises to players and agents."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_a_world_knows_how_much_its_keys_count(tmp_path, monkeypatch, guidance, 
     """
     counts = [[8, 0, 0, 2], *[[0] * 4] * 4, [0, 0, 0, 10]]
     world = WorldModel.load(
-        save_tiny_world(tmp_path, code_counts=counts, guidance=float(guidance), label_smoothing=float(smoothing)), "cpu"
+        save_tiny_world(tmp_path, code_counts=counts, key_guidance=float(guidance), key_smoothing=float(smoothing)), "cpu"
     )
     assert world.key_probabilities()[5, [0, 5]] == pytest.approx(left)
     prior = torch.tensor([[0.9, 0, 0, 0, 0, 0.1]])
@@ -154,6 +155,23 @@ def test_a_world_knows_how_much_its_keys_count(tmp_path, monkeypatch, guidance, 
     world.reset(world.start_frames[0])
     world.step(world.action_map["LEFT"])
     assert world.current is not None and world.current.dynamics_state.action.item() == taken
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"key_guidance": "7"}, "key_guidance is '7'"),
+        ({"key_guidance": float("nan")}, "key_guidance nan must lie between 0.1 and 100"),
+        ({"key_smoothing": -1}, "key_smoothing -1 must lie between 0 and 1,000"),
+        ({"key_smoothing": True}, "key_smoothing is True"),
+        ({"frames_per_second": "fast"}, "frames_per_second is 'fast'"),
+        ({"action_map": ["LEFT"]}, "action_map is ['LEFT']"),
+        ({"start_frames": "none"}, "start_frames is 'none'"),
+    ],
+)
+def test_facts_that_cannot_be_played_by_are_refused(tmp_path, facts, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        WorldModel.load(save_tiny_world(tmp_path, **facts), "cpu")
 
 
 def test_a_world_of_true_actions_takes_the_games_keys(folders):

@@ -1,5 +1,6 @@
 """The settings that every training has, whatever it trains: data, optimization, run folder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,11 +140,7 @@ class TrainingConfig(SourceFlags):
                 raise InputError(f"{name} {value} is too large; give at most {largest}")
         if (width := getattr(self, "embed_dim", None)) is not None:
             check_width(width, getattr(self, "num_heads", 1))
-        for name, (least, most) in RANGES.items():
-            value = getattr(self, name, None)
-            if value is not None and not least <= value <= most:  # also refuses NaN
-                here, there = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (least, most))
-                raise InputError(f"{name} {value} must lie between {here} and {there}")
+        check_ranges(vars(self))
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas {self.betas} must be at least 0 and less than 1; 0.9 0.95 is the default")
         if not 0 < self.validation_share < 1:
@@ -174,12 +171,21 @@ RANGES = {"num_epochs": (1e-9, 1e9), "learning_rate": (1e-12, 1e37), "rate_facto
           "weight_decay": (0, 1e3), "ema_decay": (0, 1), "decay_share": (0, 1), "final_rate": (0, 1), "warmup_steps": (0, 2**40),
           "crop_augmentation": (0, 0.9), "patch_share": (1e-6, 1), "patch_weight": (0, 1e6), "patch_weight_from": (0, 1),
           "stability_from": (0, 1), "label_share": (0, 1), "place_power": (0, 4), "num_workers": (0, 1_024),
-          "seed": (0, 2**62)}  # fmt: skip
+          "key_guidance": (0.1, 100), "key_smoothing": (0, 1_000), "seed": (0, 2**62)}  # fmt: skip
 """smallest and largest value that a setting can have"""
 LARGEST = {"embed_dim": 16_384, "num_blocks": 256, "num_heads": 1_024, "num_frames": 4_096, "context_frames": 4_096,
            "frame_size": 4_096, "patch_size": 1_024, "channels": 16_384, "batch_size": 2**16, "num_actions": 2**16,
            "decoder_embed_dim": 16_384, "decoder_blocks": 256, "decoder_heads": 1_024, "head_dim": 1_024}  # fmt: skip
 """far above every published model: larger values are typing errors, or a checkpoint made to exhaust the memory"""
+
+
+def check_ranges(settings: Mapping[str, Any]) -> None:
+    """Raise InputError for a setting outside its range in `RANGES`; None is no value, and other settings pass."""
+    for name, (least, most) in RANGES.items():
+        value = settings.get(name)
+        if value is not None and not least <= value <= most:  # also refuses NaN
+            here, there = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (least, most))
+            raise InputError(f"{name} {value} must lie between {here} and {there}")
 
 
 def height_and_width(frame_size: int | tuple[int, int]) -> tuple[int, int]:

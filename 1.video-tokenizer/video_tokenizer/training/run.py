@@ -51,8 +51,8 @@ except ImportError:  # Windows has no such module
 FILES_OF_A_RUN = ("config.json", "best_model.pt", "final_model.pt", "resume.pt", "metrics.json", "curves.png", "samples.png",
                   "tensorboard")  # fmt: skip
 FIELDS_THAT_MAY_CHANGE = {"device", "num_workers", "log_every", "save_every", "checkpoint_dir", "config", "data_path", "preset",
-                          "rate_factor", "shard", "tensorboard"}  # fmt: skip
-"""settings that only say how a run is carried out: with others, a stopped run still resumes"""
+                          "rate_factor", "shard", "tensorboard", "key_guidance", "key_smoothing"}  # fmt: skip
+"""settings that only say how a run is carried out or how its world is steered: with others, a stopped run still resumes"""
 PEAK_UNITS_PER_GIB = 2**30 if sys.platform == "darwin" else 2**20
 """macOS counts the peak of memory in bytes, Linux in KiB"""
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]

@@ -1,12 +1,14 @@
 """What a dynamics checkpoint knows about its data and actions: all that a world needs beside the weights."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
-from dynamics_model.models.action_prior import GUIDANCE, LABEL_SMOOTHING
+from dynamics_model.models.action_prior import GUIDANCE, KEY_SMOOTHING
+from video_tokenizer.errors import InputError
+from video_tokenizer.training.config import check_ranges
 
 
 @dataclass
@@ -23,9 +25,9 @@ class WorldMetadata:
     """for each latent action the true action that it mostly stands for"""
     code_counts: list[list[int]] = field(default_factory=list)
     """how often each latent action came with each true action among the labels; empty without labels"""
-    guidance: float = GUIDANCE
+    key_guidance: float = GUIDANCE
     """power of P(key | latent action) with which chapter 4 steers this world"""
-    label_smoothing: float = LABEL_SMOOTHING
+    key_smoothing: float = KEY_SMOOTHING
     """pseudo-counts in P(key | latent action), which is estimated from `code_counts`"""
     env_id: str | None = None
     """Gymnasium id of the recorded game, None for videos"""
@@ -47,6 +49,17 @@ class WorldMetadata:
 
     @classmethod
     def of_checkpoint(cls, content: dict[str, Any]) -> "WorldMetadata":
-        """The metadata among a checkpoint's entries; an entry that is missing or None keeps its default."""
-        known = {one.name: content.get(one.name) for one in fields(cls)}
-        return cls(**{name: value for name, value in known.items() if value is not None})
+        """The metadata among a checkpoint's entries; an entry that is missing or None keeps its default.
+
+        Raises InputError for an entry of another type, or for numbers that cannot steer a world.
+        """
+        known = {name: content[name] for name in get_type_hints(cls) if content.get(name) is not None}
+        for name, value in known.items():
+            hint = get_type_hints(cls)[name]
+            wanted = get_origin(hint) if get_origin(hint) in (list, dict) else float | int if hint is float else hint
+            if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+                raise InputError(
+                    f"the checkpoint's {name} is {value!r:.60}, not a {getattr(hint, '__name__', hint)}; copy or train it again"
+                )
+        check_ranges(known)
+        return cls(**known)

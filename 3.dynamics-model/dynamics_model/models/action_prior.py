@@ -10,7 +10,7 @@ HIDDEN_TOKENS = 0.2
 """dropout of the prior's input tokens in training, against memorizing its situations"""
 GUIDANCE = 3.0
 """power of P(key | action) in `action_of_key`: with 1 it is Bayes' rule, above 1 the key counts for more than the habit"""
-LABEL_SMOOTHING = 0.3
+KEY_SMOOTHING = 0.3
 """pseudo-counts in P(key | action): an action that came five times, always with LEFT, is taken to mean LEFT"""
 
 
