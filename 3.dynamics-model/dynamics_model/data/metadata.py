@@ -53,9 +53,10 @@ class WorldMetadata:
 
         Raises InputError for an entry of another type, or for numbers that cannot steer a world.
         """
-        known = {name: content[name] for name in get_type_hints(cls) if content.get(name) is not None}
+        hints = get_type_hints(cls)
+        known = {name: content[name] for name in hints if content.get(name) is not None}
         for name, value in known.items():
-            hint = get_type_hints(cls)[name]
+            hint = hints[name]
             wanted = get_origin(hint) if get_origin(hint) in (list, dict) else float | int if hint is float else hint
             if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
                 raise InputError(
