@@ -109,15 +109,20 @@ def config_from_dict(config_class: type[Config], values: dict[str, Any]) -> Conf
     if unknown:
         raise InputError(f"{config_class.__name__} has no field {unknown[0]!r}; the file comes from another version or chapter")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    hints = get_type_hints(config_class)
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            wanted = getattr(hints[name], "__name__", None) if get_origin(hints[name]) is None else str(hints[name])
-            raise InputError(f"{config_class.__name__} field {name} is {value!r:.60}, not a {wanted}; correct it, or train again")
+    check_types(config_class, values)
     try:
         return config_class(**values)
     except TypeError as error:
         raise InputError(f"{config_class.__name__} cannot be rebuilt: {error}") from None
+
+
+def check_types(dataclass: type, values: dict[str, Any]) -> None:
+    """Raise InputError for a value from a file that has not the type its field declares. values: by field name."""
+    hints = get_type_hints(dataclass)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", None) if get_origin(hints[name]) is None else str(hints[name])
+            raise InputError(f"{dataclass.__name__} field {name} is {value!r:.60}, not a {wanted}; correct it, or train again")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -131,6 +136,8 @@ def _fits(value: Any, hint: Any) -> bool:
         if not isinstance(value, tuple) or (inner[-1] is not Ellipsis and len(value) != len(inner)):
             return False
         return all(_fits(entry, inner[0] if inner[-1] is Ellipsis else inner[place]) for place, entry in enumerate(value))
+    if kind in (list, dict):
+        return isinstance(value, kind)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, hint) and not (hint is int and isinstance(value, bool))

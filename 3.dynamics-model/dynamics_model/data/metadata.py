@@ -1,13 +1,13 @@
 """What a dynamics checkpoint knows about its data and actions: all that a world needs beside the weights."""
 
-from dataclasses import dataclass, field
-from typing import Any, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dynamics_model.models.action_prior import GUIDANCE, KEY_SMOOTHING
-from video_tokenizer.errors import InputError
+from video_tokenizer.training.command_line import check_types
 from video_tokenizer.training.config import check_ranges
 
 
@@ -53,14 +53,7 @@ class WorldMetadata:
 
         Raises InputError for an entry of another type, or for numbers that cannot steer a world.
         """
-        hints = get_type_hints(cls)
-        known = {name: content[name] for name in hints if content.get(name) is not None}
-        for name, value in known.items():
-            hint = hints[name]
-            wanted = get_origin(hint) if get_origin(hint) in (list, dict) else float | int if hint is float else hint
-            if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-                raise InputError(
-                    f"the checkpoint's {name} is {value!r:.60}, not a {getattr(hint, '__name__', hint)}; copy or train it again"
-                )
+        known = {one.name: content[one.name] for one in fields(cls) if content.get(one.name) is not None}
+        check_types(cls, known)
         check_ranges(known)
         return cls(**known)
