@@ -1,5 +1,6 @@
 """Scripts in tests: loaded as modules, stopped once their command line is read, or run as a reader runs them."""
 
+import faulthandler
 import importlib.util
 import multiprocessing
 import os
@@ -100,13 +101,16 @@ def call_in_processes(script: Path, *arguments: object, log: Path, count: int = 
 
 
 def _one_of_several(rank: int, group: dict[str, str], script: Path, words: list[str], log: Path, stop_after: int | None) -> None:
+    from video_tokenizer.training.distributed import wait_for_processes
     from video_tokenizer.training.run import Run
 
+    faulthandler.enable(sys.__stderr__)  # a crash outside Python is told there, with the line that led to it
     save = Run._save_resume
 
     def save_and_stop(self: Run) -> None:
         save(self)
         if self.step == stop_after:
+            wait_for_processes()  # one that left while another still gathers weights would end that one with an error
             os._exit(9)
 
     os.environ |= group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
